@@ -1,0 +1,1 @@
+"""Weights -> TorchScript -> archive. Nothing imports this package at serving time."""

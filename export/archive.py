@@ -1,0 +1,124 @@
+"""``.pt`` + ``handlers/`` + YAML -> ``.mar``, by torch-model-archiver.
+
+``python -m export.archive`` rebuilds the archives in ``model_store/`` whose inputs have changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import yaml
+
+from export.errors import ExportError
+from export.store import STORE, locked, size
+from export.weights import sha256_of
+from handlers.specs import SPECS
+
+HERE = Path(__file__).parent
+HANDLERS = HERE.parent / "handlers"
+
+# What TorchServe 0.12's ModelConfig reads; any other key it ignores in silence.
+_YAML_KEYS = {
+    "minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout",
+    "deviceType", "deviceIds", "maxRetryTimeoutInSec", "jobQueueSize", "handler",
+}  # fmt: skip
+
+
+def build(name: str, pt: Path, mar: Path) -> bool:
+    """Archive ``pt`` and the ``.json`` beside it into ``mar``; False where nothing has changed.
+
+    The archive names the digests of its inputs in ``inputs.json``, so it alone tells whether it is
+    current. It is built aside and moved into place whole.
+    """
+    if not pt.is_file():
+        raise ExportError(f"{pt} is not there: run `make export` first")
+    config = HERE / f"{name}.yaml"
+    _check_yaml(config)
+    inputs = _inputs(name, pt, config)
+    if mar.is_file() and _inputs_of(mar) == inputs:
+        return False
+    with tempfile.TemporaryDirectory(prefix=".archive-", dir=mar.parent) as folder:
+        stage = Path(folder)
+        vendored = stage / "extra"
+        shutil.copytree(HANDLERS, vendored / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(pt.with_suffix(".json"), vendored)
+        (vendored / "inputs.json").write_text(json.dumps(inputs, indent=1))
+        _run_archiver(name, pt, config, vendored, stage)
+        (stage / f"{name}.mar").replace(mar)
+    return True
+
+
+def _run_archiver(name: str, pt: Path, config: Path, extra: Path, stage: Path) -> None:
+    temporary = stage / "tmp"
+    temporary.mkdir()
+    command = [
+        sys.executable, "-m", "model_archiver.model_packaging",
+        "--model-name", name, "--version", "1.0", "--archive-format", "zip-store",
+        "--serialized-file", str(pt), "--handler", str(HANDLERS / f"{name}.py"),
+        "--config-file", str(config), "--extra-files", str(extra), "--export-path", str(stage),
+    ]  # fmt: skip
+    # It stages in $TMPDIR/<model name>, and first deletes whatever has that name.
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise ExportError(f"torch-model-archiver failed on {name}:\n{run.stderr.strip()[-2000:]}")
+
+
+def _check_yaml(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    unknown = set(config) - _YAML_KEYS
+    if unknown:
+        raise ExportError(f"{path} has {', '.join(sorted(unknown))}, which TorchServe would ignore")
+    if ("minWorkers" in config) != ("maxWorkers" in config):
+        raise ExportError(f"{path}: TorchServe heeds minWorkers and maxWorkers only together")
+
+
+def _inputs(name: str, pt: Path, config: Path) -> dict[str, str]:
+    sources = hashlib.sha256()
+    for source in sorted(HANDLERS.glob("*.py")):
+        sources.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return {
+        "pt": sha256_of(pt),
+        "json": sha256_of(pt.with_suffix(".json")),
+        "yaml": sha256_of(config),
+        "handlers": sources.hexdigest(),
+    }
+
+
+def _inputs_of(mar: Path) -> object:
+    try:
+        with zipfile.ZipFile(mar) as archive:
+            return json.loads(archive.read("inputs.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError):
+        return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m export.archive", description=__doc__)
+    parser.add_argument("model", nargs="*", choices=[[], *SPECS], help="default: both")
+    parser.add_argument("--model-store", type=Path, default=STORE, metavar="DIR")
+    arguments = parser.parse_args()
+    store = arguments.model_store
+    try:
+        with locked(store):
+            for name in arguments.model or SPECS:
+                mar = store / f"{name}.mar"
+                built = build(name, store / f"{name}.pt", mar)
+                print(f"{mar}: {'archived' if built else 'unchanged'}, {size(mar)}")
+    except (ExportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

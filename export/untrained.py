@@ -1,0 +1,85 @@
+"""Seeded random networks that behave like trained ones where it matters for serving.
+
+A freshly initialised ResNet-101 either saturates or answers the same to every picture. Calibrated
+batch-norm statistics, small residual gains and a centred, scaled last layer keep activations in
+range, give different pictures clearly different answers, and keep low precision as harmless as it
+is on trained weights.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import resnet101
+
+from export.generator import Generator
+from handlers.specs import IMAGENET_MEAN, IMAGENET_STD
+
+# Weight of each block's last batch norm: 33 blocks then add up instead of blowing up.
+RESIDUAL_GAIN = 0.2
+# Standard deviation of the logits over classes: a top-1 probability near 0.1 for 1,000 classes.
+LOGIT_SCALE = 2.5
+# Standard deviation before tanh: most samples stay clear of its flat ends.
+TANH_SCALE = 0.6
+
+
+def build(model: str, classes: int, seed: int) -> nn.Module:
+    """``model`` in eval mode; the same weights for the same seed, the caller's random state kept."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        return (_resnet101(classes) if model == "resnet101" else _generator()).eval()
+
+
+def pictures(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """``(count, 3, height, width) float32`` in [0, 1]: noise at several scales, like photographs.
+
+    Natural pictures have amplitudes that fall as 1/f; octaves of weight equal to their cell's size
+    come close.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(count, 3, height, width)
+    for cell in (4, 16, 64):
+        shape = (count, 3, max(height // cell, 2), max(width // cell, 2))
+        noise = torch.randn(shape, generator=generator)
+        total += cell * F.interpolate(noise, size=(height, width), mode="bicubic")
+    tint = torch.randn((count, 3, 1, 1), generator=generator)
+    return (0.5 + 0.2 * (total / total.std() + tint)).clamp_(0, 1)
+
+
+def _resnet101(classes: int) -> nn.Module:
+    network = resnet101(weights=None, num_classes=classes)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # a plain average over what it sees below
+            if name.endswith("bn3"):
+                module.weight.fill_(RESIDUAL_GAIN)
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    batch = (pictures(16, 224, 224) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    network.train()(batch)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1  # torchvision's default, for whoever trains on from here
+    # Features of different pictures share a large mean; without it they are told apart.
+    head, network.fc = network.fc, nn.Identity()
+    features = network.eval()(batch)
+    centred = features - features.mean(0)
+    nn.init.normal_(head.weight)
+    head.weight.mul_(LOGIT_SCALE / (centred @ head.weight.T).std())
+    head.bias.copy_(-head.weight @ features.mean(0))
+    network.fc = head
+    return network
+
+
+def _generator() -> nn.Module:
+    network = Generator()
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(module.weight, std=0.02)  # as the original code initialises
+    before_tanh = network.model[:-1](pictures(2, 128, 128))
+    last = network.model[-2]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    scale = TANH_SCALE / before_tanh.std(dim=(0, 2, 3))
+    last.weight.mul_(scale.view(-1, 1, 1, 1))
+    last.bias.mul_(scale).sub_(before_tanh.mean(dim=(0, 2, 3)) * scale)
+    return network

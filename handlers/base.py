@@ -1,0 +1,298 @@
+"""The part every handler shares: load, warm up, and answer each request of a batch on its own.
+
+TorchServe answers every member of a batch with the same 503 when a handler raises, so nothing here
+raises for a request's own reasons: each step of each request yields its result or the RequestError
+that it is answered with, and the others never notice.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import logging
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from ts.utils.util import PredictionException
+
+from handlers.errors import InternalError, Overloaded, RequestError
+from handlers.imaging import decode
+from handlers.preprocess import to_tensor
+from handlers.request import Request, header_values, is_grpc, parse
+from handlers.specs import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# How far the golden example may be from the answer at export, relative to its largest value: other
+# kernels on another device differ by some 1e-5; a damaged file or a faulty device by far more.
+GOLDEN_TOLERANCE = 1e-3
+
+
+class LoadError(Exception):
+    """The model cannot be served here; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one request asked for, validated. Each model reads the fields that it offers."""
+
+    format: str
+    resize: int | None = None
+    top_k: int = 0
+    quality: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request on its way into the network: its tensor is ``(3, H, W) float32`` on the CPU."""
+
+    tensor: torch.Tensor
+    options: Options
+
+
+@dataclass(frozen=True)
+class Answer:
+    body: bytes
+    content_type: str
+    code: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class ImageHandler(abc.ABC):
+    """A TorchServe handler for one picture in, one answer out.
+
+    A model says what a request may ask for (``read_options``) and what its output means
+    (``encode``). Nothing of a request is ever kept on ``self``.
+    """
+
+    spec: ModelSpec
+    device: torch.device
+    network: torch.jit.ScriptModule
+    metadata: dict[str, Any]
+    weights: str
+
+    @abc.abstractmethod
+    def read_options(self, request: Request) -> Options:
+        """The request's options; raises InvalidOption or NotAcceptable."""
+
+    @abc.abstractmethod
+    def encode(self, output: torch.Tensor, options: Options) -> Answer:
+        """One row of the network's output, float32 on the CPU -> the answer's body."""
+
+    def initialize(self, context: Any) -> None:
+        """TorchServe's entry point at worker start; whatever it raises fails the load."""
+        started = time.perf_counter()
+        properties = context.system_properties
+        folder = Path(properties["model_dir"])
+        self.device = _device(properties.get("gpu_id"))
+        # float32 means float32: TF32 would miss the parity this project promises.
+        torch.backends.cudnn.allow_tf32 = False
+        self._load(folder / context.manifest["model"]["serializedFile"])
+        self._warm_up(properties.get("batch_size") or 1)
+        seconds = time.perf_counter() - started
+        logger.info("%s on %s: ready in %.1f s", self.spec.name, self.device, seconds)
+
+    def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """TorchServe's entry point per batch: one body per row, statuses and headers in context."""
+        headers = [context.get_all_request_header(i) for i in range(len(rows))]
+        if all(map(_asks_description, rows, headers)):
+            return [self.describe()] * len(rows)
+        started = time.perf_counter()
+        prepared = [_attempt(self.prepare, *pair) for pair in zip(rows, headers, strict=True)]
+        decoded = time.perf_counter()
+        outputs = self._infer_by_shape(prepared)
+        inferred = time.perf_counter()
+        answers = [
+            _attempt(self._finish, *pair) for pair in zip(prepared, outputs, strict=True)
+        ]
+        logger.info(
+            "batch of %d: %s; prepare %.1f ms, network %.1f ms, encode %.1f ms",
+            len(rows),
+            ", ".join(a.__class__.__name__ if isinstance(a, RequestError) else "ok" for a in answers),
+            1e3 * (decoded - started),
+            1e3 * (inferred - decoded),
+            1e3 * (time.perf_counter() - inferred),
+        )
+        _raise_for_grpc(answers, headers)
+        return [self._respond(context, i, answer) for i, answer in enumerate(answers)]
+
+    def prepare(self, row: Mapping[str, Any], headers: Mapping[str, object]) -> Prepared:
+        """One row -> tensor and options; raises the RequestError it is to be answered with."""
+        request = parse(row, headers)
+        options = self.read_options(request)
+        image = decode(request.picture)
+        return Prepared(to_tensor(self.spec, image, resize=options.resize), options)
+
+    def infer(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor | RequestError]:
+        """``N`` tensors ``(3, H, W)`` of one shape -> one output or error each.
+
+        A batch that fails is tried again one by one, so that a failure stays with its cause. A
+        device that no longer answers ends this process: TorchServe starts another.
+        """
+        try:
+            with torch.inference_mode():
+                outputs = self.network(torch.stack(list(tensors)).to(self.device)).float().cpu()
+            # Neither JSON nor a picture has a NaN: numbers out of range are our 500.
+            return [output if output.isfinite().all() else InternalError() for output in outputs]
+        except Exception as error:
+            _exit_if_lost(self.device)
+            if len(tensors) > 1:
+                logger.warning("a batch of %d failed; trying one by one", len(tensors), exc_info=True)
+                return [output for tensor in tensors for output in self.infer([tensor])]
+            logger.exception("the network failed on input %s", tuple(tensors[0].shape))
+            return [Overloaded("no memory left for this picture") if _is_oom(error) else InternalError()]
+
+    def describe(self) -> bytes:
+        """JSON of what is served and where; the management API shows it as customizedMetadata."""
+        return json.dumps({**self.metadata, "device": str(self.device)}).encode()
+
+    def _load(self, path: Path) -> None:
+        extra = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
+        try:
+            self.network = torch.jit.load(path, map_location=self.device, _extra_files=extra)
+        except RuntimeError as error:
+            raise LoadError(f"{path.name} is no TorchScript file, or is damaged") from error
+        if not all(extra.values()):
+            raise LoadError(f"{path.name} carries no specification: export it with `make export`")
+        self.network.eval()
+        self.metadata = json.loads(extra["model.json"])
+        self.spec = ModelSpec.from_json(json.dumps(self.metadata["spec"]))
+        self.weights = self.metadata["weights"]["name"]
+        golden = self.metadata["golden"]
+        self._check_golden(
+            _tensor(extra["golden_input.f32"], golden["input_shape"]),
+            _tensor(extra["golden_output.f32"], golden["output_shape"]),
+        )
+
+    def _check_golden(self, example: torch.Tensor, expected: torch.Tensor) -> None:
+        with torch.inference_mode():
+            output = self.network(example.to(self.device)).float().cpu()
+        error = ((output - expected).abs().max() / expected.abs().max()).item()
+        if not error <= GOLDEN_TOLERANCE:  # NaN too
+            raise LoadError(
+                f"{self.spec.name} on {self.device} misses its golden example: relative error "
+                f"{error:.2g}, allowed {GOLDEN_TOLERANCE:g}; the file or the device is faulty"
+            )
+
+    def _warm_up(self, batch_size: int) -> None:
+        """Run each batch size class once, so that no client pays for first-time work or meets an
+        out-of-memory that was there from the start. Sizes between two powers of two behave as the
+        larger one."""
+        side = self.spec.crop or self.spec.resize
+        sizes = sorted({min(2**n, batch_size) for n in range(batch_size.bit_length() + 1)})
+        for size in sizes:
+            with torch.inference_mode():
+                self.network(torch.zeros(size, 3, side, side, device=self.device)).cpu()
+
+    def _infer_by_shape(
+        self, prepared: Sequence[Prepared | RequestError]
+    ) -> list[torch.Tensor | RequestError | None]:
+        """The network over all that were prepared; None where there was nothing to infer."""
+        groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = defaultdict(list)
+        for i, item in enumerate(prepared):
+            if isinstance(item, Prepared):
+                groups[item.tensor.shape].append((i, item.tensor))
+        outputs: list[torch.Tensor | RequestError | None] = [None] * len(prepared)
+        for members in groups.values():
+            positions, tensors = zip(*members, strict=True)
+            for i, output in zip(positions, self.infer(tensors), strict=True):
+                outputs[i] = output
+        return outputs
+
+    def _finish(
+        self, prepared: Prepared | RequestError, output: torch.Tensor | RequestError | None
+    ) -> Answer:
+        """Encode, or raise the error that an earlier stage left."""
+        if isinstance(prepared, RequestError):
+            raise prepared
+        if isinstance(output, torch.Tensor):
+            return self.encode(output, prepared.options)
+        raise output or InternalError()
+
+    def _respond(self, context: Any, i: int, answer: Answer | RequestError) -> bytes:
+        if isinstance(answer, RequestError):
+            answer = Answer(answer.to_json(), "application/json", answer.code)
+        context.set_response_status(answer.code, "OK" if answer.code == 200 else "Error", i)
+        context.set_response_content_type(i, answer.content_type)
+        context.set_response_header(i, "x-model-weights", self.weights)
+        for name, value in answer.headers.items():
+            context.set_response_header(i, name, value)
+        return answer.body
+
+
+def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | RequestError:
+    """``step``'s result, or the error to answer this one request with."""
+    try:
+        return step(*args, **kwargs)
+    except RequestError as error:
+        return error
+    except Exception:
+        logger.exception("a request failed for a reason of ours")
+        return InternalError()
+
+
+def _raise_for_grpc(
+    answers: Sequence[Answer | RequestError], headers: Sequence[Mapping[str, object]]
+) -> None:
+    """Give gRPC callers a real status where TorchServe can: when the whole batch failed alike.
+
+    TorchServe drops statuses per request over gRPC, and a raised PredictionException answers all.
+    """
+    bodies = {a.to_json() if isinstance(a, RequestError) else b"" for a in answers}
+    first = answers[0]
+    if isinstance(first, RequestError) and len(bodies) == 1 and all(map(is_grpc, headers)):
+        raise PredictionException(first.to_json().decode(), first.code)
+
+
+def _asks_description(row: Mapping[str, Any], headers: Mapping[str, object]) -> bool:
+    return not row and header_values(headers).get("describe", "").lower() == "true"
+
+
+def _device(gpu_id: int | None) -> torch.device:
+    if gpu_id is None:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise LoadError(
+            f"TorchServe assigned GPU {gpu_id}, but PyTorch {torch.__version__} cannot use it: "
+            "check the NVIDIA driver, or serve on the CPU with `make serve DEVICE=cpu`"
+        )
+    return torch.device("cuda", gpu_id)
+
+
+def _exit_if_lost(device: torch.device) -> None:
+    """End the process where a CUDA fault has poisoned its context.
+
+    After an illegal access or a device-side assert every later CUDA call of the process fails too;
+    an out-of-memory leaves it sound. os._exit, as tearing down a dead context can hang.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        logger.critical("%s is lost to this process: ending the worker", device, exc_info=True)
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(1)
+
+
+def _is_oom(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)  # TorchScript's interpreter and the CPU allocator raise RuntimeError
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def _tensor(data: bytes, shape: Sequence[int]) -> torch.Tensor:
+    """Little-endian float32 bytes -> tensor."""
+    return torch.frombuffer(bytearray(data), dtype=torch.float32).view(*shape)

@@ -1,0 +1,89 @@
+"""The errors a client can meet, each with its HTTP code, type and curated message.
+
+::
+
+    row ──parse──> bytes, options ──decode──> image ──preprocess──> tensor ──network──> answer
+         BadRequest 400             EmptyBody 400      TooLarge 413           Overloaded 503
+         InvalidOption 422          BadImage 400                              InternalError 500
+         NotAcceptable 406          UnsupportedFormat 415
+                                    TooLarge 413
+
+Messages are written for the client: no path, version or traceback ever goes into one.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+
+class RequestError(Exception):
+    """A failure that belongs to one request, and is answered to that request alone."""
+
+    code: ClassVar[int]
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def to_json(self) -> bytes:
+        """The body of the answer: ``{"code": ..., "type": ..., "message": ...}`` in UTF-8."""
+        body = {"code": self.code, "type": type(self).__name__, "message": self.message}
+        return json.dumps(body).encode()
+
+
+class BadRequest(RequestError):
+    """The form of the request is broken: JSON, base64, a missing picture."""
+
+    code = 400
+
+
+class EmptyBody(RequestError):
+    """There is no picture in the request, or it has no bytes."""
+
+    code = 400
+
+
+class BadImage(RequestError):
+    """The bytes cannot be decoded as the picture they claim to be."""
+
+    code = 400
+
+
+class NotAcceptable(RequestError):
+    """Nothing in ``Accept`` can be produced."""
+
+    code = 406
+
+
+class TooLarge(RequestError):
+    """A limit on bytes, pixels or decoding work; the message names it and its value."""
+
+    code = 413
+
+
+class UnsupportedFormat(RequestError):
+    """A picture format outside the allow-list."""
+
+    code = 415
+
+
+class InvalidOption(RequestError):
+    """An option is out of range or of the wrong type."""
+
+    code = 422
+
+
+class InternalError(RequestError):
+    """A bug of ours. The traceback is in the log, never here."""
+
+    code = 500
+
+    def __init__(self, message: str = "the server failed on this request; its log says why"):
+        super().__init__(message)
+
+
+class Overloaded(RequestError):
+    """The device has no room for this request now; it may have later."""
+
+    code = 503

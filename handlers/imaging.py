@@ -1,0 +1,217 @@
+"""Bytes -> upright RGB image, within limits; image -> bytes.
+
+The decoder is chosen by the first bytes and from an allow-list, never by a name or a content type,
+so that nothing a stranger uploads reaches a decoder we did not mean to offer (EPS would start
+Ghostscript).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from functools import cache
+
+from PIL import Image, ImageCms
+
+from handlers.errors import BadImage, EmptyBody, TooLarge, UnsupportedFormat
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost, each checked before the work it bounds."""
+
+    request_bytes: int = 16 * 2**20
+    pixels: int = 50_000_000
+    jpeg_scans: int = 100
+    network_pixels: int = 2_000_000
+
+
+LIMITS = Limits()
+
+# (offset, first bytes, Pillow's name). JPEG covers MPO: naming MPO here makes Pillow fail.
+_ALLOWED: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+)
+
+# Formats people do send and we do not take, for a message that helps.
+_REFUSED: tuple[tuple[int, bytes, str], ...] = (
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "SVG"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+)
+
+SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+
+# EXIF 2.32, tag 0x0112: what undoes each orientation. Orientation 1 needs nothing.
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow raises on files that are broken, by its own tests and ours.
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
+
+def decode(data: bytes, limits: Limits = LIMITS) -> Image.Image:
+    """An encoded picture -> its first frame, upright, mode RGB, alpha on white.
+
+    Raises EmptyBody, TooLarge, UnsupportedFormat or BadImage; nothing else for any bytes.
+    """
+    if not data:
+        raise EmptyBody("the picture has no bytes")
+    if len(data) > limits.request_bytes:
+        raise TooLarge(f"the picture has {len(data)} bytes; the limit is {limits.request_bytes}")
+    name = _format_of(data)
+    # 0xFF inside entropy-coded data is always followed by 0: each match is a scan or in metadata.
+    if name == "JPEG" and data.count(b"\xff\xda") > limits.jpeg_scans:
+        raise TooLarge(f"the JPEG has more than {limits.jpeg_scans} scans")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a stranger's file may not fill our log
+            with Image.open(io.BytesIO(data), formats=[name]) as image:
+                width, height = image.size
+                if width * height > limits.pixels:
+                    raise _too_many_pixels(width, height, limits)
+                image.load()
+                return _upright(image, _to_rgb(image))
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"the picture has more than {limits.pixels} pixels") from error
+    except _DECODE_ERRORS as error:
+        raise BadImage(f"the {name} cannot be decoded: it is damaged or cut short") from error
+
+
+def encode(image: Image.Image, format: str, quality: int) -> bytes:
+    """``image`` as PNG, JPEG or WebP bytes; ``quality`` (1 to 95) is heeded by the last two."""
+    buffer = io.BytesIO()
+    if format == "PNG":
+        image.save(buffer, format)
+    else:
+        image.save(buffer, format, quality=quality)
+    return buffer.getvalue()
+
+
+def _format_of(data: bytes) -> str:
+    for offset, magic, name in _ALLOWED:
+        if data.startswith(magic, offset) and (name != "WEBP" or data.startswith(b"RIFF")):
+            return name
+    for offset, magic, name in _REFUSED:
+        if data.startswith(magic, offset):
+            fix = "; export it as JPEG (on iPhones: Settings, Camera, Formats, Most Compatible)"
+            raise UnsupportedFormat(
+                f"{name} is not supported: send {SUPPORTED}{fix if name == 'HEIC' else ''}"
+            )
+    raise BadImage(f"the bytes are no picture: send {SUPPORTED}")
+
+
+def _too_many_pixels(width: int, height: int, limits: Limits) -> TooLarge:
+    return TooLarge(
+        f"the picture has {width}x{height} = {width * height} pixels; the limit is {limits.pixels}"
+    )
+
+
+def _upright(image: Image.Image, pixels: Image.Image) -> Image.Image:
+    """``pixels`` turned as the EXIF data of ``image`` says; broken EXIF says nothing."""
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - Pillow parses EXIF in Python and fails in many ways
+        return pixels
+    return pixels if turn is None else pixels.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("RGB")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _to_8_bits(image)
+    image = _to_srgb(image, profile)
+    if alpha is not None:
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=alpha)
+        image = white
+    return image
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float samples -> L, scaled by their range instead of clipped.
+
+    16-bit samples span 0 to 65535 and floats 0 to 1; what lies outside spans its own extremes.
+    """
+    low, high = 0.0, 65535.0
+    if not image.mode.startswith("I;16"):
+        extremes = image.getextrema()
+        span = 1.0 if image.mode == "F" else 65535.0
+        first, last = float(extremes[0]), float(extremes[1])  # type: ignore[arg-type]
+        low, high = (0.0, span) if first >= 0 and last <= span else (first, last)
+    scale = 255.0 / (high - low) if high > low else 0.0
+    # convert() truncates: half a step makes it round.
+    return image.convert("F").point(lambda v: v * scale + (0.5 - low * scale)).convert("L")
+
+
+def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
+    """Any 8-bit mode -> RGB in sRGB, through the embedded profile where there is a sound one."""
+    if image.mode in ("P", "1", "PA", "RGBX", "YCbCr", "HSV"):
+        image = image.convert("RGB")
+    if image.mode == "LAB":
+        return _through(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+    if isinstance(profile, bytes):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            # sRGB to sRGB is most photographs: 10 ms per megapixel for nothing.
+            if image.mode != "RGB" or "sRGB" not in ImageCms.getProfileDescription(source):
+                return _through(image, source)
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass  # a broken profile, or one for other channels, is as good as none
+    return image.convert("RGB")
+
+
+def _through(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
+    converted = ImageCms.profileToProfile(image, source, _srgb(), outputMode="RGB")
+    if converted is None:  # only with inPlace=True
+        raise RuntimeError("profileToProfile returned no image")
+    return converted
+
+
+@cache
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
