@@ -15,7 +15,9 @@ PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "installed")
 LOCK = os.path.join(ROOT, "requirements.lock")
 PROTO = os.path.join(ROOT, "serving", "inference.proto")
-STUBS = [os.path.join(ROOT, "serving", name) for name in ("inference_pb2.py", "inference_pb2_grpc.py")]
+STUBS = [
+    os.path.join(ROOT, "serving", name) for name in ("inference_pb2.py", "inference_pb2_grpc.py")
+]
 UV = "uv==0.13.9"  # installs the lock in seconds where pip takes minutes
 
 
@@ -75,6 +77,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except subprocess.CalledProcessError as error:
-        sys.exit("error: `%s` failed with exit status %d" % (" ".join(error.cmd[:4]), error.returncode))
+        sys.exit(
+            "error: `%s` failed with exit status %d" % (" ".join(error.cmd[:4]), error.returncode)
+        )
     except KeyboardInterrupt:
         sys.exit(130)

@@ -19,7 +19,7 @@ import torchvision
 from export import archive
 from export.errors import ExportError
 from export.models import Network, build
-from export.store import STORE, locked, size
+from export.store import add_arguments, locked, size
 from export.trace import prove, trace
 from export.weights import published, sha256_of
 from handlers.specs import SPECS
@@ -29,7 +29,7 @@ weights, for one model or for both:
   pretrained      the published checkpoint: from torch.hub's cache, else downloaded (default)
   NAME            a particular published one: {names}
   random          a seeded network, untrained: for trying the server out
-  PATH            your own checkpoint: a state dict, plain or under 'state_dict', from one GPU or many
+  PATH            your own checkpoint: a state dict, plain or under 'state_dict'
 
 examples:
   python -m export                                        both, published weights
@@ -100,7 +100,9 @@ def _export(name: str, arguments: argparse.Namespace) -> Report:
             metadata = trace(network, new)
             progress(f"traced, {size(new)}")
             metadata["proof"] = prove(network, new, progress)
-            progress(f"proved equal to eager, worst relative error {metadata['proof']['worst']:.1g}")
+            progress(
+                f"proved equal to eager, worst relative error {metadata['proof']['worst']:.1g}"
+            )
             metadata["pt"] = {"sha256": sha256_of(new), "bytes": new.stat().st_size}
             metadata["inputs"] = fingerprint
             new.with_suffix(".json").write_text(json.dumps(metadata, indent=1) + "\n")
@@ -141,7 +143,9 @@ def _label_note(network: Network, arguments: argparse.Namespace) -> str:
 def _fingerprint(network: Network) -> str:
     """A digest of all that decides the trace: weights, specification, libraries, our own code."""
     here = Path(__file__).parent
-    code = [here / f"{module}.py" for module in ("generator", "models", "trace", "untrained", "prove")]
+    code = [
+        here / f"{module}.py" for module in ("generator", "models", "trace", "untrained", "prove")
+    ]
     parts = [json.dumps(network.weights, sort_keys=True), network.spec.to_json()]
     parts += [torch.__version__, torchvision.__version__, *(path.read_text() for path in code)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -162,10 +166,14 @@ def _print_table(reports: list[Report]) -> None:
     print()
     print(f"{'model':<10} {'weights':<24} {'proof':>8} {'.pt':>9} {'.mar':>9} {'time':>8}")
     for r in reports:
-        row = f"{r.name:<10} {r.weights:<24} {r.worst:>8.1g} {r.pt:>9} {r.mar:>9} {r.seconds:>6.1f} s"
+        row = (
+            f"{r.name:<10} {r.weights:<24} {r.worst:>8.1g} {r.pt:>9} {r.mar:>9} {r.seconds:>6.1f} s"
+        )
         print(row)
     if any(r.weights == "untrained" for r in reports):
-        print("untrained: the answers mean nothing; WEIGHTS=pretrained or a checkpoint of yours does")
+        print(
+            "untrained: the answers mean nothing; WEIGHTS=pretrained or a checkpoint of yours does"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -176,8 +184,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG.format(names=names),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", nargs="*", choices=[[], *SPECS], help="default: both")
-    parser.add_argument("--weights", default="pretrained", help="of every model without its own option")
+    add_arguments(parser)
+    parser.add_argument("--weights", default="pretrained", help="of every model not named below")
     for model, variants in SPECS.items():
         parser.add_argument(f"--{model}", metavar="WEIGHTS", help=f"weights of {model}; see below")
         parser.add_argument(
@@ -190,7 +198,6 @@ def _parser() -> argparse.ArgumentParser:
         help="class names: a JSON list, a JSON map from index to name, or one a line",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of random weights (default: 0)")
-    parser.add_argument("--model-store", type=Path, default=STORE, metavar="DIR")
     parser.add_argument("--force", action="store_true", help="export again what has not changed")
     return parser
 

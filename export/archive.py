@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from export.errors import ExportError
-from export.store import STORE, locked, size
+from export.store import add_arguments, locked, size
 from export.weights import sha256_of
 from handlers.specs import SPECS
 
@@ -49,7 +49,9 @@ def build(name: str, pt: Path, mar: Path) -> bool:
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=mar.parent) as folder:
         stage = Path(folder)
         vendored = stage / "extra"
-        shutil.copytree(HANDLERS, vendored / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            HANDLERS, vendored / "handlers", ignore=shutil.ignore_patterns("__pycache__")
+        )
         shutil.copy(pt.with_suffix(".json"), vendored)
         (vendored / "inputs.json").write_text(json.dumps(inputs, indent=1))
         _run_archiver(name, pt, config, vendored, stage)
@@ -104,8 +106,7 @@ def _inputs_of(mar: Path) -> object:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m export.archive", description=__doc__)
-    parser.add_argument("model", nargs="*", choices=[[], *SPECS], help="default: both")
-    parser.add_argument("--model-store", type=Path, default=STORE, metavar="DIR")
+    add_arguments(parser)
     arguments = parser.parse_args()
     store = arguments.model_store
     try:

@@ -26,7 +26,8 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.conv_block(x)
+        residual: torch.Tensor = self.conv_block(x)
+        return x + residual
 
 
 class Generator(nn.Module):

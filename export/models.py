@@ -77,7 +77,9 @@ def build(
         spec = _spec(model, variant)
         about = _about(path.stem, path.name, path, None)
     if spec.output == "classes":
-        spec = dataclasses.replace(spec, labels=_labels(labels, module.fc.out_features))
+        head = module.get_submodule("fc")
+        assert isinstance(head, nn.Linear)
+        spec = dataclasses.replace(spec, labels=_labels(labels, head.out_features))
     return Network(module.eval().requires_grad_(False), spec, about)
 
 
@@ -120,7 +122,9 @@ def _labels(path: Path | None, classes: int) -> tuple[str, ...]:
     if path is not None:
         labels = read_labels(path)
         if len(labels) != classes:
-            raise ExportError(f"{path} has {len(labels)} labels; the checkpoint has {classes} classes")
+            raise ExportError(
+                f"{path} has {len(labels)} labels; the checkpoint has {classes} classes"
+            )
         return labels
     if classes == len(IMAGENET_LABELS):
         return IMAGENET_LABELS
@@ -135,7 +139,9 @@ def _load(model: str, path: Path) -> nn.Module:
         classes = len(head) if head is not None and head.ndim == 2 else len(IMAGENET_LABELS)
         module = resnet101(weights=None, num_classes=classes)
         # Checkpoints from before PyTorch 0.4.1 have no such counters, and inference has no use.
-        counters = {k: v for k, v in module.state_dict().items() if k.endswith(".num_batches_tracked")}
+        counters = {
+            k: v for k, v in module.state_dict().items() if k.endswith(".num_batches_tracked")
+        }
         state = counters | state
     else:
         module = Generator()
@@ -156,7 +162,9 @@ def _read_state_dict(path: Path) -> StateDict:
         ) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(v, torch.Tensor) for v in found.values()
+    ):
         raise ExportError(f"{path} holds no state dict, neither plain nor under 'state_dict'")
     state = {str(key): tensor for key, tensor in found.items()}
     if state and all(key.startswith("module.") for key in state):  # saved from DataParallel

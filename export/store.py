@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import shutil
@@ -9,8 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from export.errors import ExportError
+from handlers.specs import SPECS
 
-STORE = Path("model_store")
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command of this package takes: which models, and where their artefacts are."""
+    parser.add_argument(
+        "model",
+        nargs="*",
+        type=_model,
+        metavar="MODEL",
+        help=" or ".join(SPECS) + "; default: both",
+    )
+    parser.add_argument(
+        "--model-store", type=Path, default=Path("model_store"), metavar="DIR",
+        help="folder of the artefacts (default: model_store)",
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -30,3 +45,9 @@ def locked(store: Path) -> Iterator[None]:
 def size(path: Path) -> str:
     """The file's size for a person, in decimal megabytes."""
     return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
+def _model(name: str) -> str:
+    if name not in SPECS:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(SPECS)}")
+    return name

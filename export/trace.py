@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.jit._trace import TracerWarning
 
 from export.errors import ExportError
 from export.models import Network
@@ -47,7 +48,7 @@ def trace(network: Network, path: Path) -> dict[str, Any]:
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
         # instance_norm checks its input's size in Python; the proof covers what that could bake in.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
         with torch.no_grad():
             output = network.module(golden)
             traced = torch.jit.trace(network.module, example, check_trace=False)
@@ -78,9 +79,20 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="proof-") as folder:
         file = Path(folder) / "cases.pt"
         torch.save(cases, file)
-        command = [sys.executable, "-I", str(Path(__file__).with_name("prove.py")), str(path.resolve()), str(file)]
+        command = [
+            sys.executable,
+            "-I",
+            str(Path(__file__).with_name("prove.py")),
+            str(path.resolve()),
+            str(file),
+        ]
         run = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=PROOF_TIMEOUT_S, check=False
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=PROOF_TIMEOUT_S,
+            check=False,
         )
     if run.returncode:
         last = run.stderr.strip().splitlines()[-1:]

@@ -8,6 +8,8 @@ is on trained weights.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -25,10 +27,11 @@ TANH_SCALE = 0.6
 
 
 def build(model: str, classes: int, seed: int) -> nn.Module:
-    """``model`` in eval mode; the same weights for the same seed, the caller's random state kept."""
+    """``model`` in eval mode; the same seed gives the same weights, whatever ran before."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        return (_resnet101(classes) if model == "resnet101" else _generator()).eval()
+        network = _resnet101(classes) if model == "resnet101" else _generator()
+    return network.eval()
 
 
 def pictures(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -68,7 +71,7 @@ def _resnet101(classes: int) -> nn.Module:
     head.weight.mul_(LOGIT_SCALE / (centred @ head.weight.T).std())
     head.bias.copy_(-head.weight @ features.mean(0))
     network.fc = head
-    return network
+    return cast(nn.Module, network)
 
 
 def _generator() -> nn.Module:
@@ -78,7 +81,8 @@ def _generator() -> nn.Module:
             nn.init.normal_(module.weight, std=0.02)  # as the original code initialises
     before_tanh = network.model[:-1](pictures(2, 128, 128))
     last = network.model[-2]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
     scale = TANH_SCALE / before_tanh.std(dim=(0, 2, 3))
     last.weight.mul_(scale.view(-1, 1, 1, 1))
     last.bias.mul_(scale).sub_(before_tanh.mean(dim=(0, 2, 3)) * scale)

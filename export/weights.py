@@ -19,6 +19,7 @@ from tqdm import tqdm
 from urllib3.exceptions import NameResolutionError
 
 from export.errors import ExportError, WeightsUnavailable
+from handlers.specs import SPECS
 
 LOCK = Path(__file__).with_name("weights.lock.json")
 CHUNK = 2**18
@@ -45,6 +46,11 @@ def published(model: str) -> dict[str, Checkpoint]:
     """The locked checkpoints of ``model`` by name, its default first."""
     entries = json.loads(LOCK.read_text())[model]
     return {name: Checkpoint(model, name, **entry) for name, entry in entries.items()}
+
+
+def pictures() -> list[Checkpoint]:
+    """The book's dog and horse, by which `make verify` checks a server; fetched like weights."""
+    return list(published("pictures").values())
 
 
 def cache_folder() -> Path:
@@ -97,7 +103,10 @@ def _download(checkpoint: Checkpoint, part: Path) -> None:
             if attempt == ATTEMPTS or refused or _has_no_network(error):
                 raise
             pause = 2 ** (attempt - 1)
-            print(f"  {_reason(error)}; again in {pause} s ({attempt}/{ATTEMPTS - 1})", file=sys.stderr)
+            print(
+                f"  {_reason(error)}; again in {pause} s ({attempt}/{ATTEMPTS - 1})",
+                file=sys.stderr,
+            )
             time.sleep(pause)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -176,10 +185,9 @@ def _has_no_network(error: Exception) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m export.weights", description=__doc__)
-    parser.add_argument("model", nargs="*", help="resnet101 or cyclegan; default: both")
-    models = parser.parse_args().model or list(json.loads(LOCK.read_text()))
+    parser.parse_args()
     try:
-        for model in models:
+        for model in SPECS:
             checkpoint = next(iter(published(model).values()))
             print(f"{model}: {fetch(checkpoint)}")
     except ExportError as error:

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,13 +113,13 @@ class ImageHandler(abc.ABC):
         decoded = time.perf_counter()
         outputs = self._infer_by_shape(prepared)
         inferred = time.perf_counter()
-        answers = [
-            _attempt(self._finish, *pair) for pair in zip(prepared, outputs, strict=True)
-        ]
+        answers = [_attempt(self._finish, *pair) for pair in zip(prepared, outputs, strict=True)]
         logger.info(
             "batch of %d: %s; prepare %.1f ms, network %.1f ms, encode %.1f ms",
             len(rows),
-            ", ".join(a.__class__.__name__ if isinstance(a, RequestError) else "ok" for a in answers),
+            ", ".join(
+                a.__class__.__name__ if isinstance(a, RequestError) else "ok" for a in answers
+            ),
             1e3 * (decoded - started),
             1e3 * (inferred - decoded),
             1e3 * (time.perf_counter() - inferred),
@@ -147,10 +148,14 @@ class ImageHandler(abc.ABC):
         except Exception as error:
             _exit_if_lost(self.device)
             if len(tensors) > 1:
-                logger.warning("a batch of %d failed; trying one by one", len(tensors), exc_info=True)
+                logger.warning(
+                    "a batch of %d failed; trying one by one", len(tensors), exc_info=True
+                )
                 return [output for tensor in tensors for output in self.infer([tensor])]
             logger.exception("the network failed on input %s", tuple(tensors[0].shape))
-            return [Overloaded("no memory left for this picture") if _is_oom(error) else InternalError()]
+            return [
+                Overloaded("no memory left for this picture") if _is_oom(error) else InternalError()
+            ]
 
     def describe(self) -> bytes:
         """JSON of what is served and where; the management API shows it as customizedMetadata."""
@@ -159,7 +164,10 @@ class ImageHandler(abc.ABC):
     def _load(self, path: Path) -> None:
         extra = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
         try:
-            self.network = torch.jit.load(path, map_location=self.device, _extra_files=extra)
+            with warnings.catch_warnings():
+                # Each load warns that TorchScript is deprecated: noise in every worker's log.
+                warnings.simplefilter("ignore")
+                self.network = torch.jit.load(path, map_location=self.device, _extra_files=extra)
         except RuntimeError as error:
             raise LoadError(f"{path.name} is no TorchScript file, or is damaged") from error
         if not all(extra.values()):

@@ -1,8 +1,8 @@
 """Specification -> tensor transform, and its inverse.
 
-``to_tensor(RESNET101, image)`` equals torchvision's ``ResNet101_Weights.IMAGENET1K_V1.transforms()``
-on the same image, at a cost that does not grow with the picture's aspect ratio: only the region that
-the centre crop keeps is resampled.
+``to_tensor(RESNET101, image)`` equals what torchvision's
+``ResNet101_Weights.IMAGENET1K_V1.transforms()`` gives, to one 8-bit step, at a cost that does not
+grow with the picture's aspect ratio: only the region that the centre crop keeps is resampled.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def to_tensor(
     resampled = image.resize(kept, Image.Resampling.BILINEAR, box=box)
     # bytearray: torch wants memory it may write to.
     pixels = torch.frombuffer(bytearray(resampled.tobytes()), dtype=torch.uint8)
-    rgb = pixels.view(kept[1], kept[0], 3).permute(2, 0, 1).contiguous().float().div_(255)
+    rgb = pixels.view(kept[1], kept[0], 3).permute(2, 0, 1).float().div_(255).contiguous()
     return rgb.sub_(_per_channel(spec.mean)).div_(_per_channel(spec.std))
 
 
 def to_image(output: torch.Tensor) -> Image.Image:
-    """A generator's output, ``(3, H, W)`` in [-1, 1] -> RGB image, each sample rounded to 8 bits."""
+    """A generator's output, ``(3, H, W)`` in [-1, 1] -> RGB image, rounded to 8 bits."""
     levels = output.add(1).mul(255 / 2).round_().clamp_(0, 255).to(torch.uint8)
     _, height, width = levels.shape
     pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy().tobytes()

@@ -53,7 +53,7 @@ class Request:
         """
         wanted = self.options.get("format")
         if wanted is not None:
-            key = wanted.strip().lower() if isinstance(wanted, str) else None
+            key = wanted.strip().lower() if isinstance(wanted, str) else ""
             if key not in offered:
                 raise InvalidOption(f"format must be one of {', '.join(offered)}")
             return key
@@ -132,7 +132,9 @@ def _as_bytes(value: object) -> bytes:
 
 def _as_text(value: object) -> object:
     """Form fields and gRPC inputs arrive as bytes; JSON values keep their type."""
-    return bytes(value).decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else value
+    return (
+        bytes(value).decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else value
+    )
 
 
 def _quality(accept: str, media: str) -> float:

@@ -1,0 +1,63 @@
+# Every verb a person types; `make` alone lists them.
+
+# An installed .venv keeps its Python; PYTHON=python3.13 chooses another.
+PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+WEIGHTS ?= pretrained
+DEVICE ?= auto
+PY := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install lock export archive serve start stop status verify test lint clean
+.NOTPARALLEL:
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@echo 'options: WEIGHTS=pretrained|random  RESNET101_WEIGHTS=PATH  RESNET101_LABELS=FILE  CYCLEGAN_WEIGHTS=PATH'
+	@echo '         RESNET101_PREPROCESS=v1|v2  CYCLEGAN_PREPROCESS=book|original  DEVICE=auto|gpu|cpu  WORKERS=N'
+
+demo: install ## see it all: install, export, serve, classify and translate a photograph (ONCE=1: then stop)
+	@$(PY) -m serving demo --device $(DEVICE) $(if $(ONCE),--once)
+
+install: ## .venv from requirements.lock, Java included (PYTHON=python3.13 chooses the Python)
+	@$(PYTHON) install.py
+
+lock: install ## requirements.lock from pyproject.toml
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --custom-compile-command 'make lock' -o requirements.lock pyproject.toml
+
+export: install ## both networks: checkpoint, trace, proof, archive, into model_store/
+	@$(PY) -m export --weights $(WEIGHTS) $(EXPORT_OPTIONS)
+
+archive: install ## the archives again, where a handler or a YAML has changed
+	@$(PY) -m export.archive
+
+serve: install ## TorchServe on the archives, in the foreground until Ctrl-C (DEVICE, WORKERS)
+	@exec $(PY) -m serving serve $(SERVE_OPTIONS)
+
+start: install ## the same in the background
+	@$(PY) -m serving start $(SERVE_OPTIONS)
+
+stop: install ## end it, workers included
+	@$(PY) -m serving stop
+
+status: install ## what each model and worker truly does
+	@$(PY) -m serving status
+
+verify: install ## the book's two pictures and numbers against the running server
+	@$(PY) -m serving verify
+
+test: install ## the whole suite, a real server included (ARGS='-k name' for a part)
+	@$(PY) -m pytest $(ARGS)
+
+lint: install ## style, types, formatting
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+clean: ## everything that was installed, built or logged
+	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache serving/inference_pb2*
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+	@find model_store -mindepth 1 ! -name .gitkeep -delete
+
+option = $(if $($(1)),--$(2) '$($(1))')
+EXPORT_OPTIONS = $(call option,RESNET101_WEIGHTS,resnet101) $(call option,RESNET101_LABELS,resnet101-labels) \
+	$(call option,RESNET101_PREPROCESS,resnet101-preprocess) $(call option,CYCLEGAN_WEIGHTS,cyclegan) \
+	$(call option,CYCLEGAN_PREPROCESS,cyclegan-preprocess) $(call option,SEED,seed)
+SERVE_OPTIONS = --device $(DEVICE) $(call option,WORKERS,workers)

