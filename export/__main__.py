@@ -38,7 +38,8 @@ examples:
   python -m export cyclegan --cyclegan latest_net_G.pth --cyclegan-preprocess original
 
 Every network is traced, loaded again in a fresh process and proved equal to eager PyTorch before
-anything in the model store changes. Exit status: 0 done, 1 a reason is printed and nothing changed.
+its files in the model store change. Exit status: 0 done, 1 for a reason that is printed; a model
+that failed keeps the files it had.
 """
 
 
@@ -60,7 +61,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with locked(arguments.model_store):
-            reports = [_export(name, arguments) for name in arguments.model or SPECS]
+            # All the weights first: what is missing should be known before minutes of work.
+            networks = [_build(name, arguments) for name in arguments.model or SPECS]
+            reports = [_export(network, arguments) for network in networks]
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -68,27 +71,32 @@ def main() -> int:
         print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the model store is as it was", file=sys.stderr)
+        print("interrupted; what was not finished is as it was", file=sys.stderr)
         return 130
     _print_table(reports)
     return 0
 
 
-def _export(name: str, arguments: argparse.Namespace) -> Report:
-    """One model, all or nothing: its files take their names only when all of them are good."""
-    options = vars(arguments)
-    weights = options[name] or arguments.weights
-    store: Path = arguments.model_store
-    pt, mar = store / f"{name}.pt", store / f"{name}.mar"
+def _build(name: str, arguments: argparse.Namespace) -> Network:
     progress = Progress(name)
+    options = vars(arguments)
     network = build(
         name,
-        weights,
+        options[name] or arguments.weights,
         variant=options[f"{name}_preprocess"],
         labels=arguments.resnet101_labels if name == "resnet101" else None,
         seed=arguments.seed,
     )
     progress(f"weights {network.weights['name']}{_label_note(network, arguments)}")
+    return network
+
+
+def _export(network: Network, arguments: argparse.Namespace) -> Report:
+    """One model, all or nothing: its files take their names only when all of them are good."""
+    name = network.spec.name
+    store: Path = arguments.model_store
+    pt, mar = store / f"{name}.pt", store / f"{name}.mar"
+    progress = Progress(name)
     fingerprint = _fingerprint(network)
     metadata = _current(pt, fingerprint)
     if metadata and not arguments.force:
@@ -100,9 +108,8 @@ def _export(name: str, arguments: argparse.Namespace) -> Report:
             metadata = trace(network, new)
             progress(f"traced, {size(new)}")
             metadata["proof"] = prove(network, new, progress)
-            progress(
-                f"proved equal to eager, worst relative error {metadata['proof']['worst']:.1g}"
-            )
+            worst = metadata["proof"]["worst"]
+            progress(f"proved equal to eager, worst relative error {worst:.1g}")
             metadata["pt"] = {"sha256": sha256_of(new), "bytes": new.stat().st_size}
             metadata["inputs"] = fingerprint
             new.with_suffix(".json").write_text(json.dumps(metadata, indent=1) + "\n")

@@ -64,6 +64,10 @@ def build(
     elif weights == "pretrained" or weights in published(model):
         entries = published(model)
         entry = next(iter(entries.values())) if weights == "pretrained" else entries[weights]
+        if variant not in (None, entry.variant):
+            raise ExportError(
+                f"{model}: {entry.name} was trained with preprocessing {entry.variant}"
+            )
         path = fetch(entry)
         module = _load(model, path)
         spec = _spec(model, entry.variant)

@@ -1,0 +1,34 @@
+"""What every part of the suite uses: real photographs, and one export of both networks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def photographs() -> dict[str, Image.Image]:
+    """scikit-image's photographs, RGB: chelsea 451x300, astronaut 512x512, coffee 600x400."""
+    return {
+        name: Image.fromarray(getattr(skimage.data, name)())
+        for name in ("chelsea", "astronaut", "coffee")
+    }
+
+
+@pytest.fixture(scope="session")
+def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both networks, untrained, exported by the command that a person uses. Read it only."""
+    store = tmp_path_factory.mktemp("store") / "model_store"
+    subprocess.run(
+        [sys.executable, "-m", "export", "--weights", "random", "--model-store", str(store)],
+        cwd=ROOT,
+        check=True,
+    )
+    return store
