@@ -173,10 +173,8 @@ def _print_table(reports: list[Report]) -> None:
     print()
     print(f"{'model':<10} {'weights':<24} {'proof':>8} {'.pt':>9} {'.mar':>9} {'time':>8}")
     for r in reports:
-        row = (
-            f"{r.name:<10} {r.weights:<24} {r.worst:>8.1g} {r.pt:>9} {r.mar:>9} {r.seconds:>6.1f} s"
-        )
-        print(row)
+        row = f"{r.name:<10} {r.weights:<24} {r.worst:>8.1g} {r.pt:>9} {r.mar:>9}"
+        print(f"{row} {r.seconds:>6.1f} s")
     if any(r.weights == "untrained" for r in reports):
         print(
             "untrained: the answers mean nothing; WEIGHTS=pretrained or a checkpoint of yours does"
@@ -198,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{model}-preprocess",
             choices=list(variants),
-            help=f"what your own {model} checkpoint was trained on (default: {next(iter(variants))})",
+            help=f"what your own checkpoint was trained on (default: {next(iter(variants))})",
         )
     parser.add_argument(
         "--resnet101-labels", type=Path, metavar="FILE",

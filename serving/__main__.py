@@ -10,7 +10,7 @@ from serving import commands, demo, verify
 from serving.config import Config
 from serving.errors import ServingError
 from serving.gpus import DEVICES
-from serving.supervisor import RunFolder
+from serving.runfolder import RunFolder
 
 EPILOG = """\
 Exit status: 0 all is well, 1 it is not and the reason is printed.
@@ -29,7 +29,7 @@ def main() -> int:
             case "serve":
                 return commands.serve(config, run, arguments.device, arguments.workers)
             case "start":
-                return commands.start(config, run, sys.argv[2:])
+                return commands.start(run, sys.argv[2:])
             case "stop":
                 return commands.stop(run)
             case "status":

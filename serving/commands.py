@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import psutil
 import requests
@@ -14,7 +15,8 @@ from serving.api import Api, Worker
 from serving.config import Config
 from serving.errors import ServingError
 from serving.preflight import check_archives
-from serving.supervisor import START_TIMEOUT_S, RunFolder, Server, Stopped, kill_group, running
+from serving.runfolder import RunFolder
+from serving.supervisor import START_TIMEOUT_S, Server, Stopped, running
 
 
 def serve(config: Config, run: RunFolder, device: str, workers: int | None) -> int:
@@ -23,6 +25,7 @@ def serve(config: Config, run: RunFolder, device: str, workers: int | None) -> i
         with running(config, run, device, workers) as server:
             announce(server, server.wait_until_ready())
             print("Ctrl-C stops it", flush=True)
+            run.write_state(ready=True)
             server.wait()
     except Stopped:
         print("stopped")
@@ -44,8 +47,9 @@ def announce(server: Server, workers: Mapping[str, Sequence[Worker]]) -> None:
     print(f"logs       {server.run.logs}", flush=True)
 
 
-def start(config: Config, run: RunFolder, arguments: Sequence[str]) -> int:
+def start(run: RunFolder, arguments: Sequence[str]) -> int:
     """Serve in the background; returns once every model answers or one cannot."""
+    run.require_free()
     run.path.mkdir(parents=True, exist_ok=True)
     log = run.path / "serve.log"
     with log.open("wb") as output:
@@ -54,38 +58,43 @@ def start(config: Config, run: RunFolder, arguments: Sequence[str]) -> int:
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
+    try:
+        return _follow(child, run, log)
+    except BaseException:  # Ctrl-C too: what is not yet in the background does not stay there
+        child.terminate()
+        child.wait()
+        raise
+
+
+def _follow(child: subprocess.Popen[bytes], run: RunFolder, log: Path) -> int:
+    """Show what ``child`` logs until it serves (0) or has ended (its status)."""
     shown = 0
     deadline = time.monotonic() + START_TIMEOUT_S + 60
     while time.monotonic() < deadline:
-        ready, status = run.is_ready(), child.poll()
+        ready, status = run.is_ready(child.pid), child.poll()
         text = log.read_text(errors="replace")
         print(text[shown:], end="", flush=True)
         shown = len(text)
         if status is not None:
             return status or 1
-        if ready and "Ctrl-C" in text:
+        if ready:
             print("in the background: `make status`, `make stop`")
             return 0
         time.sleep(0.1)
-    child.terminate()
     raise ServingError(f"no answer from the server: see {log}")
 
 
 def stop(run: RunFolder) -> int:
     """Stop what `start` or `serve` of this folder started, and wait until all of it is gone."""
-    supervisor, orphan = run.supervisor(), run.orphan()
-    if supervisor is None and orphan is None:
+    supervisor = run.supervisor()
+    if supervisor is None:
         print("nothing is running")
         return 0
-    if supervisor is not None:
-        supervisor.terminate()
-        try:
-            supervisor.wait(60)
-        except psutil.TimeoutExpired:
-            supervisor.kill()
-    if orphan is not None:
-        kill_group(orphan.pid)
-        run.clear_state()
+    supervisor.terminate()
+    try:
+        supervisor.wait(60)
+    except psutil.TimeoutExpired:
+        supervisor.kill()  # TorchServe ends with it
     print("stopped")
     return 0
 
@@ -93,6 +102,8 @@ def stop(run: RunFolder) -> int:
 def status(config: Config, run: RunFolder) -> int:
     """Each model and worker as they are: 0 where every model gives a true answer, else 1."""
     api = Api(config, run.key_file)
+    if run.supervisor() is None:
+        print(f"no server of {run.path} is running: `make start` or `make serve`")
     healthy = True
     for model in check_archives(config):
         refusal = api.refusal(model, timeout=15)

@@ -14,7 +14,8 @@ from serving import commands
 from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
-from serving.supervisor import RunFolder, Stopped, running
+from serving.runfolder import RunFolder
+from serving.supervisor import Stopped, running
 
 # Chelsea the cat, by Stéfan van der Walt, CC0; as in scikit-image.
 SAMPLE = Path(__file__).with_name("sample.jpg")

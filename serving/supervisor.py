@@ -7,7 +7,7 @@ Java running, and its pid file is one for the whole machine.
 from __future__ import annotations
 
 import contextlib
-import json
+import ctypes
 import os
 import shutil
 import signal
@@ -16,13 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import psutil
 import requests
 
 from serving import gpus, java, preflight
@@ -30,68 +28,18 @@ from serving.api import Api, Worker
 from serving.config import Config
 from serving.errors import ServingError
 from serving.failures import LogTail, find
+from serving.runfolder import RunFolder
 
 START_TIMEOUT_S = 300
 # TorchServe ends in 2 s; then whatever is left of it is killed.
 STOP_TIMEOUT_S = 20
 POLL_S = 0.25
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+TELL_EVERY_S = 10
 
 
 class Stopped(BaseException):
     """A signal asked for the end. Not an Exception: nothing on the way may swallow it."""
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Where a server keeps its state: logs, the configuration it runs on, who it is."""
-
-    path: Path
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
-    @property
-    def key_file(self) -> Path:
-        return self.path / "key_file.json"
-
-    @property
-    def _state(self) -> Path:
-        return self.path / "server.json"
-
-    def write_state(self, **state: object) -> None:
-        supervisor = psutil.Process()
-        state |= {"pid": supervisor.pid, "created": supervisor.create_time()}
-        temporary = self._state.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state))
-        temporary.replace(self._state)
-
-    def clear_state(self) -> None:
-        self._state.unlink(missing_ok=True)
-
-    def supervisor(self) -> psutil.Process | None:
-        """The process that serves from this folder, or None; a reused process id is not it."""
-        try:
-            state = json.loads(self._state.read_text())
-            process = psutil.Process(state["pid"])
-            return process if process.create_time() == state["created"] else None
-        except (OSError, ValueError, KeyError, psutil.Error):
-            return None
-
-    def orphan(self) -> psutil.Process | None:
-        """The JVM of a supervisor that was killed, if it still runs."""
-        try:
-            state = json.loads(self._state.read_text())
-            process = psutil.Process(state["java"])
-            return process if process.create_time() == state["java_created"] else None
-        except (OSError, ValueError, KeyError, psutil.Error):
-            return None
-
-    def is_ready(self) -> bool:
-        try:
-            return bool(json.loads(self._state.read_text()).get("ready"))
-        except (OSError, ValueError):
-            return False
 
 
 class Server:
@@ -108,11 +56,7 @@ class Server:
 
     def check(self) -> None:
         """Everything that must hold before the start; ServingError for the first that does not."""
-        other = self.run.supervisor() or self.run.orphan()
-        if other:
-            raise ServingError(
-                f"a server of {self.run.path} is running already (process {other.pid}): `make stop`"
-            )
+        self.run.require_free()
         self.models = list(preflight.check_archives(self.config))
         preflight.check_ports(self.config)
         self._java = java.find()
@@ -155,23 +99,28 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
-        created = psutil.Process(self._process.pid).create_time()
-        self.run.write_state(java=self._process.pid, java_created=created)
+        self.run.write_state(ready=False)
 
     def wait_until_ready(self) -> dict[str, list[Worker]]:
         """Wait for a true answer of each model by all of its workers; their workers by model.
 
         Raises ServingError as soon as a model cannot load or TorchServe ends.
         """
-        started = time.monotonic()
+        started = told = time.monotonic()
+        device = f"{self._gpus} GPU(s)" if self._gpus else "the CPU"
+        print(f"starting {', '.join(self.models)} on {device}", flush=True)
         ready: dict[str, list[Worker]] = {}
         wanted: dict[str, int] = {}
         while len(ready) < len(self.models):
             self._raise_if_failed()
+            missing = ", ".join(model for model in self.models if model not in ready)
             if time.monotonic() - started > START_TIMEOUT_S:
-                missing = ", ".join(model for model in self.models if model not in ready)
                 raise ServingError(f"no answer from {missing} after {START_TIMEOUT_S} s")
+            if time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                print(f"{missing}: loading, {told - started:.0f} s", flush=True)
             time.sleep(POLL_S)
             for model in self.models:
                 if model in ready:
@@ -185,7 +134,6 @@ class Server:
                         ready[model] = workers
                         seconds = time.monotonic() - started
                         print(f"{model:<10} answers after {seconds:.1f} s", flush=True)
-        self.run.write_state(java=self._java_pid(), ready=True, **self._created())
         return ready
 
     def wait(self) -> NoReturn:
@@ -201,7 +149,8 @@ class Server:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_TIMEOUT_S)
-            kill_group(process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # workers that did not follow
             process.wait()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -230,13 +179,6 @@ class Server:
             last = "\n".join(log.splitlines()[-5:])
             raise ServingError(f"TorchServe ended at its start:\n{last}")
 
-    def _java_pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def _created(self) -> dict[str, float]:
-        return {"java_created": psutil.Process(self._java_pid()).create_time()}
-
 
 @contextlib.contextmanager
 def running(config: Config, run: RunFolder, device: str, workers: int | None) -> Iterator[Server]:
@@ -254,10 +196,10 @@ def running(config: Config, run: RunFolder, device: str, workers: int | None) ->
             server.stop()
 
 
-def kill_group(leader: int) -> None:
-    """SIGKILL for what is left of the process group that ``leader`` led."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
+def _end_with_parent() -> None:
+    """Run in the child: SIGTERM for it when this process dies, however it dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -15,7 +15,7 @@ from export.weights import fetch, pictures, published
 from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
-from serving.supervisor import RunFolder
+from serving.runfolder import RunFolder
 
 # Percent, of bobby.jpg through IMAGENET1K_V1 in float32.
 BOOK = {

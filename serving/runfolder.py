@@ -1,0 +1,66 @@
+"""The folder in which a running server keeps its logs, its configuration and who it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from serving.errors import ServingError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One server's folder; what is in it outlives the server, but for ``server.json``."""
+
+    path: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def key_file(self) -> Path:
+        return self.path / "key_file.json"
+
+    @property
+    def _state(self) -> Path:
+        return self.path / "server.json"
+
+    def write_state(self, *, ready: bool) -> None:
+        """Say that this process serves from here, and whether every model answers."""
+        supervisor = psutil.Process()
+        state = {"pid": supervisor.pid, "created": supervisor.create_time(), "ready": ready}
+        temporary = self._state.with_suffix(".tmp")
+        temporary.write_text(json.dumps(state))
+        temporary.replace(self._state)
+
+    def clear_state(self) -> None:
+        self._state.unlink(missing_ok=True)
+
+    def supervisor(self) -> psutil.Process | None:
+        """The process that serves from this folder, or None; a reused process id is not it."""
+        try:
+            state = json.loads(self._state.read_text())
+            process = psutil.Process(state["pid"])
+            return process if process.create_time() == state["created"] else None
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return None
+
+    def require_free(self) -> None:
+        """ServingError where a server runs from here already."""
+        other = self.supervisor()
+        if other:
+            raise ServingError(
+                f"a server of {self.path} is running already (process {other.pid}): `make stop`"
+            )
+
+    def is_ready(self, supervisor: int) -> bool:
+        """Whether the process of that id serves from here and every model has answered."""
+        try:
+            state = json.loads(self._state.read_text())
+            return state["pid"] == supervisor and state["ready"] is True
+        except (OSError, ValueError, KeyError):
+            return False

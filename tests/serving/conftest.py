@@ -1,0 +1,114 @@
+"""One real server for the whole suite, started and stopped by the commands a person uses."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from PIL import Image
+
+from serving import inference_pb2_grpc
+from serving.api import Api
+from serving.config import Config
+from serving.runfolder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers, and how to reach it."""
+
+    config: Config
+    run: RunFolder
+    api: Api
+    grpc: inference_pb2_grpc.InferenceAPIsServiceStub
+
+    def url(self, model: str) -> str:
+        return f"{self.config.inference}/predictions/{model}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def serving() -> Command:
+    """Runs ``python -m serving ...`` to its end, with what it printed."""
+
+    def call(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "serving", *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[[Path, Path], Path]:
+    """The repository's config.properties on free ports and another model store, in a folder."""
+
+    def make(folder: Path, model_store: Path, **changes: str) -> Path:
+        changes = {
+            "inference_address": f"http://127.0.0.1:{free_port()}",
+            "management_address": f"http://127.0.0.1:{free_port()}",
+            "metrics_address": f"http://127.0.0.1:{free_port()}",
+            "grpc_inference_port": str(free_port()),
+            "grpc_management_port": str(free_port()),
+            "model_store": str(model_store),
+            **changes,
+        }
+        lines = (ROOT / "config.properties").read_text().splitlines()
+        kept = [line for line in lines if line.split("=")[0] not in changes]
+        path = folder / "config.properties"
+        path.write_text("\n".join([*kept, *(f"{k}={v}" for k, v in changes.items())]) + "\n")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory,
+    model_store: Path,
+    serving: Command,
+    make_config: Callable[[Path, Path], Path],
+) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("server")
+    path = make_config(folder, model_store)
+    where = ("--config", path, "--run-dir", folder / "run")
+    started = serving("start", *where, "--device", "cpu")
+    assert started.returncode == 0, started.stdout + started.stderr
+    config, run = Config.read(path), RunFolder(folder / "run")
+    with grpc.insecure_channel(config.grpc, [("grpc.max_receive_message_length", -1)]) as channel:
+        stub = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
+        yield Running(config, run, Api(config, run.key_file), stub)
+    stopped = serving("stop", *where)
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+@pytest.fixture(scope="session")
+def jpeg(photographs: dict[str, Image.Image]) -> bytes:
+    """A photograph of a cat as a client uploads it."""
+    buffer = io.BytesIO()
+    photographs["chelsea"].save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

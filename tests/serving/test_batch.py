@@ -1,0 +1,70 @@
+"""Requests that share a batch: each is answered as if it were alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+
+from serving.failures import LogTail
+
+TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="module")
+def slow_picture() -> bytes:
+    """A valid picture that keeps the worker busy while others queue up: 45 million pixels."""
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").resize((9000, 5000)).convert("RGB").save(
+        buffer, "PNG", compress_level=1
+    )
+    return buffer.getvalue()
+
+
+def send_together(
+    server: Any, model: str, blocker: bytes, rows: Sequence[dict[str, Any]]
+) -> list[requests.Response]:
+    """Send ``rows`` at once while the worker is at ``blocker``, so that they make one batch."""
+
+    def post(row: dict[str, Any]) -> requests.Response:
+        return requests.post(server.url(model), timeout=TIMEOUT_S, **row)
+
+    log = LogTail(server.run.logs / "model_log.log")
+    with ThreadPoolExecutor(len(rows) + 1) as pool:
+        first = pool.submit(post, {"data": blocker})
+        while "Backend received inference" not in log.read():
+            pass
+        answers = list(pool.map(post, rows))
+        assert first.result().status_code in (200, 413)
+    assert f"batch of {len(rows)}:" in log.read(), "they were not one batch: nothing is proved"
+    return answers
+
+
+def test_one_bad_member_of_eight(server: Any, jpeg: bytes, slow_picture: bytes) -> None:
+    lone = requests.post(server.url("resnet101"), data=jpeg, timeout=TIMEOUT_S).json()
+    before = server.api.workers("resnet101")
+    rows: list[dict[str, Any]] = [{"data": jpeg} for _ in range(8)]
+    rows[3] = {"data": jpeg[:2000]}
+    answers = send_together(server, "resnet101", slow_picture, rows)
+    assert [a.status_code for a in answers] == [200, 200, 200, 400, 200, 200, 200, 200]
+    assert answers[3].json()["type"] == "BadImage"
+    for answer in answers[:3] + answers[4:]:
+        for got, expected in zip(answer.json()["predictions"], lone["predictions"], strict=True):
+            assert got["class_id"] == expected["class_id"]
+            assert got["probability"] == pytest.approx(expected["probability"], abs=1e-4)
+    after = server.api.workers("resnet101")
+    assert [worker.pid for worker in after] == [worker.pid for worker in before]
+
+
+def test_each_size_of_a_batch_comes_back(server: Any, jpeg: bytes, slow_picture: bytes) -> None:
+    sizes = ["64", "128", "64", "96"]
+    rows = [{"data": jpeg, "headers": {"x-size": size}} for size in sizes]
+    answers = send_together(server, "cyclegan", slow_picture, rows)
+    assert [answer.status_code for answer in answers] == [200] * 4
+    heights = [Image.open(io.BytesIO(answer.content)).height for answer in answers]
+    assert heights == [64, 128, 64, 96]

@@ -1,0 +1,202 @@
+"""Starts that fail, ends that leave nothing, and the truth in between: real processes, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from serving.api import Api
+from serving.config import Config
+from serving.runfolder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+ONE_MODEL = {"load_models": "resnet101.mar"}
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every Java and worker process that was started for a server in ``folder``."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd().startswith(str(folder)) or str(folder) in " ".join(process.cmdline()):
+                found.append(process)
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def temporary_folders() -> set[str]:
+    return {path.name for path in Path(tempfile.gettempdir()).glob("torchserve-*")}
+
+
+@contextlib.contextmanager
+def serve(config: Path, until: str) -> Iterator[subprocess.Popen[str]]:
+    """What ``make serve`` runs, in a session of its own, once it said ``until``."""
+    command = [sys.executable, "-m", "serving", "serve", "--config", str(config)]
+    command += ["--run-dir", str(config.parent / "run"), "--device", "cpu"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if until in line:
+                    break
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "until"),
+    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "Ctrl-C"), (signal.SIGTERM, "starting")],
+)
+def test_a_signal_ends_everything(
+    tmp_path: Path, model_store: Path, make_config: Any, number: int, until: str
+) -> None:
+    before = temporary_folders()
+    with serve(make_config(tmp_path, model_store, **ONE_MODEL), until) as process:
+        time.sleep(0.5)
+        assert len(processes_of(tmp_path)) >= 2  # itself and Java
+        process.send_signal(number)
+        assert process.wait(60) == 0
+    assert processes_of(tmp_path) == []
+    assert temporary_folders() == before
+    assert not (tmp_path / "run" / "server.json").exists()
+
+
+@pytest.fixture
+def broken_store(tmp_path: Path, model_store: Path) -> Path:
+    """A whole archive around half a TorchScript file: TorchServe itself would retry for 300 s."""
+    store = tmp_path / "model_store"
+    store.mkdir()
+    shutil.copy(model_store / "resnet101.mar", store)
+    with (
+        zipfile.ZipFile(model_store / "cyclegan.mar") as whole,
+        zipfile.ZipFile(store / "cyclegan.mar", "w") as broken,
+    ):
+        for name in whole.namelist():
+            data = whole.read(name)
+            broken.writestr(name, data[: len(data) // 2] if name.endswith(".pt") else data)
+    return store
+
+
+@pytest.mark.parametrize("verb", ["serve", "start"])
+def test_a_model_that_cannot_load_ends_the_start(
+    serving: Any, make_config: Any, tmp_path: Path, broken_store: Path, verb: str
+) -> None:
+    config = make_config(tmp_path, broken_store)
+    run = serving(verb, "--config", config, "--run-dir", tmp_path / "run", "--device", "cpu")
+    assert run.returncode == 1
+    said = run.stdout + run.stderr
+    assert "error: cyclegan cannot be loaded: handlers.base.LoadError: cyclegan.pt is no" in said
+    assert "handlers/base.py" in said
+    assert processes_of(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def lone(
+    tmp_path_factory: pytest.TempPathFactory, model_store: Path, serving: Any, make_config: Any
+) -> Iterator[tuple[Path, Api]]:
+    """A server of resnet101 alone, with tokens on, for the tests below to maltreat in order."""
+    folder = tmp_path_factory.mktemp("lone")
+    tokens = {"disable_token_authorization": "false"}
+    config = make_config(folder, model_store, **ONE_MODEL, **tokens)
+    run = folder / "run"
+    started = serving("start", "--config", config, "--run-dir", run, "--workers", "2")
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield folder, Api(Config.read(config), RunFolder(run).key_file)
+    serving("stop", "--config", config, "--run-dir", run)
+
+
+def verb(serving: Any, folder: Path, name: str) -> Any:
+    return serving(name, "--config", folder / "config.properties", "--run-dir", folder / "run")
+
+
+def test_workers_are_as_many_as_asked_for(lone: tuple[Path, Api]) -> None:
+    assert [worker.status for worker in lone[1].workers("resnet101")] == ["READY", "READY"]
+
+
+def test_tokens_are_asked_for(lone: tuple[Path, Api], jpeg: bytes) -> None:
+    config = Config.read(lone[0] / "config.properties")
+    url = f"{config.inference}/predictions/resnet101"
+    assert requests.post(url, data=jpeg, timeout=60).status_code == 400
+    assert lone[1].predict("resnet101", jpeg, timeout=60).status_code == 200
+
+
+def test_a_second_server_of_the_folder_is_refused(serving: Any, lone: tuple[Path, Api]) -> None:
+    run = verb(serving, lone[0], "start")
+    assert run.returncode == 1
+    assert "is running already" in run.stdout + run.stderr
+    assert lone[1].refusal("resnet101", timeout=60) is None
+
+
+def test_status_tells_what_ping_hides(serving: Any, lone: tuple[Path, Api]) -> None:
+    folder, api = lone
+    workers = [psutil.Process(worker.pid) for worker in api.workers("resnet101")]
+    good = verb(serving, folder, "status")
+    assert good.returncode == 0, good.stdout
+    assert "resnet101  answers" in good.stdout
+    assert all(f"process {worker.pid}" in good.stdout for worker in workers)
+    for worker in workers:
+        worker.suspend()
+    try:
+        config = Config.read(folder / "config.properties")
+        bad = verb(serving, folder, "status")
+        key = {"authorization": f"Bearer {_key(folder)}"}
+        ping = requests.get(f"{config.inference}/ping", headers=key, timeout=60)
+    finally:
+        for worker in workers:
+            worker.resume()
+    assert ping.json() == {"status": "Healthy"}
+    assert bad.returncode == 1
+    assert "resnet101  no answer within" in bad.stdout
+
+
+def test_a_killed_worker_comes_back(lone: tuple[Path, Api]) -> None:
+    api = lone[1]
+    victim = api.workers("resnet101")[0].pid
+    psutil.Process(victim).kill()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        workers = api.workers("resnet101")
+        if all(worker.status == "READY" and worker.pid != victim for worker in workers):
+            break
+        time.sleep(0.2)
+    assert victim not in [worker.pid for worker in workers]
+    assert api.refusal("resnet101", timeout=60) is None
+
+
+def test_nothing_outlives_a_killed_supervisor(serving: Any, lone: tuple[Path, Api]) -> None:
+    folder = lone[0]
+    supervisor = RunFolder(folder / "run").supervisor()
+    assert supervisor is not None
+    supervisor.kill()
+    supervisor.wait(10)
+    deadline = time.monotonic() + 30
+    while processes_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_of(folder) == []
+    assert "nothing is running" in verb(serving, folder, "stop").stdout
+    status = verb(serving, folder, "status")
+    assert status.returncode == 1
+    assert "resnet101  no connection" in status.stdout
+
+
+def _key(folder: Path) -> str:
+    keys = json.loads((folder / "run" / "key_file.json").read_text())
+    key: str = keys["inference"]["key"]
+    return key
