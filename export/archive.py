@@ -76,7 +76,12 @@ def _run_archiver(name: str, pt: Path, config: Path, extra: Path, stage: Path) -
 
 
 def _check_yaml(path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
+    try:
+        config = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ExportError(f"{path} is no YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise ExportError(f"{path} must be a map of TorchServe's options")
     unknown = set(config) - _YAML_KEYS
     if unknown:
         raise ExportError(f"{path} has {', '.join(sorted(unknown))}, which TorchServe would ignore")

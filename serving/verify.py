@@ -37,8 +37,8 @@ def verify(config: Config, run: RunFolder) -> int:
         for model in ("resnet101", "cyclegan"):
             _check_weights(api, model)
         bobby, horse = (fetch(picture).read_bytes() for picture in pictures())
-        good = _check_bobby(api, bobby)
-        return 0 if _check_horse(api, horse, run) and good else 1
+        good = check_bobby(api, bobby)
+        return 0 if check_horse(api, horse, run) and good else 1
     except ExportError as error:
         raise ServingError(str(error)) from error
     except requests.ConnectionError as error:
@@ -56,7 +56,8 @@ def _check_weights(api: Api, model: str) -> None:
         )
 
 
-def _check_bobby(api: Api, picture: bytes) -> bool:
+def check_bobby(api: Api, picture: bytes) -> bool:
+    """Print what resnet101 says of ``picture`` beside the book's five; whether they agree."""
     answer = api.predict("resnet101", picture, timeout=TIMEOUT_S, top_k=len(BOOK))
     answer.raise_for_status()
     good = True
@@ -70,7 +71,8 @@ def _check_bobby(api: Api, picture: bytes) -> bool:
     return good
 
 
-def _check_horse(api: Api, picture: bytes, run: RunFolder) -> bool:
+def check_horse(api: Api, picture: bytes, run: RunFolder) -> bool:
+    """Keep the translation of ``picture`` in the run folder; whether it has the book's size."""
     answer = api.predict("cyclegan", picture, timeout=TIMEOUT_S)
     answer.raise_for_status()
     path = run.path / "zebra.png"
