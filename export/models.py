@@ -158,7 +158,7 @@ def _load(model: str, path: Path) -> nn.Module:
 def _read_state_dict(path: Path) -> StateDict:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a broken file makes the unpickler raise anything
+    except Exception as error:  # a broken file makes the unpickler raise anything
         why = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise ExportError(
             f"{path} is no checkpoint that can be loaded safely: save it with "
