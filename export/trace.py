@@ -101,7 +101,11 @@ def prove(
     errors = [found["golden"], *(case["error"] for case in found["cases"])]
     # max() alone would pass over a NaN that is not the first.
     worst = max(errors) if all(map(math.isfinite, errors)) else math.inf
-    if found.pop("foreign") or worst > TOLERANCE:
+    if found.pop("foreign"):
+        raise ExportError("the traced network needs this project's code; nothing was kept")
+    if devices := found.pop("devices"):
+        raise ExportError(f"the traced network holds a device, {devices[0]}; nothing was kept")
+    if worst > TOLERANCE:
         raise ExportError(
             f"the traced network differs from eager PyTorch: relative error {worst:.2g}, "
             f"allowed {TOLERANCE:g}; nothing was kept"
