@@ -164,7 +164,7 @@ def _current(pt: Path, fingerprint: str) -> dict[str, Any]:
         metadata: dict[str, Any] = json.loads(pt.with_suffix(".json").read_text())
         if metadata["inputs"] == fingerprint and metadata["pt"]["sha256"] == sha256_of(pt):
             return metadata
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     return {}
 

@@ -141,18 +141,22 @@ def _load(model: str, path: Path) -> nn.Module:
     if model == "resnet101":
         head = state.get("fc.weight")
         classes = len(head) if head is not None and head.ndim == 2 else len(IMAGENET_LABELS)
-        module = resnet101(weights=None, num_classes=classes)
+        with torch.device("meta"):  # no random numbers for what the checkpoint replaces
+            module = resnet101(weights=None, num_classes=classes)
         # Checkpoints from before PyTorch 0.4.1 have no such counters, and inference has no use.
         counters = {
-            k: v for k, v in module.state_dict().items() if k.endswith(".num_batches_tracked")
+            key: torch.tensor(0)
+            for key in module.state_dict()
+            if key.endswith(".num_batches_tracked")
         }
         state = counters | state
     else:
-        module = Generator()
+        with torch.device("meta"):
+            module = Generator()
         state = {_generator_key(k): v for k, v in state.items() if not _STALE_STATISTICS.search(k)}
     _check_fit(path, expected=module.state_dict(), given=state)
-    module.load_state_dict(state)
-    return module
+    module.load_state_dict(state, assign=True)
+    return module.float()
 
 
 def _read_state_dict(path: Path) -> StateDict:

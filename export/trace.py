@@ -86,14 +86,18 @@ def prove(
             str(path.resolve()),
             str(file),
         ]
-        run = subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=PROOF_TIMEOUT_S,
-            check=False,
-        )
+        try:
+            run = subprocess.run(
+                command,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=PROOF_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            limit = f"{PROOF_TIMEOUT_S} s"
+            raise ExportError(f"the traced network took more than {limit} to prove") from error
     if run.returncode:
         last = run.stderr.strip().splitlines()[-1:]
         raise ExportError(f"the traced network does not run by itself: {''.join(last)}")

@@ -39,16 +39,18 @@ def pictures(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor
     """``(count, 3, height, width) float32`` in [0, 1]: noise at several scales, like photographs.
 
     Natural pictures have amplitudes that fall as 1/f; octaves of weight equal to their cell's size
-    come close.
+    come close. Every second one has few levels, for the hard edges and flat areas of things.
     """
     generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(count, 3, height, width)
+    drawn = torch.zeros(count, 3, height, width)
     for cell in (4, 16, 64):
         shape = (count, 3, max(height // cell, 2), max(width // cell, 2))
         noise = torch.randn(shape, generator=generator)
-        total += cell * F.interpolate(noise, size=(height, width), mode="bicubic")
-    tint = torch.randn((count, 3, 1, 1), generator=generator)
-    return (0.5 + 0.2 * (total / total.std() + tint)).clamp_(0, 1)
+        drawn += cell * F.interpolate(noise, size=(height, width), mode="bicubic")
+    tint, contrast = torch.randn((2, count, 3, 1, 1), generator=generator)
+    drawn = drawn.div(drawn.std()).mul(contrast.exp()).add(tint).mul(0.2).add(0.5).clamp(0, 1)
+    drawn[1::2] = drawn[1::2].mul(2).round().div(2)
+    return drawn
 
 
 def _resnet101(classes: int) -> nn.Module:

@@ -173,6 +173,8 @@ def _reason(error: Exception) -> str:
         return "the server did not answer in time"
     if _has_no_network(error):
         return "the server's name cannot be resolved: no network?"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke"
     text = str(error)
     return text if text.startswith("the connection ended") else "no connection"
 

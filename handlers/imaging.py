@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from PIL import Image, ImageCms
 
@@ -41,15 +41,13 @@ _ALLOWED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"MM\0*", "TIFF"),
     (0, b"II+\0", "TIFF"),
     (0, b"MM\0+", "TIFF"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
 )
 
 # Formats people do send and we do not take, for a message that helps.
 _REFUSED: tuple[tuple[int, bytes, str], ...] = (
-    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")),
     (0, b"%PDF", "PDF"),
     (0, b"%!PS", "PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "SVG"),
     (0, b"8BPS", "Photoshop"),
@@ -59,6 +57,24 @@ _REFUSED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
 )
+
+# ISO 14496-12: a file of the family names its formats in its first box, the major one first.
+_BRANDS = {
+    "AVIF": {b"avif", b"avis"},
+    "HEIC": {
+        b"heic",
+        b"heix",
+        b"heim",
+        b"heis",
+        b"hevc",
+        b"hevx",
+        b"hevm",
+        b"hevs",
+        b"mif1",
+        b"msf1",
+    },
+}
+_HEIC_FIX = "; export it as JPEG (on iPhones: Settings, Camera, Formats, Most Compatible)"
 
 SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
@@ -131,13 +147,23 @@ def _format_of(data: bytes) -> str:
     for offset, magic, name in _ALLOWED:
         if data.startswith(magic, offset) and (name != "WEBP" or data.startswith(b"RIFF")):
             return name
+    brands = _brands(data)
+    if brands & _BRANDS["AVIF"]:
+        return "AVIF"
+    if brands & _BRANDS["HEIC"]:
+        raise UnsupportedFormat(f"HEIC is not supported: send {SUPPORTED}{_HEIC_FIX}")
     for offset, magic, name in _REFUSED:
         if data.startswith(magic, offset):
-            fix = "; export it as JPEG (on iPhones: Settings, Camera, Formats, Most Compatible)"
-            raise UnsupportedFormat(
-                f"{name} is not supported: send {SUPPORTED}{fix if name == 'HEIC' else ''}"
-            )
+            raise UnsupportedFormat(f"{name} is not supported: send {SUPPORTED}")
     raise BadImage(f"the bytes are no picture: send {SUPPORTED}")
+
+
+def _brands(data: bytes) -> set[bytes]:
+    """The brands that an ISO media file claims; none for other bytes."""
+    if data[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    return {data[i : i + 4] for i in (8, *range(16, end, 4))}
 
 
 def _too_many_pixels(width: int, height: int, limits: Limits) -> TooLarge:
@@ -158,10 +184,14 @@ def _upright(image: Image.Image, pixels: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     alpha = None
-    if image.has_transparency_data:
+    if image.mode.startswith("I;16") and "transparency" in image.info:
+        clear = image.info["transparency"]
+        alpha = image.convert("I").point([0 if i == clear else 255 for i in range(65536)], "L")
+    elif image.has_transparency_data:
+        opaque = "L" if image.mode == "LA" else "RGB"  # a gray profile wants gray
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
-        image = image.convert("RGB")
+        image = image.convert(opaque)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_8_bits(image)
     image = _to_srgb(image, profile)
@@ -196,10 +226,9 @@ def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
         return _through(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
     if isinstance(profile, bytes):
         try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             # sRGB to sRGB is most photographs: 10 ms per megapixel for nothing.
-            if image.mode != "RGB" or "sRGB" not in ImageCms.getProfileDescription(source):
-                return _through(image, source)
+            if image.mode != "RGB" or not _is_srgb(profile):
+                return _through(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a broken profile, or one for other channels, is as good as none
     return image.convert("RGB")
@@ -210,6 +239,16 @@ def _through(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Imag
     if converted is None:  # only with inPlace=True
         raise RuntimeError("profileToProfile returned no image")
     return converted
+
+
+@lru_cache(maxsize=32)
+def _is_srgb(profile: bytes) -> bool:
+    """By what it does to 64 colours, not by its name: "sRGB-elle-V2-g10" is linear."""
+    steps = (0, 85, 170, 255)
+    colours = bytes(c for r in steps for g in steps for b in steps for c in (r, g, b))
+    probe = Image.frombytes("RGB", (64, 1), colours)
+    found = _through(probe, ImageCms.ImageCmsProfile(io.BytesIO(profile))).tobytes()
+    return all(abs(a - b) <= 1 for a, b in zip(found, colours, strict=True))
 
 
 @cache

@@ -1,8 +1,9 @@
 """Specification -> tensor transform, and its inverse.
 
 ``to_tensor(RESNET101, image)`` equals what torchvision's
-``ResNet101_Weights.IMAGENET1K_V1.transforms()`` gives, to one 8-bit step, at a cost that does not
-grow with the picture's aspect ratio: only the region that the centre crop keeps is resampled.
+``ResNet101_Weights.IMAGENET1K_V1.transforms()`` gives, to one 8-bit step (two, in single samples,
+where both passes of an enlarging resize round the other way), at a cost that does not grow with the
+picture's aspect ratio: only the region that the centre crop keeps is resampled.
 """
 
 from __future__ import annotations

@@ -76,18 +76,21 @@ def parse(row: Mapping[str, Any], headers: Mapping[str, object]) -> Request:
     fields: Mapping[str, Any] = row
     # TorchServe parses a body of type application/json itself, and hands over what it was.
     body = row.get("body")
+    if isinstance(body, str):
+        body = body.encode()  # ... and decodes one of type text/*
     if isinstance(body, (bytes, bytearray)) and _JSON_START.match(body):
         body = _parse_json(body)
     if isinstance(body, Mapping):
         fields = body
         picture = _from_base64(body.get("data"))
-    elif body is not None and not isinstance(body, (bytes, bytearray, str)):
+    elif body is not None and not isinstance(body, (bytes, bytearray)):
         raise BadRequest('a JSON body must be an object: {"data": "<base64 of the picture>"}')
     else:
         picture = _as_bytes(row.get("data") if body is None else body)
     if not picture:
         raise EmptyBody("no picture: send it as the body, as the form field data or as JSON")
-    options.update({name: _as_text(value) for name, value in fields.items() if name != "data"})
+    for name in fields.keys() - {"data", "body"}:
+        options[name] = _as_text(fields[name])
     return Request(picture, options, known.get("accept", ""))
 
 
@@ -126,7 +129,7 @@ def _from_base64(value: object) -> bytes:
 
 def _as_bytes(value: object) -> bytes:
     if isinstance(value, str):
-        return value.encode()  # what TorchServe decoded from a body of type text/*
+        return value.encode()  # a form field of type text/*
     return bytes(value) if isinstance(value, (bytes, bytearray)) else b""
 
 

@@ -87,7 +87,14 @@ class Server:
             "-ncs",  # no snapshot of an earlier start decides over what was asked for now
         ]  # fmt: skip
         logs = str(self.run.logs.resolve())
-        environment = {**os.environ, "LOG_LOCATION": logs, "METRICS_LOCATION": logs}
+        environment = {
+            # The models share the cores. GNU OpenMP's threads spin at every barrier while another
+            # worker holds the core they wait for: unbounded, a network now and then takes seconds.
+            "GOMP_SPINCOUNT": "1000",
+            **os.environ,
+            "LOG_LOCATION": logs,
+            "METRICS_LOCATION": logs,
+        }
         # The archive's own handlers, not a checkout's that the shell points to.
         environment.pop("PYTHONPATH", None)
         # TorchServe warns of JVM defaults to come, which nobody here can act on.

@@ -1,0 +1,209 @@
+"""``python -m export`` as a person meets it: refusals, interruptions, and an export of their own.
+
+The store's artefacts are there before or not at all: nothing half-written, nothing lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+LABELS = ["pug", "beagle", "boxer", "Siamese", "Persian", "Bengal", "Ragdoll"]
+
+Command = Callable[..., list[str]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _states(store: Path) -> dict[str, tuple[int, int, str]]:
+    """Every file with its inode, time and digest; the lock file is no artefact."""
+    return {
+        file.name: (
+            file.stat().st_ino,
+            file.stat().st_mtime_ns,
+            hashlib.sha256(file.read_bytes()).hexdigest(),
+        )
+        for file in store.iterdir()
+        if file.name != ".lock"
+    }
+
+
+@pytest.fixture(scope="module")
+def own(fine_tuned: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person's checkpoint, with the names of its classes beside it."""
+    path = tmp_path_factory.mktemp("own") / "pets.pth"
+    torch.save({"epoch": 9, "state_dict": fine_tuned.state_dict()}, path)
+    path.with_suffix(".json").write_text(json.dumps(LABELS))
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def interruptible() -> Iterator[None]:
+    """A suite started in the background ignores SIGINT, and so would the commands it starts."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def _start(words: list[str], *, until: str, **variables: str) -> subprocess.Popen[str]:
+    """The command, running, with its output read to the first line that has ``until`` in it."""
+    process = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if until in line:
+            return process
+    raise AssertionError("".join(lines))
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> Iterator[dict[str, object]]:
+    """No cached weights, and a proxy that refuses: the same with and without a network."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{held.getsockname()[1]}"
+        yield {
+            "TORCH_HOME": tmp_path / "torch",
+            **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy),
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
+        }
+
+
+def test_no_weights_and_no_network(run: Run, offline: dict[str, object], tmp_path: Path) -> None:
+    done = run("export", "--model-store", tmp_path / "store", **offline)
+    assert done.returncode == 1
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    for named in ("resnet101-63fe2227.pth", cache, "RESNET101_WEIGHTS=PATH", "WEIGHTS=random"):
+        assert str(named) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
+
+
+def test_broken_checkpoint_leaves_the_artefacts(run: Run, store: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pth"
+    torch.save({"fc.weight": torch.zeros(7, 2048)}, broken)
+    before = _states(store)
+    done = run("export", "resnet101", "--resnet101", broken, "--model-store", store)
+    assert done.returncode == 1
+    assert f"error: {broken} does not fit this network:" in done.stderr
+    assert "missing    conv1.weight" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _states(store) == before
+
+
+def test_second_run_changes_nothing(run: Run, store: Path) -> None:
+    before = _states(store)
+    done = run("export", "cyclegan", "--weights", "random", "--model-store", store)
+    assert done.returncode == 0
+    assert "unchanged: the .pt is kept" in done.stdout
+    assert "archive unchanged" in done.stdout
+    assert _states(store) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "moment", "status"),
+    [(signal.SIGTERM, "traced, ", 143), (signal.SIGINT, "in a fresh process", 130)],
+)
+def test_interrupted_export_leaves_the_artefacts(
+    number: signal.Signals,
+    moment: str,
+    status: int,
+    command: Command,
+    own: Path,
+    store: Path,
+    tmp_path: Path,
+) -> None:
+    before = _states(store)
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    words = command("export", "resnet101", "--resnet101", own, "--model-store", store)
+    process = _start(words, until=moment, TMPDIR=str(scratch))
+    process.send_signal(number)
+    output, _ = process.communicate()
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    assert _states(store) == before
+    assert not list(scratch.iterdir())
+    assert not [p for p in psutil.process_iter(["cmdline"]) if _mentions(p, store)]
+
+
+def _mentions(process: psutil.Process, path: Path) -> bool:
+    return any(str(path) in word for word in process.info["cmdline"] or ())
+
+
+@dataclass
+class Rivals:
+    """Two exports at once: the first is halted in its middle while the second runs."""
+
+    store: Path
+    first: subprocess.Popen[str]
+    second: subprocess.CompletedProcess[str]
+    first_work: list[Path]
+
+
+@pytest.fixture(scope="module")
+def rivals(command: Command, own: Path, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
+    store = tmp_path_factory.mktemp("rivals") / "model_store"
+    words = command(
+        "export", "resnet101", "--resnet101", own,
+        "--resnet101-labels", own.with_suffix(".json"), "--model-store", store,
+    )  # fmt: skip
+    first = _start(words, until="traced, ")
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(
+        command("export", "cyclegan", "--weights", "random", "--model-store", store),
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    first_work = [path for path in store.glob(".export-*/*") if path.is_file()]
+    first.send_signal(signal.SIGCONT)
+    first.communicate()
+    return Rivals(store, first, second, first_work)
+
+
+def test_second_export_at_once_is_refused(rivals: Rivals) -> None:
+    assert rivals.second.returncode == 1
+    assert f"another export is writing to {rivals.store}" in rivals.second.stderr
+
+
+def test_first_export_goes_on_undisturbed(rivals: Rivals) -> None:
+    assert [path.name for path in rivals.first_work] == ["resnet101.pt"]
+    assert rivals.first.returncode == 0
+    names = {f"resnet101.{suffix}" for suffix in ("pt", "json", "mar")}
+    assert set(_states(rivals.store)) == names
+
+
+def test_own_checkpoint_and_labels_reach_the_archive(rivals: Rivals, own: Path) -> None:
+    digest = hashlib.sha256(own.read_bytes()).hexdigest()
+    with zipfile.ZipFile(rivals.store / "resnet101.mar") as mar:
+        metadata = json.loads(mar.read("resnet101.json"))
+    assert metadata == json.loads((rivals.store / "resnet101.json").read_text())
+    assert metadata["spec"]["labels"] == LABELS
+    assert metadata["golden"]["output_shape"] == [1, 7]
+    assert metadata["weights"] == {
+        "name": f"pets-{digest[:8]}",
+        "source": "pets.pth",
+        "trained": True,
+        "sha256": digest,
+        "licence": None,
+    }

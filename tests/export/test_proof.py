@@ -1,0 +1,109 @@
+"""The proof bites: a trace that differs from its module in any way is not kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from export.errors import ExportError
+from export.models import Network
+from export.trace import prove, trace
+from handlers.specs import CYCLEGAN
+
+
+class Sound(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.conv(x))
+
+
+class SizeBakedIn(Sound):
+    """Resizes to the example's size, which the trace keeps as numbers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = F.avg_pool2d(super().forward(x), 2)
+        return F.interpolate(half, size=(int(x.shape[2]), int(x.shape[3])))
+
+
+class BatchBakedIn(Sound):
+    """Only batched cases show it: the division is by the example's two."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / int(x.shape[0])
+
+
+class ValueBakedIn(Sound):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + x.mean().item()
+
+
+class BranchBakedIn(Sound):
+    """Goes one way for pictures as small as the example and golden ones, else another."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y if x.numel() < 64 * 1024 else -y
+
+
+class DeviceBakedIn(Sound):
+    """Right on every CPU; fails once the file is loaded onto a GPU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + torch.linspace(0, 1, x.shape[3], device=x.device)
+
+
+class NotFiniteElsewhere(Sound):
+    """Eager it adds 0; the trace takes the root of a negative number for larger pictures."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        room = torch.as_tensor(int(x.shape[2]) - x.shape[2])
+        return super().forward(x) + room.float().sqrt()
+
+
+def _exported(module: nn.Module, path: Path) -> Network:
+    network = Network(module.eval().requires_grad_(False), CYCLEGAN, {"name": "tiny"})
+    trace(network, path)
+    return network
+
+
+def test_sound_module_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pt"
+    proof = prove(_exported(Sound(), path), path)
+    assert proof["worst"] <= proof["tolerance"]
+    shapes = [case["shape"] for case in proof["cases"]]
+    assert {n for n, *_ in shapes} == {1, 5}
+    assert any(height != width for *_, height, width in shapes)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        SizeBakedIn,
+        BatchBakedIn,
+        ValueBakedIn,
+        BranchBakedIn,
+        DeviceBakedIn,
+        NotFiniteElsewhere,
+    ],
+)
+def test_trace_that_differs_is_refused(module: type[nn.Module], tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pt"
+    network = _exported(module(), path)
+    with pytest.raises(ExportError, match="the traced network"):
+        prove(network, path)
+
+
+def test_weights_other_than_the_eager_ones_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pt"
+    network = _exported(Sound(), path)
+    bias = network.module.get_parameter("conv.bias")
+    bias.add_(0.01)
+    with pytest.raises(ExportError, match="differs from eager PyTorch"):
+        prove(network, path)

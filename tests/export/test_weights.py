@@ -1,0 +1,250 @@
+"""The verified download, against a real server that misbehaves on order."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from export.errors import ExportError, WeightsUnavailable
+from export.weights import CHUNK, Checkpoint, fetch
+
+PAYLOAD = random.Random(0).randbytes(5 * CHUNK + 1000)
+WRONG = bytes(len(PAYLOAD))
+
+
+@dataclass
+class Publisher:
+    """What the server does with each request in turn, and the Range headers that it saw.
+
+    A step is a status to answer with, ``"break"`` (the connection ends after one CHUNK) or
+    ``"no range"``; after the last step it behaves.
+    """
+
+    url: str = ""
+    payload: bytes = PAYLOAD
+    steps: list[int | str] = field(default_factory=list)
+    ranges: list[str | None] = field(default_factory=list)
+
+
+def _handler(publisher: Publisher) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            wanted = self.headers["Range"]
+            publisher.ranges.append(wanted)
+            step = publisher.steps.pop(0) if publisher.steps else ""
+            if isinstance(step, int):
+                self._answer(step, b"")
+                return
+            start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+            if not wanted or step == "no range":
+                self._answer(200, publisher.payload, broken=step == "break")
+            elif start >= len(publisher.payload):
+                self._answer(416, b"")
+            else:
+                self._answer(206, publisher.payload[start:], broken=step == "break")
+
+        def _answer(self, status: int, body: bytes, *, broken: bool = False) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:CHUNK] if broken else body)
+            self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Not a line per request among the test's output."""
+
+    return Handler
+
+
+@pytest.fixture
+def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr("export.weights.time.sleep", lambda _: None)
+    publisher = Publisher()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(publisher)) as server:
+        publisher.url = f"http://127.0.0.1:{server.server_port}/mine.pth"
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield publisher
+        server.shutdown()
+
+
+@pytest.fixture
+def checkpoint(publisher: Publisher) -> Checkpoint:
+    digest = hashlib.sha256(PAYLOAD).hexdigest()
+    return _checkpoint(publisher.url, digest, len(PAYLOAD))
+
+
+def _checkpoint(url: str, sha256: str = "0" * 64, size: int | None = None) -> Checkpoint:
+    return Checkpoint("resnet101", "MINE", "mine.pth", url, sha256, size, "v1", "here", "none")
+
+
+def _names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+@pytest.mark.parametrize("size", [None, len(PAYLOAD)])
+def test_download_is_verified_and_takes_its_place(
+    checkpoint: Checkpoint, size: int | None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "not" / "there" / "yet"
+    path = fetch(dataclasses.replace(checkpoint, bytes=size), folder)
+    assert path == folder / "mine.pth"
+    assert path.read_bytes() == PAYLOAD
+    assert _names(folder) == ["mine.pth"]
+
+
+def test_cached_file_needs_no_request(
+    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.pth").write_bytes(PAYLOAD)
+    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert publisher.ranges == []
+
+
+def test_broken_download_is_resumed_where_it_stopped(
+    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.steps = ["break", "break", "break"]
+    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert publisher.ranges == [None, *(f"bytes={n * CHUNK}-" for n in (1, 2, 3))]
+
+
+def test_what_a_failed_run_got_is_not_fetched_again(
+    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.steps = ["break", "break", "break", "break"]
+    with pytest.raises(WeightsUnavailable):
+        fetch(checkpoint, tmp_path)
+    assert _names(tmp_path) == ["mine.pth.part"]
+    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert publisher.ranges[-1] == f"bytes={4 * CHUNK}-"
+    assert _names(tmp_path) == ["mine.pth"]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_server_error_is_tried_again(
+    checkpoint: Checkpoint, publisher: Publisher, status: int, tmp_path: Path
+) -> None:
+    publisher.steps = [status]
+    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert len(publisher.ranges) == 2
+
+
+def test_whole_part_needs_no_more_bytes(
+    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+) -> None:
+    """A process killed between the last byte and the rename; the server answers 416."""
+    (tmp_path / "mine.pth.part").write_bytes(PAYLOAD)
+    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert publisher.ranges == [f"bytes={len(PAYLOAD)}-"]
+
+
+def test_server_without_ranges_restarts_the_file(
+    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.pth.part").write_bytes(PAYLOAD[:1234])
+    publisher.steps = ["no range"]
+    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert publisher.ranges == ["bytes=1234-"]
+
+
+@pytest.mark.parametrize("size", [None, len(PAYLOAD)])
+def test_wrong_bytes_are_refused_and_not_kept(
+    checkpoint: Checkpoint, publisher: Publisher, size: int | None, tmp_path: Path
+) -> None:
+    publisher.payload = WRONG
+    with pytest.raises(ExportError) as refusal:
+        fetch(dataclasses.replace(checkpoint, bytes=size), tmp_path)
+    for named in ("mine.pth", checkpoint.sha256, hashlib.sha256(WRONG).hexdigest()):
+        assert named in str(refusal.value)
+    assert _names(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", [WRONG[:1000], PAYLOAD + b"and more"], ids=["other", "too long"])
+def test_wrong_part_does_not_stay_in_the_way(
+    checkpoint: Checkpoint, part: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.pth.part").write_bytes(part)
+    with pytest.raises(ExportError, match=r"mine\.pth"):
+        fetch(checkpoint, tmp_path)
+    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+
+
+def test_wrong_size_is_refused(
+    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.payload = PAYLOAD[:-1]
+    with pytest.raises(ExportError, match=rf"{len(PAYLOAD) - 1} bytes, not {len(PAYLOAD)}"):
+        fetch(checkpoint, tmp_path)
+    assert _names(tmp_path) == []
+
+
+def test_wrong_cached_file_is_refused_and_left_alone(
+    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.pth"
+    path.write_bytes(WRONG)
+    with pytest.raises(ExportError) as refusal:
+        fetch(checkpoint, tmp_path)
+    for named in (path, checkpoint.sha256, hashlib.sha256(WRONG).hexdigest()):
+        assert str(named) in str(refusal.value)
+    assert path.read_bytes() == WRONG
+    assert publisher.ranges == []
+
+
+def test_missing_page_is_not_tried_again(
+    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.steps = [404]
+    with pytest.raises(WeightsUnavailable, match="404"):
+        fetch(checkpoint, tmp_path)
+    assert len(publisher.ranges) == 1
+    assert _names(tmp_path) == []
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """Bound and not listening: nobody else can take the port, and it refuses."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}/mine.pth"
+
+
+@pytest.mark.usefixtures("publisher")
+@pytest.mark.parametrize("where", ["closed port", "unknown host"])
+def test_no_network_names_the_file_the_folder_and_the_other_choices(
+    where: str, closed_port: str, tmp_path: Path
+) -> None:
+    url = closed_port if where == "closed port" else "http://nowhere.invalid/mine.pth"
+    with pytest.raises(WeightsUnavailable) as refusal:
+        fetch(_checkpoint(url), tmp_path)
+    for named in ("mine.pth", tmp_path, url, "RESNET101_WEIGHTS=PATH", "WEIGHTS=random"):
+        assert str(named) in str(refusal.value)
+    assert _names(tmp_path) == []
+
+
+def test_unknown_host_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pauses: list[float] = []
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr("export.weights.time.sleep", pauses.append)
+    with pytest.raises(WeightsUnavailable):
+        fetch(_checkpoint("http://nowhere.invalid/mine.pth"), tmp_path)
+    assert pauses == []
+
+
+def test_folder_that_cannot_be_written_is_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(ExportError, match=str(blocked)):
+        fetch(checkpoint, blocked)

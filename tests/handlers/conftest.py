@@ -1,0 +1,100 @@
+"""The two real handlers on a real export, and pictures as bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from ts.service import Service
+
+from handlers.base import ImageHandler
+from handlers.cyclegan import CycleGAN
+from handlers.resnet101 import ResNet101
+
+# Status, headers and body of one request's answer.
+Reply = tuple[int, dict[str, str], bytes]
+# What TorchServe hands over for one request: its row, and the headers that the client sent.
+Sent = tuple[Mapping[str, Any], Mapping[str, str]]
+
+
+@pytest.fixture(scope="session")
+def saved() -> Callable[..., bytes]:
+    """``saved(image, format, **how)``: the bytes Pillow writes."""
+
+    def save(image: Image.Image, format: str = "PNG", **how: Any) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, format, **how)
+        return buffer.getvalue()
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def chelsea(photographs: dict[str, Image.Image], saved: Callable[..., bytes]) -> bytes:
+    """A small photograph, 150x100, as PNG."""
+    return saved(photographs["chelsea"].resize((150, 100)))
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[..., ImageHandler]:
+    """``load(handler, pt, gpu)``: initialised by the context that TorchServe would build."""
+
+    def initialize(handler: ImageHandler, pt: Path, gpu: int | None = None) -> ImageHandler:
+        manifest = {"model": {"serializedFile": pt.name}}
+        # A batch size of 2 warms up as a larger one does, in less time.
+        service = Service(pt.stem, str(pt.parent), manifest, handler.handle, gpu, 2)
+        handler.initialize(service.context)
+        return handler
+
+    return initialize
+
+
+@pytest.fixture(scope="session")
+def resnet(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler:
+    return load(ResNet101(), model_store / "resnet101.pt")
+
+
+@pytest.fixture(scope="session")
+def cyclegan(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler:
+    return load(CycleGAN(), model_store / "cyclegan.pt")
+
+
+@pytest.fixture(scope="session")
+def predict() -> Callable[..., list[Reply]]:
+    """``predict(handler, (row, headers), ...)``: one batch, through TorchServe's own parsing.
+
+    ``headers`` without ``Host`` is what a gRPC caller looks like.
+    """
+
+    def batch(handler: ImageHandler, *sent: Sent) -> list[Reply]:
+        service = Service("model", "/", {}, handler.handle, None, len(sent))
+        messages = [_message(i, row, headers) for i, (row, headers) in enumerate(sent)]
+        processors, rows, _ = service.retrieve_data_for_inference(messages)
+        context = service.context
+        context.request_processor = processors
+        bodies = handler.handle(rows, context)
+        assert len(bodies) == len(sent)
+        return [
+            (context.get_response_status(i)[0], context.get_response_headers(i), bytes(body))
+            for i, body in enumerate(bodies)
+        ]
+
+    return batch
+
+
+def _message(i: int, row: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    """One request as TorchServe's frontend sends it to the worker."""
+    return {
+        "requestId": str(i).encode(),
+        "parameters": [
+            {"name": name, "value": value, "contentType": "application/octet-stream"}
+            for name, value in row.items()
+        ],
+        "headers": [
+            {"name": name.encode(), "value": value.encode()} for name, value in headers.items()
+        ],
+    }

@@ -1,0 +1,81 @@
+"""What is too large is refused before it costs anything, by a message with the limit in it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+
+import pytest
+from PIL import Image, ImageFile
+
+from handlers.errors import BadImage, TooLarge
+from handlers.imaging import LIMITS, Limits, decode
+
+Save = Callable[..., bytes]
+
+SCAN = b"\xff\xda"
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has not one pixel."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    idat = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    return b"\x89PNG\r\n\x1a\n" + chunk + idat
+
+
+def test_the_limits_are_those_of_the_contract() -> None:
+    assert (LIMITS.request_bytes, LIMITS.pixels) == (16 * 2**20, 50_000_000)
+    assert (LIMITS.jpeg_scans, LIMITS.network_pixels) == (100, 2_000_000)
+
+
+def test_too_many_bytes(chelsea: bytes) -> None:
+    limits = Limits(request_bytes=len(chelsea))
+    decode(chelsea, limits)
+    with pytest.raises(TooLarge, match=f"{len(chelsea) + 1} bytes; the limit is {len(chelsea)}"):
+        decode(chelsea + b"\0", limits)
+
+
+def test_bytes_are_counted_before_they_are_looked_at() -> None:
+    with pytest.raises(TooLarge, match="16777216"):
+        decode(bytes(LIMITS.request_bytes + 1))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_too_many_pixels(saved: Save, format: str) -> None:
+    limits = Limits(pixels=100)
+    assert decode(saved(Image.new("RGB", (10, 10)), format), limits).size == (10, 10)
+    with pytest.raises(TooLarge, match="11x10 = 110 pixels; the limit is 100"):
+        decode(saved(Image.new("RGB", (11, 10)), format), limits)
+
+
+# Above Pillow's own limits too, where it warns (90 million) and where it refuses (180 million).
+@pytest.mark.parametrize("size", [(10_000, 6_000), (10_000, 10_000), (60_000, 60_000)])
+def test_pixels_are_counted_in_the_header(size: tuple[int, int]) -> None:
+    with pytest.raises(TooLarge, match="50000000"):
+        decode(png_header(*size))
+
+
+def test_a_size_within_the_limit_gets_as_far_as_the_missing_pixels() -> None:
+    with pytest.raises(BadImage):
+        decode(png_header(1_000, 1_000))
+
+
+def test_jpeg_scans(saved: Save, photographs: dict[str, Image.Image]) -> None:
+    data = saved(photographs["chelsea"].resize((75, 50)), "JPEG", progressive=True)
+    spare = LIMITS.jpeg_scans - data.count(SCAN)
+    assert spare < LIMITS.jpeg_scans - 1
+    decode(data + SCAN * spare)
+    with pytest.raises(TooLarge, match="more than 100 scans"):
+        decode(data + SCAN * (spare + 1))
+
+
+def test_other_formats_have_no_scans(saved: Save) -> None:
+    decode(saved(Image.new("RGB", (8, 8)), "BMP") + SCAN * 1000)
+
+
+def test_pillows_own_settings_are_left_alone(chelsea: bytes) -> None:
+    decode(chelsea)
+    assert Image.MAX_IMAGE_PIXELS == 1024**3 // 4 // 3  # Pillow's default
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False

@@ -1,0 +1,41 @@
+"""What is served, as the management API asks for it: an empty row with the header ``describe``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from handlers.base import ImageHandler
+
+Reply = tuple[int, dict[str, str], bytes]
+Predict = Callable[..., list[Reply]]
+
+
+@pytest.mark.parametrize("name", ["resnet101", "cyclegan"])
+@pytest.mark.parametrize("headers", [{"describe": "True"}, {"Describe": "true", "Host": "h"}])
+def test_it_says_what_is_served_and_where(
+    request: pytest.FixtureRequest, predict: Predict, headers: dict[str, str], name: str
+) -> None:
+    handler: ImageHandler = request.getfixturevalue("resnet" if name == "resnet101" else name)
+    (reply,) = predict(handler, ({}, headers))
+    told = json.loads(reply[2])
+    assert told["name"] == told["spec"]["name"] == name
+    assert told["weights"]["name"] == "untrained"
+    assert told["weights"]["trained"] is False
+    assert told["device"] == "cpu"
+    assert len(told["spec"]["labels"]) == (1000 if name == "resnet101" else 0)
+
+
+def test_a_picture_with_that_header_is_still_a_prediction(
+    resnet: ImageHandler, predict: Predict, chelsea: bytes
+) -> None:
+    headers = {"describe": "True", "Host": "h"}
+    (reply,) = predict(resnet, ({"body": chelsea}, headers))
+    assert "predictions" in json.loads(reply[2])
+
+
+def test_an_empty_request_without_it_is_an_error(resnet: ImageHandler, predict: Predict) -> None:
+    (reply,) = predict(resnet, ({}, {"describe": "False", "Host": "h"}))
+    assert reply[0] == 400

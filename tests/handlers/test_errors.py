@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from handlers import errors
+from handlers.errors import RequestError
+
+CODES = {
+    "BadRequest": 400,
+    "EmptyBody": 400,
+    "BadImage": 400,
+    "NotAcceptable": 406,
+    "TooLarge": 413,
+    "UnsupportedFormat": 415,
+    "InvalidOption": 422,
+    "InternalError": 500,
+    "Overloaded": 503,
+}
+
+
+@pytest.mark.parametrize(("name", "code"), CODES.items())
+def test_the_body_names_code_type_and_message(name: str, code: int) -> None:
+    error: RequestError = getattr(errors, name)("schön\r\n\x00")
+    assert json.loads(error.to_json()) == {"code": code, "type": name, "message": "schön\r\n\x00"}
+
+
+def test_no_error_is_without_its_line_in_the_contract() -> None:
+    assert {kind.__name__ for kind in RequestError.__subclasses__()} == set(CODES)

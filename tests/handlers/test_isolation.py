@@ -1,0 +1,203 @@
+"""A request in a batch is answered as if it were alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from ts.context import RequestProcessor
+from ts.service import Service
+
+from handlers.base import ImageHandler
+
+Reply = tuple[int, dict[str, str], bytes]
+Sent = tuple[dict[str, Any], dict[str, str]]
+Predict = Callable[..., list[Reply]]
+
+REST = {"Host": "localhost:8080", "Accept": "*/*"}
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def body(data: object, headers: Mapping[str, str] | None = None) -> Sent:
+    return {"body": data}, {**REST, **(headers or {})}
+
+
+def form(**fields: bytes) -> Sent:
+    return dict(fields), REST
+
+
+@pytest.fixture(scope="module")
+def seven(photographs: dict[str, Image.Image], saved: Callable[..., bytes]) -> list[bytes]:
+    """Seven pictures of all sizes."""
+    pictures = list(photographs.values())
+    return [saved(pictures[i % 3].crop((10 * i, 0, 150 + 30 * i, 200)), "JPEG") for i in range(7)]
+
+
+def same(replies: Sequence[Reply], lone: Sequence[Reply]) -> None:
+    """The same answers, up to what a batch's other kernels may change in a probability."""
+    for (status, headers, answer), (lone_status, lone_headers, lone_answer) in zip(
+        replies, lone, strict=True
+    ):
+        assert (status, headers) == (lone_status, lone_headers)
+        found, expected = (json.loads(text)["predictions"] for text in (answer, lone_answer))
+        assert [p["class_id"] for p in found] == [p["class_id"] for p in expected]
+        assert [p["label"] for p in found] == [p["label"] for p in expected]
+        assert [p["probability"] for p in found] == pytest.approx(
+            [p["probability"] for p in expected], abs=1e-5
+        )
+
+
+def error(reply: Reply) -> tuple[int, str]:
+    """An error's status and type, once it is seen to be well formed."""
+    status, headers, answer = reply
+    assert headers == {"content-type": "application/json", "x-model-weights": "untrained"}
+    told = json.loads(answer)
+    assert set(told) == {"code", "type", "message"}
+    assert told["code"] == status
+    assert told["message"]
+    return status, told["type"]
+
+
+@pytest.fixture(scope="module")
+def lone(resnet: ImageHandler, predict: Predict, seven: list[bytes]) -> list[Reply]:
+    """Each picture's answer when it is alone."""
+    return [predict(resnet, body(data))[0] for data in seven]
+
+
+def test_different_pictures_have_different_answers(lone: list[Reply]) -> None:
+    """Without which an answer at the wrong place would go unseen."""
+    assert {status for status, _, _ in lone} == {200}
+    assert len({answer for _, _, answer in lone}) == 7
+
+
+@pytest.mark.parametrize("position", [0, 3, 7])
+def test_one_bad_picture_among_eight(
+    resnet: ImageHandler,
+    predict: Predict,
+    seven: list[bytes],
+    lone: list[Reply],
+    position: int,
+) -> None:
+    batch = [body(data) for data in seven]
+    batch.insert(position, body(seven[0][:500]))
+    replies = predict(resnet, *batch)
+    assert error(replies.pop(position)) == (400, "BadImage")
+    same(replies, lone)
+
+
+def test_every_kind_of_error_in_one_batch(
+    resnet: ImageHandler, predict: Predict, seven: list[bytes], lone: list[Reply]
+) -> None:
+    good = seven[0]
+    bad = {
+        (400, "EmptyBody"): body(b""),
+        (400, "BadImage"): body(good[: len(good) // 2]),
+        (400, "BadRequest"): body({"data": "***"}),
+        (406, "NotAcceptable"): body(good, {"Accept": "image/png"}),
+        (413, "TooLarge"): body(bytes(16 * 2**20 + 1)),
+        (415, "UnsupportedFormat"): body(HEIC),
+        (422, "InvalidOption"): form(data=good, top_k=b"0"),
+    }
+    replies = predict(resnet, body(seven[1]), *bad.values(), form(data=seven[2]))
+    assert [error(reply) for reply in replies[1:-1]] == list(bad)
+    same([replies[0], replies[-1]], lone[1:3])
+
+
+def test_a_batch_of_nothing_but_errors_never_raises_over_rest(
+    resnet: ImageHandler, predict: Predict
+) -> None:
+    replies = predict(resnet, *[body(b"")] * 3)
+    assert [error(reply) for reply in replies] == [(400, "EmptyBody")] * 3
+
+
+def test_each_request_has_its_own_options(
+    resnet: ImageHandler, predict: Predict, chelsea: bytes
+) -> None:
+    replies = predict(
+        resnet,
+        body(chelsea),
+        body(chelsea, {"X-Top-K": "1"}),
+        form(data=chelsea, top_k=b"1000"),
+        body({"data": "", "top_k": 2}),
+        body(chelsea),
+    )
+    assert [reply[0] for reply in replies] == [200, 200, 200, 400, 200]
+    counts = [len(json.loads(r[2])["predictions"]) for r in replies if r[0] == 200]
+    assert counts == [5, 1, 1000, 5]
+
+
+def test_each_picture_has_its_own_size_and_format(
+    cyclegan: ImageHandler, predict: Predict, chelsea: bytes, saved: Callable[..., bytes]
+) -> None:
+    tall = saved(Image.new("RGB", (30, 50), "green"))
+    replies = predict(
+        cyclegan,
+        form(data=chelsea, size=b"64"),
+        form(data=tall, size=b"64", format=b"jpeg"),
+        form(data=chelsea, size=b"66"),
+        form(data=chelsea, size=b"80", format=b"WEBP"),
+        body(tall, {"X-Size": "64", "Accept": "image/webp, image/jpeg;q=0.5"}),
+        form(data=chelsea, size=b"64"),
+        form(data=saved(Image.new("RGB", (1, 1000))), size=b"256"),
+        form(data=chelsea, quality=b"96"),
+    )
+    shown: list[tuple[object, ...]] = []
+    for status, headers, answer in replies:
+        assert headers["x-model-weights"] == "untrained"
+        if status == 200:
+            with Image.open(io.BytesIO(answer)) as image:
+                shown.append((headers["content-type"], image.format, image.size))
+        else:
+            shown.append(error((status, headers, answer)))
+    assert shown == [
+        ("image/png", "PNG", (96, 64)),
+        ("image/jpeg", "JPEG", (64, 108)),
+        (422, "InvalidOption"),
+        ("image/webp", "WEBP", (120, 80)),
+        ("image/webp", "WEBP", (64, 108)),
+        ("image/png", "PNG", (96, 64)),
+        (413, "TooLarge"),
+        (422, "InvalidOption"),
+    ]
+    assert replies[0][2] == replies[5][2]
+
+
+def test_pictures_of_one_size_go_through_the_network_together(
+    cyclegan: ImageHandler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, seen = cyclegan.network, []
+
+    def watched(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(batch.shape))
+        output: torch.Tensor = network(batch)
+        return output
+
+    monkeypatch.setattr(cyclegan, "network", watched)
+    predict(cyclegan, *(form(data=chelsea, size=size) for size in (b"64", b"80", b"64")))
+    assert seen == [(2, 3, 64, 96), (1, 3, 80, 120)]
+
+
+def test_nothing_of_a_request_stays_on_the_handler(
+    resnet: ImageHandler, predict: Predict, chelsea: bytes
+) -> None:
+    before = dict(vars(resnet))
+    predict(resnet, body(chelsea), body(b""))
+    after = vars(resnet)
+    assert set(after) == set(before)
+    assert all(after[name] is value for name, value in before.items())
+
+
+def test_the_status_comes_with_a_phrase_that_torchserve_can_send(
+    resnet: ImageHandler, chelsea: bytes
+) -> None:
+    context = Service("model", "/", {}, resnet.handle, None, 2).context
+    context.request_processor = [RequestProcessor(dict(REST)) for _ in range(2)]
+    resnet.handle([{"body": chelsea}, {"body": b""}], context)
+    statuses = [context.get_response_status(i) for i in range(2)]
+    assert [code for code, _ in statuses] == [200, 400]
+    assert all(phrase and phrase.isascii() for _, phrase in statuses)

@@ -1,0 +1,137 @@
+"""What cannot be served fails the load, with a message that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from handlers.base import ImageHandler, LoadError, _exit_if_lost
+from handlers.cyclegan import CycleGAN
+from handlers.resnet101 import ResNet101
+from handlers.specs import CYCLEGAN
+
+ROOT = Path(__file__).parents[2]
+Load = Callable[..., ImageHandler]
+
+
+def raw(tensor: torch.Tensor) -> bytes:
+    data: bytes = tensor.detach().numpy().astype("<f4").tobytes()
+    return data
+
+
+@pytest.fixture
+def artefact(tmp_path: Path) -> Callable[..., Path]:
+    """A ``.pt`` as export writes it, of a network of one operation; extra files by keyword."""
+
+    def write(**changes: bytes) -> Path:
+        example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
+        metadata: dict[str, Any] = {
+            "spec": json.loads(CYCLEGAN.to_json()),
+            "weights": {"name": "untrained"},
+            "golden": {"input_shape": [1, 3, 8, 8], "output_shape": [1, 3, 8, 8]},
+        }
+        files = {
+            "model.json": json.dumps(metadata).encode(),
+            "golden_input.f32": raw(example),
+            "golden_output.f32": raw(example.tanh()),
+        }
+        files |= {name.replace("__", "."): data for name, data in changes.items()}
+        path = tmp_path / "tiny.pt"
+        traced = torch.jit.trace(nn.Tanh(), example)
+        torch.jit.save(traced, path, {name: data for name, data in files.items() if data})
+        return path
+
+    return write
+
+
+def test_a_sound_artefact_loads(artefact: Callable[..., Path], load: Load) -> None:
+    handler = load(CycleGAN(), artefact())
+    assert (handler.spec, handler.weights) == (CYCLEGAN, "untrained")
+
+
+@pytest.mark.parametrize("missing", ["model__json", "golden_input__f32", "golden_output__f32"])
+def test_an_artefact_without_its_extra_files(
+    artefact: Callable[..., Path], load: Load, missing: str
+) -> None:
+    with pytest.raises(LoadError, match=r"tiny.pt carries no specification.*make export"):
+        load(CycleGAN(), artefact(**{missing: b""}))
+
+
+@pytest.mark.parametrize("value", [0.01, -1.0, float("nan"), float("inf")])
+def test_an_artefact_that_misses_its_golden_example(
+    artefact: Callable[..., Path], load: Load, value: float
+) -> None:
+    output = torch.linspace(-1, 1, 3 * 8 * 8).tanh()
+    output[50] += value
+    with pytest.raises(LoadError, match=r"cyclegan on cpu misses its golden example"):
+        load(CycleGAN(), artefact(golden_output__f32=raw(output)))
+
+
+def test_a_golden_example_off_by_rounding_is_met(artefact: Callable[..., Path], load: Load) -> None:
+    output = torch.linspace(-1, 1, 3 * 8 * 8).tanh() + 1e-5
+    load(CycleGAN(), artefact(golden_output__f32=raw(output)))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a network", bytes(100_000)])
+def test_a_file_that_is_no_artefact(tmp_path: Path, load: Load, content: bytes) -> None:
+    path = tmp_path / "cyclegan.pt"
+    path.write_bytes(content)
+    with pytest.raises(LoadError, match=r"cyclegan.pt is no TorchScript file, or is damaged"):
+        load(CycleGAN(), path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_a_damaged_export(model_store: Path, tmp_path: Path, load: Load, damage: str) -> None:
+    content = bytearray((model_store / "cyclegan.pt").read_bytes())
+    middle = len(content) // 2
+    if damage == "cut":
+        del content[-middle:]
+    else:
+        content[middle : middle + 4096] = b"\x55" * 4096
+    path = tmp_path / "cyclegan.pt"
+    path.write_bytes(content)
+    with pytest.raises(LoadError):
+        load(CycleGAN(), path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("handler", [ResNet101, CycleGAN])
+def test_a_gpu_that_pytorch_cannot_use(
+    model_store: Path, load: Load, handler: type[ImageHandler]
+) -> None:
+    with pytest.raises(LoadError, match=r"GPU 0.*NVIDIA driver.*make serve DEVICE=cpu"):
+        load(handler(), model_store / "cyclegan.pt", gpu=0)
+
+
+def test_a_lost_gpu_ends_the_process() -> None:
+    code = """if True:
+        import torch
+        from handlers.base import _exit_if_lost
+        print("before", flush=True)
+        _exit_if_lost(torch.device("cuda", 0))
+        print("after")
+    """
+    # No device visible: synchronize raises, as it does once a context is poisoned.
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout) == (1, "before\n")
+    assert "is lost to this process" in run.stderr
+
+
+def test_a_cpu_is_never_lost() -> None:
+    _exit_if_lost(torch.device("cpu"))

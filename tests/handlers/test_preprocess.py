@@ -1,0 +1,177 @@
+"""Pictures become the tensors that torchvision would make, at a cost that has a bound."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import ResNet101_Weights
+from torchvision.transforms import v2
+
+from handlers.errors import TooLarge
+from handlers.imaging import Limits
+from handlers.preprocess import resized_size, to_tensor
+from handlers.specs import CYCLEGAN, CYCLEGAN_ORIGINAL, RESNET101, RESNET101_V2, ModelSpec
+
+ROOT = Path(__file__).parents[2]
+
+VARIANTS = {
+    "v1": (RESNET101, ResNet101_Weights.IMAGENET1K_V1),
+    "v2": (RESNET101_V2, ResNet101_Weights.IMAGENET1K_V2),
+}
+# Sizes of pictures, None for a photograph's own, and the share of samples that may be off: Pillow
+# rounds to 8 bits between its two passes, which elongated pictures show most.
+SIZES: dict[str, tuple[tuple[int, int] | None, float]] = {
+    "own": (None, 0.005),
+    "1280x720": ((1280, 720), 0.005),
+    "224x224": ((224, 224), 0.005),
+    "3000x224": ((3000, 224), 0.15),
+    "20x900": ((20, 900), 0.15),
+    "77x1001": ((77, 1001), 0.15),
+}
+
+
+def levels(spec: ModelSpec, tensor: torch.Tensor) -> torch.Tensor:
+    """A normalised tensor -> the 8-bit levels it was made of."""
+    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
+    exact = (tensor * std + mean) * 255
+    assert (exact - exact.round()).abs().max() < 1e-3
+    return exact.round()
+
+
+@pytest.mark.parametrize("name", ["chelsea", "astronaut", "coffee"])
+@pytest.mark.parametrize(("size", "share"), SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(("spec", "weights"), VARIANTS.values(), ids=VARIANTS)
+def test_resnet101_parity_with_torchvision(
+    photographs: dict[str, Image.Image],
+    spec: ModelSpec,
+    weights: ResNet101_Weights,
+    size: tuple[int, int] | None,
+    share: float,
+    name: str,
+) -> None:
+    picture = photographs[name] if size is None else photographs[name].resize(size)
+    ours, theirs = to_tensor(spec, picture), weights.transforms()(picture)
+    assert ours.shape == theirs.shape == (3, 224, 224)
+    assert ours.dtype == theirs.dtype == torch.float32
+    off = (levels(spec, ours) - levels(spec, theirs)).abs()
+    # 224 -> 232 puts many samples on a tie, and Pillow's box has 32-bit floats: both of its passes
+    # may round the other way. Only the region that is kept is resampled, at half the cost.
+    tied = (spec, size) == (RESNET101_V2, (224, 224))
+    assert off.max() <= (2 if tied else 1)
+    assert (off > 0).float().mean() <= (0.03 if tied else share)
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 1000), (1000, 1), (20_000, 50), (50, 20_000), (223, 225), (256, 256)]
+)
+def test_any_shape_is_cropped_to_the_square(size: tuple[int, int]) -> None:
+    tensor = to_tensor(RESNET101, Image.new("RGB", size, (255, 0, 128)))
+    assert tensor.shape == (3, 224, 224)
+    expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, (128 / 255 - 0.406) / 0.225])
+    assert torch.allclose(tensor, expected.view(3, 1, 1).expand_as(tensor), atol=1e-5)
+
+
+def test_an_elongated_picture_costs_no_memory_for_what_is_cropped_away() -> None:
+    """Resized in full, 1x20000 would be 256x5120000: 5 GB."""
+    code = """if True:
+        import resource
+        from PIL import Image
+        from handlers.preprocess import to_tensor
+        from handlers.specs import RESNET101
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        to_tensor(RESNET101, Image.new("RGB", (300, 300)))
+        before = peak()
+        for size in ((20_000, 50), (1, 1_000), (1, 20_000), (20_000, 1)):
+            assert to_tensor(RESNET101, Image.new("RGB", size)).shape == (3, 224, 224)
+        kilobytes = 1 if __import__("sys").platform != "darwin" else 1024
+        print((peak() - before) // kilobytes)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert int(run.stdout) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "expected"),
+    [
+        ((1500, 1220), 256, (316, 256)),  # the book's horse
+        ((1220, 1500), 256, (256, 316)),
+        ((256, 256), 256, (256, 256)),
+        ((100, 101), 64, (64, 64)),
+        ((100, 103), 64, (64, 64)),
+        ((100, 104), 64, (68, 64)[::-1]),
+        ((1920, 1080), 1024, (1820, 1024)),
+        ((3, 4), 64, (64, 84)),
+        ((1, 10), 64, (64, 640)),
+    ],
+)
+def test_cyclegan_sizes(size: tuple[int, int], resize: int, expected: tuple[int, int]) -> None:
+    assert resized_size(CYCLEGAN, *size, resize) == expected
+
+
+def test_cyclegan_sizes_follow_the_rule() -> None:
+    source = np.random.default_rng(0)
+    for width, height in source.integers(1, 5000, (500, 2)).tolist():
+        resize = 4 * int(source.integers(16, 257))
+        found = resized_size(CYCLEGAN, width, height, resize)
+        assert resized_size(CYCLEGAN, height, width, resize) == found[::-1]
+        assert found[0 if width <= height else 1] == min(found) == resize
+        assert max(found) % 4 == 0
+        assert abs(max(found) - resize * max(width, height) / min(width, height)) <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "resize", "expected"),
+    [("chelsea", 256, (384, 256)), ("astronaut", 256, (256, 256)), ("coffee", 128, (192, 128))],
+)
+def test_cyclegan_parity_with_torchvision(
+    photographs: dict[str, Image.Image], name: str, resize: int, expected: tuple[int, int]
+) -> None:
+    picture = photographs[name]
+    theirs = v2.Resize(resize)(picture)
+    assert theirs.size == expected  # a multiple of 4, where the two rules agree
+    theirs = v2.functional.to_dtype(v2.functional.pil_to_tensor(theirs), torch.float32, scale=True)
+    ours = to_tensor(CYCLEGAN, picture, resize=resize)
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (CYCLEGAN, (1.0, 0.0, 0.4)),
+        (CYCLEGAN_ORIGINAL, (1.0, -1.0, -0.2)),
+        (RESNET101, (2.2489, -2.0357, -0.0267)),
+        (RESNET101_V2, (2.2489, -2.0357, -0.0267)),
+    ],
+    ids=lambda value: f"{value.name}-{value.variant}" if isinstance(value, ModelSpec) else "",
+)
+def test_every_variant_normalises_as_it_says(
+    spec: ModelSpec, expected: tuple[float, float, float]
+) -> None:
+    tensor = to_tensor(spec, Image.new("RGB", (300, 280), (255, 0, 102)))
+    assert tensor.amax(dim=(1, 2)).tolist() == pytest.approx(expected, abs=1e-4)
+    assert tensor.amin(dim=(1, 2)).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "resize"), [((2000, 1000), 1024), ((1, 31), 256), ((1, 1_000_000), 256)]
+)
+def test_too_many_pixels_for_the_network(size: tuple[int, int], resize: int) -> None:
+    with pytest.raises(TooLarge, match="2000000"):
+        to_tensor(CYCLEGAN, Image.new("RGB", size), resize=resize)
+
+
+def test_the_limit_itself_is_let_through() -> None:
+    limits, spec = Limits(network_pixels=64 * 128), dataclasses.replace(CYCLEGAN, resize=64)
+    assert to_tensor(spec, Image.new("RGB", (128, 64)), limits=limits).shape == (3, 64, 128)
+    with pytest.raises(TooLarge, match="132x64"):
+        to_tensor(spec, Image.new("RGB", (132, 64)), limits=limits)

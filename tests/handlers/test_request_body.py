@@ -1,0 +1,151 @@
+"""Where the picture is, in every form that TorchServe hands a request over."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from handlers.errors import BadRequest, EmptyBody
+from handlers.request import parse
+
+# Bytes whose base64 has both letters that differ in the URL-safe alphabet, and padding.
+PICTURE = b"\xff\xd8\xff\xfb\xef\xbe" + bytes(range(256))
+BASE64 = base64.b64encode(PICTURE).decode()
+URL_SAFE = base64.urlsafe_b64encode(PICTURE).decode()
+
+
+def document(data: object, **options: object) -> bytes:
+    return json.dumps({"data": data, **options}).encode()
+
+
+def test_the_example_is_worth_its_name() -> None:
+    assert BASE64.endswith("==")
+    assert BASE64 != URL_SAFE
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"body": PICTURE},
+        {"body": bytearray(PICTURE)},
+        {"data": PICTURE},
+        {"data": bytearray(PICTURE)},
+        {"data": PICTURE, "top_k": b"3"},
+        {"body": {"data": BASE64}},
+        {"body": document(BASE64)},
+        {"body": bytearray(document(BASE64))},
+        {"body": b" \r\n\t" + document(BASE64)},
+    ],
+    ids=[
+        "raw", "raw bytearray", "field", "field bytearray", "field and option", "parsed JSON",
+        "JSON bytes", "JSON bytearray", "JSON after whitespace",
+    ],
+)  # fmt: skip
+def test_every_form_gives_the_same_picture(row: Mapping[str, Any]) -> None:
+    request = parse(row, {"Host": "localhost"})
+    assert request.picture == PICTURE
+    assert isinstance(request.picture, bytes)
+
+
+@pytest.mark.parametrize("row", [{"body": "<svg ä/>"}, {"data": "<svg ä/>"}], ids=["body", "field"])
+def test_text_that_torchserve_decoded_is_taken_as_its_bytes(row: Mapping[str, Any]) -> None:
+    assert parse(row, {}).picture == "<svg ä/>".encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BASE64,
+        URL_SAFE,
+        BASE64.rstrip("="),
+        URL_SAFE.rstrip("="),
+        f"data:image/jpeg;base64,{BASE64}",
+        f"data:;base64,{URL_SAFE}",
+        f"data:image/png;name=a.png;base64,{BASE64}",
+        "\r\n".join(BASE64[i : i + 76] for i in range(0, len(BASE64), 76)),
+        f"  {BASE64}\n",
+    ],
+    ids=[
+        "plain", "URL-safe", "no padding", "URL-safe, no padding", "data URI", "bare data URI",
+        "data URI with parameters", "lines of 76", "around",
+    ],
+)  # fmt: skip
+def test_base64_as_people_send_it(text: str) -> None:
+    assert parse({"body": {"data": text}}, {}).picture == PICTURE
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!!!!", "QUJD*A==", "A", "QUJDR", "QQ==QQ==", "ÄÖÜß", "data:image/png,QUJD", "\0\0\0\0"],
+)
+def test_broken_base64_is_a_bad_request(text: str) -> None:
+    with pytest.raises(BadRequest, match="base64"):
+        parse({"body": {"data": text}}, {})
+
+
+@pytest.mark.parametrize("data", [5, 1.5, True, ["QUJD"], {"b64": "QUJD"}])
+def test_data_of_another_type_is_a_bad_request(data: object) -> None:
+    with pytest.raises(BadRequest, match='"data" must be a string'):
+        parse({"body": {"data": data}}, {})
+
+
+@pytest.mark.parametrize("body", [[1, 2], [], 5, 0, 1.5, True, False])
+def test_json_that_is_no_object_is_a_bad_request(body: object) -> None:
+    with pytest.raises(BadRequest, match="must be an object"):
+        parse({"body": body}, {})
+
+
+@pytest.mark.parametrize("body", [b'["QUJD"]', b'""', '["QUJD"]', '"QUJD"'])
+def test_json_text_that_is_no_object_is_a_bad_request(body: bytes | str) -> None:
+    with pytest.raises(BadRequest, match="must be an object"):
+        parse({"body": body}, {})
+
+
+def test_json_sent_as_text_is_json() -> None:
+    """TorchServe hands over a body of type text/plain as str."""
+    assert parse({"body": '{"data": "QUJD", "top_k": 2}'}, {}).picture == b"ABC"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data": ',
+        b"{'data': 'QUJD'}",
+        b'{"data": "\xff\xfe"}',
+        b'{"data":' + b"[" * 200_000,
+        b"[" * 200_000,
+        b'{"data": "QUJD", "top_k": ' + b"9" * 10_000 + b"}",
+    ],
+    ids=["cut", "quotes", "not UTF-8", "deep", "deep list", "number of 10,000 digits"],
+)
+def test_broken_json_is_a_bad_request(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="JSON"):
+        parse({"body": body}, {})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"body": b""},
+        {"body": ""},
+        {"body": None},
+        {"data": b""},
+        {"data": None},
+        {"top_k": b"3"},
+        {"body": {}},
+        {"body": {"data": None}},
+        {"body": {"data": ""}},
+        {"body": {"data": "data:image/png;base64,"}},
+        {"body": {"image": BASE64}},
+        {"body": b"{}"},
+    ],
+    ids=str,
+)
+def test_no_picture_is_an_empty_body(row: Mapping[str, Any]) -> None:
+    with pytest.raises(EmptyBody):
+        parse(row, {})
