@@ -45,8 +45,8 @@ status: install ## what each model and worker truly does
 verify: install ## the book's two pictures and numbers against the running server
 	@$(PY) -m serving verify
 
-test: install ## the whole suite, a real server included (ARGS='-k name' for a part)
-	@$(PY) -m pytest $(ARGS)
+test: install ## the whole suite, a real server included (ARGS='-k name' for a part; DEVICE)
+	@DEVICE=$(DEVICE) $(PY) -m pytest $(ARGS)
 
 lint: install ## style, types, formatting
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -22,6 +22,9 @@ from serving.runfolder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
+# `make test DEVICE=gpu` runs the suite against GPU workers.
+DEVICE = os.environ.get("DEVICE", "auto")
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -96,7 +99,7 @@ def server(
     folder = tmp_path_factory.mktemp("server")
     path = make_config(folder, model_store)
     where = ("--config", path, "--run-dir", folder / "run")
-    started = serving("start", *where, "--device", "cpu")
+    started = serving("start", *where, "--device", DEVICE)
     assert started.returncode == 0, started.stdout + started.stderr
     config, run = Config.read(path), RunFolder(folder / "run")
     with grpc.insecure_channel(config.grpc, [("grpc.max_receive_message_length", -1)]) as channel:
