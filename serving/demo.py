@@ -65,7 +65,7 @@ def show(api: Api, folder: Path) -> None:
     """Classify and translate the sample photograph; the picture goes into ``folder``."""
     photograph = SAMPLE.read_bytes()
     predictions = _answer(api, "resnet101", photograph).json()["predictions"]
-    print(f"\n{SAMPLE}: what ResNet-101 sees")
+    print(f"\n{SAMPLE.parent.name}/{SAMPLE.name}: what ResNet-101 sees")
     print(bars(predictions))
     translated = _answer(api, "cyclegan", photograph).content
     path = folder / "before_after.png"
