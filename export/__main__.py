@@ -170,14 +170,15 @@ def _current(pt: Path, fingerprint: str) -> dict[str, Any]:
 
 
 def _print_table(reports: list[Report]) -> None:
+    """``error`` is the proof's worst, relative to eager PyTorch's largest output."""
     print()
-    print(f"{'model':<10} {'weights':<24} {'proof':>8} {'.pt':>9} {'.mar':>9} {'time':>8}")
+    print(f"{'model':<10} {'weights':<24} {'error':>8} {'.pt':>9} {'.mar':>9} {'time':>8}")
     for r in reports:
         row = f"{r.name:<10} {r.weights:<24} {r.worst:>8.1g} {r.pt:>9} {r.mar:>9}"
         print(f"{row} {r.seconds:>6.1f} s")
     if any(r.weights == "untrained" for r in reports):
         print(
-            "untrained: the answers mean nothing; WEIGHTS=pretrained or a checkpoint of yours does"
+            "untrained: the answers mean nothing without WEIGHTS=pretrained or your own checkpoint"
         )
 
 

@@ -70,7 +70,7 @@ def show(api: Api, folder: Path) -> None:
     translated = _answer(api, "cyclegan", photograph).content
     path = folder / "before_after.png"
     before_after(photograph, translated).save(path)
-    print(f"\nbefore and after the CycleGAN generator: {path}\n")
+    print(f"\nbefore and after the CycleGAN generator: {path}")
 
 
 def bars(predictions: list[dict[str, object]]) -> str:

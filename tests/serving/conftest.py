@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from PIL import Image
 
@@ -104,9 +105,16 @@ def server(
     config, run = Config.read(path), RunFolder(folder / "run")
     with grpc.insecure_channel(config.grpc, [("grpc.max_receive_message_length", -1)]) as channel:
         stub = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
-        yield Running(config, run, Api(config, run.key_file), stub)
+        api = Api(config, run.key_file)
+        yield Running(config, run, api, stub)
+        workers = [
+            worker.pid for model in ("resnet101", "cyclegan") for worker in api.workers(model)
+        ]
+        java = [process.ppid() for process in map(psutil.Process, workers)]
     stopped = serving("stop", *where)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    left = [pid for pid in (*workers, *java) if psutil.pid_exists(pid)]
+    assert left == [], "`stop` left processes behind"
 
 
 @pytest.fixture(scope="session")

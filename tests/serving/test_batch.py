@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import requests
 from PIL import Image
 
+from serving import inference_pb2
 from serving.failures import LogTail
 
 TIMEOUT_S = 120
@@ -26,6 +29,13 @@ def slow_picture() -> bytes:
     return buffer.getvalue()
 
 
+def wait_until_busy(log: LogTail) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while "Backend received inference" not in log.read():
+        assert time.monotonic() < deadline, "the worker never got the first request"
+        time.sleep(0.01)
+
+
 def send_together(
     server: Any, model: str, blocker: bytes, rows: Sequence[dict[str, Any]]
 ) -> list[requests.Response]:
@@ -37,8 +47,7 @@ def send_together(
     log = LogTail(server.run.logs / "model_log.log")
     with ThreadPoolExecutor(len(rows) + 1) as pool:
         first = pool.submit(post, {"data": blocker})
-        while "Backend received inference" not in log.read():
-            pass
+        wait_until_busy(log)
         answers = list(pool.map(post, rows))
         assert first.result().status_code in (200, 413)
     assert f"batch of {len(rows)}:" in log.read(), "they were not one batch: nothing is proved"
@@ -59,6 +68,26 @@ def test_one_bad_member_of_eight(server: Any, jpeg: bytes, slow_picture: bytes) 
             assert got["probability"] == pytest.approx(expected["probability"], abs=1e-4)
     after = server.api.workers("resnet101")
     assert [worker.pid for worker in after] == [worker.pid for worker in before]
+
+
+def test_one_bad_member_of_eight_over_grpc(server: Any, jpeg: bytes, slow_picture: bytes) -> None:
+    """TorchServe has one status for a batch over gRPC: the error travels as JSON in its place."""
+
+    def ask(picture: bytes) -> Any:
+        fields = {"data": picture, "top_k": b"1"}
+        request = inference_pb2.PredictionsRequest(model_name="resnet101", input=fields)
+        return server.grpc.Predictions.future(request, timeout=TIMEOUT_S)
+
+    log = LogTail(server.run.logs / "model_log.log")
+    blocker = ask(slow_picture)
+    wait_until_busy(log)
+    calls = [ask(jpeg[:2000] if i == 5 else jpeg) for i in range(8)]
+    answers = [json.loads(call.result().prediction) for call in calls]
+    assert blocker.result()
+    assert "batch of 8:" in log.read(), "they were not one batch: nothing is proved"
+    assert [answer.get("code") for answer in answers] == [None] * 5 + [400] + [None] * 2
+    good = answers[:5] + answers[6:]
+    assert len({answer["predictions"][0]["class_id"] for answer in good}) == 1
 
 
 def test_each_size_of_a_batch_comes_back(server: Any, jpeg: bytes, slow_picture: bytes) -> None:
