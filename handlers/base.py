@@ -168,7 +168,7 @@ class ImageHandler(abc.ABC):
                 # Each load warns that TorchScript is deprecated: noise in every worker's log.
                 warnings.simplefilter("ignore")
                 self.network = torch.jit.load(path, map_location=self.device, _extra_files=extra)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise LoadError(f"{path.name} is no TorchScript file, or is damaged") from error
         if not all(extra.values()):
             raise LoadError(f"{path.name} carries no specification: export it with `make export`")

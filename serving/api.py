@@ -37,6 +37,8 @@ class Api:
     def __init__(self, config: Config, key_file: Path) -> None:
         self._config = config
         self._key_file = key_file
+        self._http = requests.Session()
+        self._http.trust_env = False  # a proxy of the shell's is not for our own server
 
     def predict(
         self, model: str, picture: bytes, *, timeout: float, **options: str | int
@@ -45,7 +47,7 @@ class Api:
         headers = {f"x-{name.replace('_', '-')}": str(value) for name, value in options.items()}
         headers |= {"content-type": "application/octet-stream", **self._token("inference")}
         url = f"{self._config.inference}/predictions/{model}"
-        return requests.post(url, data=picture, headers=headers, timeout=timeout)
+        return self._http.post(url, data=picture, headers=headers, timeout=timeout)
 
     def refusal(self, model: str, *, timeout: float) -> str | None:
         """Why ``model`` gives no true answer to a small picture now; None where it does."""
@@ -80,7 +82,7 @@ class Api:
     def _manage(self, verb: str, model: str, **query: str) -> requests.Response:
         url = f"{self._config.management}/models/{model}"
         headers = self._token("management")
-        response = requests.request(verb, url, params=query, headers=headers, timeout=30)
+        response = self._http.request(verb, url, params=query, headers=headers, timeout=30)
         response.raise_for_status()
         return response
 

@@ -29,6 +29,13 @@ def find() -> Path:
     raise ServingError(f"no Java {OLDEST} or newer (tried {tried}): run `make clean install`")
 
 
+def quiet(java: Path) -> list[str]:
+    """Options without which newer versions warn, at each start, of what TorchServe 0.12 does."""
+    if (version(java) or 0) < 24:
+        return []
+    return ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow"]
+
+
 def version(java: Path) -> int | None:
     """The major version that ``java`` reports, or None where it does not run."""
     try:

@@ -34,8 +34,8 @@ START_TIMEOUT_S = 300
 # TorchServe ends in 2 s; then whatever is left of it is killed.
 STOP_TIMEOUT_S = 20
 POLL_S = 0.25
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 TELL_EVERY_S = 10
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Stopped(BaseException):
@@ -75,6 +75,7 @@ class Server:
         home = Path(find_spec("ts").origin).parents[1]  # type: ignore[union-attr, arg-type]
         command = [
             str(self._java),
+            *java.quiet(self._java),
             f"-Dmodel_server_home={home}",
             f"-Djava.io.tmpdir={self._temporary}",
             f"-Dlog4j.configurationFile=file://{Path(__file__).with_name('log4j2.xml')}",
@@ -97,7 +98,7 @@ class Server:
         }
         # The archive's own handlers, not a checkout's that the shell points to.
         environment.pop("PYTHONPATH", None)
-        # TorchServe warns of JVM defaults to come, which nobody here can act on.
+        # TorchServe prints its whole configuration; warnings come on standard error.
         with (self.run.logs / "java.log").open("wb") as output:
             self._process = subprocess.Popen(
                 command,

