@@ -87,9 +87,12 @@ class Api:
         return response
 
     def _token(self, api: str) -> dict[str, str]:
-        if not self._config.has_tokens or not self._key_file.exists():
+        if not self._config.has_tokens:
             return {}
-        key = json.loads(self._key_file.read_text())[api]["key"]
+        try:
+            key = json.loads(self._key_file.read_text())[api]["key"]
+        except (OSError, ValueError, KeyError):
+            return {}  # TorchServe is about to write it; until then it refuses us, as it should
         return {"authorization": f"Bearer {key}"}
 
 
