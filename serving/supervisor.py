@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -38,8 +38,8 @@ TELL_EVERY_S = 10
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class Stopped(BaseException):
-    """A signal asked for the end. Not an Exception: nothing on the way may swallow it."""
+class Stopped(Exception):
+    """A signal asked for the end."""
 
 
 class Server:
@@ -53,6 +53,7 @@ class Server:
         self._workers = workers
         self._process: subprocess.Popen[bytes] | None = None
         self._temporary: Path | None = None
+        self._stopping = False
 
     def check(self) -> None:
         """Everything that must hold before the start; ServingError for the first that does not."""
@@ -145,10 +146,25 @@ class Server:
         return ready
 
     def wait(self) -> NoReturn:
-        """Wait for TorchServe's end, which is never wanted here."""
+        """Wait for TorchServe's end: Stopped where it was asked for, else ServingError."""
         assert self._process is not None
         status = self._process.wait()
+        self.raise_if_stopping()
         raise ServingError(f"TorchServe ended with status {status}: see {self.run.logs}/ts_log.log")
+
+    def request_stop(self) -> None:
+        """Ask TorchServe to end, from a signal handler.
+
+        An exception raised there could surface inside any lock or finaliser of any library. This
+        way whatever waits for TorchServe's answer or end gets it at once, and says Stopped.
+        """
+        self._stopping = True
+        if self._process is not None:
+            self._process.terminate()
+
+    def raise_if_stopping(self) -> None:
+        if self._stopping:
+            raise Stopped
 
     def stop(self) -> None:
         """End TorchServe and every process it started; safe to call at any moment."""
@@ -173,6 +189,7 @@ class Server:
         return wanted
 
     def _raise_if_failed(self) -> None:
+        self.raise_if_stopping()
         assert self._process is not None
         if find(self._ts_log.read(), self._model_log.read()):
             time.sleep(1)  # the traceback comes through another pipe
@@ -190,17 +207,22 @@ class Server:
 
 @contextlib.contextmanager
 def running(config: Config, run: RunFolder, device: str, workers: int | None) -> Iterator[Server]:
-    """A started server, ended on the way out: by an error, Ctrl-C, SIGTERM or SIGHUP alike."""
+    """A started server, ended on the way out; Stopped where SIGINT, SIGTERM or SIGHUP asked for it.
+
+    Requests that fail in the body are ServingErrors, or the consequence of being stopped.
+    """
     server = Server(config, run, device, workers)
     server.check()
-    with _signals_as_stopped():
+    with _signals_to(server.request_stop):
         try:
             server.start()
             yield server
+        except (ServingError, requests.RequestException) as error:
+            server.raise_if_stopping()
+            if isinstance(error, ServingError):
+                raise
+            raise ServingError(f"TorchServe does not answer its own tools: {error}") from error
         finally:
-            # A second signal must not interrupt the cleaning up; it is short and bounded.
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
             server.stop()
 
 
@@ -210,15 +232,13 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
 @contextlib.contextmanager
-def _signals_as_stopped() -> Iterator[None]:
-    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise Stopped
+def _signals_to(action: Callable[[], None]) -> Iterator[None]:
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        action()
 
-    previous = {number: signal.signal(number, stop) for number in _SIGNALS}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:
