@@ -43,7 +43,7 @@ def build(name: str, pt: Path, mar: Path) -> bool:
         raise ExportError(f"{pt} is not there: run `make export` first")
     config = HERE / f"{name}.yaml"
     _check_yaml(config)
-    inputs = _inputs(name, pt, config)
+    inputs = _inputs(pt, config)
     if mar.is_file() and _inputs_of(mar) == inputs:
         return False
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=mar.parent) as folder:
@@ -89,7 +89,7 @@ def _check_yaml(path: Path) -> None:
         raise ExportError(f"{path}: TorchServe heeds minWorkers and maxWorkers only together")
 
 
-def _inputs(name: str, pt: Path, config: Path) -> dict[str, str]:
+def _inputs(pt: Path, config: Path) -> dict[str, str]:
     sources = hashlib.sha256()
     for source in sorted(HANDLERS.glob("*.py")):
         sources.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")

@@ -17,7 +17,7 @@ from torchvision.models import ResNet101_Weights, resnet101
 from export import untrained
 from export.errors import ExportError
 from export.generator import Generator
-from export.weights import fetch, published, sha256_of
+from export.weights import default, fetch, published, sha256_of
 from handlers.specs import SPECS, ModelSpec
 
 StateDict = dict[str, torch.Tensor]
@@ -60,16 +60,14 @@ def build(
         about = {"name": "untrained", "source": f"random, seed {seed}", "trained": False}
         about |= {"sha256": None, "licence": None}
     elif weights == "pretrained" or weights in published(model):
-        entries = published(model)
-        entry = next(iter(entries.values())) if weights == "pretrained" else entries[weights]
+        entry = default(model) if weights == "pretrained" else published(model)[weights]
         if variant not in (None, entry.variant):
             raise ExportError(
                 f"{model}: {entry.name} was trained with preprocessing {entry.variant}"
             )
-        path = fetch(entry)
-        module = _load(model, path)
+        module = _load(model, fetch(entry))
         spec = _spec(model, entry.variant)
-        about = _about(entry.name, entry.source, path, entry.licence)
+        about = _about(entry.name, entry.source, entry.sha256, entry.licence)
     else:
         path = Path(weights)
         if not path.is_file():
@@ -77,7 +75,7 @@ def build(
             raise ExportError(f"{model}: no checkpoint at {path} (a path, or one of {choices})")
         module = _load(model, path)
         spec = _spec(model, variant)
-        about = _about(path.stem, path.name, path, None)
+        about = _about(path.stem, path.name, sha256_of(path), None)
     if spec.output == "classes":
         head = module.get_submodule("fc")
         assert isinstance(head, nn.Linear)
@@ -115,8 +113,7 @@ def _spec(model: str, variant: str | None) -> ModelSpec:
     return variants[variant]
 
 
-def _about(name: str, source: str, path: Path, licence: str | None) -> dict[str, Any]:
-    digest = sha256_of(path)
+def _about(name: str, source: str, digest: str, licence: str | None) -> dict[str, Any]:
     # It becomes a response header: ASCII without spaces, whatever the file is called.
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", name) + "-" + digest[:8]
     return {"name": name, "source": source, "trained": True, "sha256": digest, "licence": licence}

@@ -24,11 +24,10 @@ from torch.jit._trace import TracerWarning
 
 from export.errors import ExportError
 from export.models import Network
-from export.untrained import pictures
-from handlers.specs import ModelSpec
+from export.untrained import example_input
 
-# Relative to the largest output. Traced and eager run the same kernels: 1e-6 is usual, a constant
-# baked into the trace gives errors near 1.
+# Relative to the largest output. Traced and eager run the same kernels, so rounding is all that may
+# differ; a constant baked into the trace differs by far more.
 TOLERANCE = 1e-4
 PROOF_TIMEOUT_S = 900
 
@@ -115,12 +114,6 @@ def prove(
             f"allowed {TOLERANCE:g}; nothing was kept"
         )
     return {"tolerance": TOLERANCE, "worst": worst, **found}
-
-
-def example_input(spec: ModelSpec, n: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    """Seeded pictures as the network's input, ``(n, 3, height, width) float32``."""
-    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
-    return (pictures(n, height, width, seed) - mean) / std
 
 
 def _metadata(network: Network, golden: torch.Tensor, output: torch.Tensor) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.models import resnet101
 
 from export.generator import Generator
-from handlers.specs import IMAGENET_MEAN, IMAGENET_STD
+from handlers.specs import RESNET101, ModelSpec
 
 # Weight of each block's last batch norm: 33 blocks then add up instead of blowing up.
 RESIDUAL_GAIN = 0.2
@@ -53,6 +53,12 @@ def pictures(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor
     return drawn
 
 
+def example_input(spec: ModelSpec, n: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """Seeded pictures as the network's input, ``(n, 3, height, width) float32``."""
+    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
+    return (pictures(n, height, width, seed) - mean) / std
+
+
 def _resnet101(classes: int) -> nn.Module:
     network = resnet101(weights=None, num_classes=classes)
     for name, module in network.named_modules():
@@ -60,8 +66,7 @@ def _resnet101(classes: int) -> nn.Module:
             module.momentum = None  # a plain average over what it sees below
             if name.endswith("bn3"):
                 module.weight.fill_(RESIDUAL_GAIN)
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    batch = (pictures(16, 224, 224) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    batch = example_input(RESNET101, 16, 224, 224)
     network.train()(batch)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -48,6 +48,11 @@ def published(model: str) -> dict[str, Checkpoint]:
     return {name: Checkpoint(model, name, **entry) for name, entry in entries.items()}
 
 
+def default(model: str) -> Checkpoint:
+    """The locked checkpoint of ``model`` that `pretrained` means."""
+    return next(iter(published(model).values()))
+
+
 def pictures() -> list[Checkpoint]:
     """The book's dog and horse, by which `make verify` checks a server; fetched like weights."""
     return list(published("pictures").values())
@@ -190,8 +195,7 @@ def main() -> int:
     parser.parse_args()
     try:
         for model in SPECS:
-            checkpoint = next(iter(published(model).values()))
-            print(f"{model}: {fetch(checkpoint)}")
+            print(f"{model}: {fetch(default(model))}")
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

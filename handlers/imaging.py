@@ -226,7 +226,7 @@ def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
         return _through(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
     if isinstance(profile, bytes):
         try:
-            # sRGB to sRGB is most photographs: 10 ms per megapixel for nothing.
+            # sRGB to sRGB is most photographs, and every pixel for nothing.
             if image.mode != "RGB" or not _is_srgb(profile):
                 return _through(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
         except (ImageCms.PyCMSError, OSError, ValueError):

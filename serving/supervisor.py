@@ -31,7 +31,7 @@ from serving.failures import LogTail, find
 from serving.runfolder import RunFolder
 
 START_TIMEOUT_S = 300
-# TorchServe ends in 2 s; then whatever is left of it is killed.
+# TorchServe ends in a few seconds; then whatever is left of it is killed.
 STOP_TIMEOUT_S = 20
 POLL_S = 0.25
 TELL_EVERY_S = 10
@@ -75,8 +75,8 @@ class Server:
         self._temporary = Path(tempfile.mkdtemp(prefix="torchserve-"))
         home = Path(find_spec("ts").origin).parents[1]  # type: ignore[union-attr, arg-type]
         command = [
-            str(self._java),
-            *java.quiet(self._java),
+            str(self._java.path),
+            *self._java.quiet,
             f"-Dmodel_server_home={home}",
             f"-Djava.io.tmpdir={self._temporary}",
             f"-Dlog4j.configurationFile=file://{Path(__file__).with_name('log4j2.xml')}",

@@ -11,7 +11,7 @@ import requests
 from PIL import Image
 
 from export.errors import ExportError
-from export.weights import fetch, pictures, published
+from export.weights import default, fetch, pictures
 from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
@@ -46,7 +46,7 @@ def verify(config: Config, run: RunFolder) -> int:
 
 
 def _check_weights(api: Api, model: str) -> None:
-    book = next(iter(published(model).values()))
+    book = default(model)
     weights = api.describe(model)["weights"]
     # TorchServe's management API leaves null values out.
     if weights.get("sha256") != book.sha256:

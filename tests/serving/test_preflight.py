@@ -90,5 +90,6 @@ def test_an_old_java_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", str(old.parent))
     assert java.version(old) == 8
     found = java.find()
-    assert found != old
-    assert (java.version(found) or 0) >= java.OLDEST
+    assert found.path != old
+    assert java.version(found.path) == found.version
+    assert found.version >= java.OLDEST
