@@ -4,16 +4,19 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 WEIGHTS ?= pretrained
 DEVICE ?= auto
+SECONDS ?= 60
+MINUTES ?= 10
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status verify test lint clean
+.PHONY: help demo install lock export archive serve start stop status verify test fuzz soak lint clean
 .NOTPARALLEL:
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 	@echo 'options: WEIGHTS=pretrained|random  RESNET101_WEIGHTS=PATH  RESNET101_LABELS=FILE  CYCLEGAN_WEIGHTS=PATH'
 	@echo '         RESNET101_PREPROCESS=v1|v2  CYCLEGAN_PREPROCESS=book|original  DEVICE=auto|gpu|cpu  WORKERS=N'
+	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)'
 
 demo: install ## see it all: install, export, serve, classify and translate a photograph (ONCE=1: then stop)
 	@$(PY) -m serving demo --device $(DEVICE) $(if $(ONCE),--once)
@@ -47,6 +50,12 @@ verify: install ## the book's two pictures and numbers against the running serve
 
 test: install ## the whole suite, a real server included (ARGS='-k name' for a part; DEVICE)
 	@DEVICE=$(DEVICE) $(PY) -m pytest $(ARGS)
+
+fuzz: install ## the decoder and the request parser under random inputs, guided by coverage (SECONDS)
+	@$(PY) -m tests.fuzz --seconds $(SECONDS)
+
+soak: install ## a real server under mixed uploads, its memory watched: a table, run/soak.png (MINUTES, DEVICE)
+	@$(PY) -m tests.soak --minutes $(MINUTES) --device $(DEVICE)
 
 lint: install ## style, types, formatting
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -8,6 +8,7 @@ that it is answered with, and the others never notice.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import json
 import logging
 import os
@@ -15,16 +16,21 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from PIL import Image
 from ts.utils.util import PredictionException
 
+from handlers.decode_pool import DecodePool
 from handlers.errors import InternalError, Overloaded, RequestError
-from handlers.imaging import decode
+from handlers.imaging import encode
+from handlers.limits import LIMITS, Limits
 from handlers.preprocess import to_tensor
 from handlers.request import Request, header_values, is_grpc, parse
 from handlers.specs import ModelSpec
@@ -37,6 +43,12 @@ T = TypeVar("T")
 # How far the golden example may be from the answer at export, relative to its largest value: room
 # for the other kernels of another device, none for a damaged file or a faulty device.
 GOLDEN_TOLERANCE = 1e-3
+
+# TorchServe kills a worker that takes longer than responseTimeout (its default) over a batch, and
+# all of the batch with it. Decoding may use this part of it.
+RESPONSE_TIMEOUT_S = 120
+DECODE_SHARE = 0.5
+DECODER_START_S = 30
 
 
 class LoadError(Exception):
@@ -82,6 +94,7 @@ class ImageHandler(abc.ABC):
     network: torch.jit.ScriptModule
     metadata: dict[str, Any]
     weights: str
+    limits: Limits = LIMITS
 
     @abc.abstractmethod
     def read_options(self, request: Request) -> Options:
@@ -99,8 +112,11 @@ class ImageHandler(abc.ABC):
         self.device = _device(properties.get("gpu_id"))
         # float32 means float32: TF32 would miss the parity this project promises.
         torch.backends.cudnn.allow_tf32 = False
+        batch_size = properties.get("batch_size") or 1
+        self._configure(context.model_yaml_config or {})
         self._load(folder / context.manifest["model"]["serializedFile"])
-        self._warm_up(properties.get("batch_size") or 1)
+        self._start_decoders(min(batch_size, os.cpu_count() or 1))
+        self._warm_up(batch_size)
         seconds = time.perf_counter() - started
         logger.info("%s on %s: ready in %.1f s", self.spec.name, self.device, seconds)
 
@@ -110,7 +126,12 @@ class ImageHandler(abc.ABC):
         if all(map(_asks_description, rows, headers)):
             return [self.describe()] * len(rows)
         started = time.perf_counter()
-        prepared = [_attempt(self.prepare, *pair) for pair in zip(rows, headers, strict=True)]
+        deadline = time.monotonic() + self._decode_seconds
+
+        def prepare(i: int) -> Prepared | RequestError:
+            return _attempt(self.prepare, rows[i], headers[i], deadline)
+
+        prepared = list(self._threads.map(prepare, range(len(rows))))
         decoded = time.perf_counter()
         outputs = self._infer_by_shape(prepared)
         inferred = time.perf_counter()
@@ -126,14 +147,23 @@ class ImageHandler(abc.ABC):
             1e3 * (time.perf_counter() - inferred),
         )
         _raise_for_grpc(answers, headers)
+        for i in filter(lambda i: is_grpc(headers[i]), range(len(rows))):
+            # Without it TorchServe fails on StreamPredictions, and ends the worker with all that it
+            # was asked. Predictions over gRPC ignores it; to REST it would mean a chunked answer.
+            context.set_response_header(i, "ts_stream_next", "false")
         return [self._respond(context, i, answer) for i, answer in enumerate(answers)]
 
-    def prepare(self, row: Mapping[str, Any], headers: Mapping[str, object]) -> Prepared:
-        """One row -> tensor and options; raises the RequestError it is to be answered with."""
-        request = parse(row, headers)
+    def prepare(
+        self, row: Mapping[str, Any], headers: Mapping[str, object], deadline: float
+    ) -> Prepared:
+        """One row -> tensor and options, by ``deadline`` of ``time.monotonic``.
+
+        Raises the RequestError that the request is to be answered with.
+        """
+        request = parse(row, headers, self.limits)
         options = self.read_options(request)
-        image = decode(request.picture)
-        return Prepared(to_tensor(self.spec, image, resize=options.resize), options)
+        image = self._decoders.decode(request.picture, options.resize, deadline)
+        return Prepared(to_tensor(self.spec, image), options)
 
     def infer(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor | RequestError]:
         """``N`` tensors ``(3, H, W)`` of one shape -> one output or error each.
@@ -160,7 +190,21 @@ class ImageHandler(abc.ABC):
 
     def describe(self) -> bytes:
         """JSON of what is served and where; the management API shows it as customizedMetadata."""
-        return json.dumps({**self.metadata, "device": str(self.device)}).encode()
+        limits = dataclasses.asdict(self.limits)
+        return json.dumps({**self.metadata, "device": str(self.device), "limits": limits}).encode()
+
+    def close(self) -> None:
+        """End the decode processes; a worker's end does the same."""
+        self._threads.shutdown()
+        self._decoders.close()
+
+    def _configure(self, yaml: Mapping[str, Any]) -> None:
+        """Take over the archive's YAML: its section ``handler``, and TorchServe's own timeout."""
+        try:
+            self.limits = Limits.from_yaml(yaml)
+        except ValueError as error:
+            raise LoadError(f"the YAML in the archive: {error}") from error
+        self._decode_seconds = DECODE_SHARE * yaml.get("responseTimeout", RESPONSE_TIMEOUT_S)
 
     def _load(self, path: Path) -> None:
         extra = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
@@ -193,6 +237,16 @@ class ImageHandler(abc.ABC):
                 f"{error:.2g}, allowed {GOLDEN_TOLERANCE:g}; the file or the device is faulty"
             )
 
+    def _start_decoders(self, processes: int) -> None:
+        self._decoders = DecodePool(self.spec, self.limits, processes)
+        self._threads = ThreadPoolExecutor(processes, "prepare")
+        picture = encode(Image.new("RGB", (8, 8)), "PNG", quality=0)
+        for _ in range(processes):
+            try:
+                self._decoders.decode(picture, None, time.monotonic() + DECODER_START_S)
+            except RequestError as error:
+                raise LoadError("a decode process does not start; its output says why") from error
+
     def _warm_up(self, batch_size: int) -> None:
         """Run each batch size class once, so that no client pays for first-time work or meets an
         out-of-memory that was there from the start. Sizes between two powers of two behave as the
@@ -212,10 +266,13 @@ class ImageHandler(abc.ABC):
             if isinstance(item, Prepared):
                 groups[item.tensor.shape].append((i, item.tensor))
         outputs: list[torch.Tensor | RequestError | None] = [None] * len(prepared)
-        for members in groups.values():
-            positions, tensors = zip(*members, strict=True)
-            for i, output in zip(positions, self.infer(tensors), strict=True):
-                outputs[i] = output
+        for shape, members in groups.items():
+            # One input may be as large as network_pixels allows; all of a batch together no larger.
+            together = max(self.limits.network_pixels // (shape[1] * shape[2]), 1)
+            for some in _slices(members, together):
+                positions, tensors = zip(*some, strict=True)
+                for i, output in zip(positions, self.infer(tensors), strict=True):
+                    outputs[i] = output
         return outputs
 
     def _finish(
@@ -231,7 +288,7 @@ class ImageHandler(abc.ABC):
     def _respond(self, context: Any, i: int, answer: Answer | RequestError) -> bytes:
         if isinstance(answer, RequestError):
             answer = Answer(answer.to_json(), "application/json", answer.code)
-        context.set_response_status(answer.code, "OK" if answer.code == 200 else "Error", i)
+        context.set_response_status(answer.code, HTTPStatus(answer.code).phrase, i)
         context.set_response_content_type(i, answer.content_type)
         context.set_response_header(i, "x-model-weights", self.weights)
         return answer.body
@@ -248,6 +305,11 @@ def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Req
         return InternalError()
 
 
+def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """``items`` in order, at most ``size`` at a time."""
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
 def _raise_for_grpc(
     answers: Sequence[Answer | RequestError], headers: Sequence[Mapping[str, object]]
 ) -> None:
@@ -262,7 +324,12 @@ def _raise_for_grpc(
 
 
 def _asks_description(row: Mapping[str, Any], headers: Mapping[str, object]) -> bool:
-    return not row and header_values(headers).get("describe", "").lower() == "true"
+    """Whether this is the management API's ``?customized=true``.
+
+    A client's request has at least an empty body in its row, or is an empty form: by its type.
+    """
+    known = header_values(headers)
+    return not row and known.get("describe", "").lower() == "true" and "content-type" not in known
 
 
 def _device(gpu_id: int | None) -> torch.device:

@@ -3,24 +3,36 @@
 The picture comes as the raw body (any content type), as the field ``data`` of a multipart form or
 of a gRPC ``input`` map, or as JSON ``{"data": "<base64>"}``. An option comes as a field or key
 beside ``data``, or as the header ``x-<option>``; a field wins over a header. Unknown fields, keys
-and headers are ignored, as HTTP does with headers it does not know.
+and headers are ignored, as HTTP does with headers it does not know; a second picture is refused,
+and so is what is given twice.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.errors import BadRequest, EmptyBody, InvalidOption, NotAcceptable
+from handlers.errors import BadRequest, EmptyBody, InvalidOption, NotAcceptable, TooLarge
+from handlers.formats import is_picture
+from handlers.limits import LIMITS, Limits
 
 # A JSON document and no picture format of ours begins so.
 _JSON_START = re.compile(rb"\s*[\[{\"]")
-_DATA_URI = re.compile(r"data:[^,]{0,200};base64,")
+# A request has a handful; each value of a document costs up to a hundred times its bytes.
+_JSON_VALUES = 100
+_DATA_URI = re.compile(rb"data:[^,]{0,200};base64,")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_WHITE_SPACE = b" \t\r\n\f\v"
+# ASCII: int() takes no other white space around other digits.
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,7}\s*", re.ASCII)
+# What a form has around each field's value: boundary, name, file name, type.
+_PART_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -36,13 +48,16 @@ class Request:
         value = self.options.get(name, default)
         if isinstance(value, str):
             # Seven characters hold every number any option allows; int() of a megabyte does not.
-            value = int(value) if re.fullmatch(r"\s*[+-]?[0-9]{1,7}\s*", value) else None
+            value = int(value) if _WHOLE.fullmatch(value) else None
+        elif isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON knows one kind of number: 3.0 is 3
         step = f" in multiples of {multiple}" if multiple > 1 else ""
         # bool is an int to Python: {"top_k": true} is a mistake, not a 1.
         if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidOption(f"{name} must be a whole number from {low} to {high}{step}")
         if not low <= value <= high or value % multiple:
-            raise InvalidOption(f"{name} must be from {low} to {high}{step}, not {value}")
+            found = f", not {value}" if abs(value) < 10**7 else ""
+            raise InvalidOption(f"{name} must be from {low} to {high}{step}{found}")
         return value
 
     def media_type(self, offered: Mapping[str, str]) -> str:
@@ -64,33 +79,43 @@ class Request:
         return best
 
 
-def parse(row: Mapping[str, Any], headers: Mapping[str, object]) -> Request:
+def parse(
+    row: Mapping[str, Any], headers: Mapping[str, object], limits: Limits = LIMITS
+) -> Request:
     """One row of the batch, as TorchServe hands it over -> Request.
 
-    Raises BadRequest for broken JSON or base64, EmptyBody where no picture is in it.
+    Raises BadRequest for broken JSON or base64 and for several pictures, EmptyBody where there is
+    none, TooLarge where it has more than ``limits.request_bytes``.
     """
     known = header_values(headers)
     options: dict[str, object] = {
         name[2:].replace("-", "_"): value for name, value in known.items() if name.startswith("x-")
     }
     fields: Mapping[str, Any] = row
-    # TorchServe parses a body of type application/json itself, and hands over what it was.
     body = row.get("body")
+    # Unless config.properties says otherwise, TorchServe decodes what is announced as text/* ...
     if isinstance(body, str):
-        body = body.encode()  # ... and decodes one of type text/*
-    if isinstance(body, (bytes, bytearray)) and _JSON_START.match(body):
+        body = body.encode()
+    # ... and parses what is announced as application/json.
+    if isinstance(body, (bytes, bytearray)) and _is_json(bytes(body), known):
         body = _parse_json(body)
     if isinstance(body, Mapping):
         fields = body
-        picture = _from_base64(body.get("data"))
+        picture = _from_base64(body.get("data"), limits)
     elif body is not None and not isinstance(body, (bytes, bytearray)):
         raise BadRequest('a JSON body must be an object: {"data": "<base64 of the picture>"}')
     else:
+        _refuse_lost_parts(row, known)
         picture = _as_bytes(row.get("data") if body is None else body)
     if not picture:
-        raise EmptyBody("no picture: send it as the body, as the form field data or as JSON")
+        raise EmptyBody(_no_picture(known))
+    if len(picture) > limits.request_bytes:
+        raise _too_many_bytes(limits)
     for name in fields.keys() - {"data", "body"}:
-        options[name] = _as_text(fields[name])
+        value = fields[name]
+        if _is_picture(value):
+            raise BadRequest("several pictures: send each in a request of its own")
+        options[name] = _as_text(value)
     return Request(picture, options, known.get("accept", ""))
 
 
@@ -103,28 +128,87 @@ def header_values(headers: Mapping[str, object]) -> dict[str, str]:
 
 
 def is_grpc(headers: Mapping[str, object]) -> bool:
-    """Whether the caller came over gRPC: HTTP/1.1 demands Host, TorchServe's gRPC passes none."""
-    return "host" not in header_values(headers)
+    """Whether the caller came over gRPC: TorchServe passes no header on, but its own for sequences.
+
+    Over REST there is at least one: TorchServe adds its own to every route of ours.
+    """
+    return all(name.startswith("ts_request_sequence") for name in header_values(headers))
+
+
+def _is_json(body: bytes, known: Mapping[str, str]) -> bool:
+    """By its first character, or by its type where it is no picture: types lie."""
+    announced = known.get("content-type", "").lower().startswith("application/json")
+    return bool(_JSON_START.match(body)) or (announced and bool(body) and not is_picture(body))
+
+
+def _is_picture(value: object) -> bool:
+    """Whether a field beside ``data`` is a picture too, in JSON as base64."""
+    if isinstance(value, str):
+        start = value.rpartition("base64,")[2][:64].encode(errors="replace")
+        with contextlib.suppress(binascii.Error):
+            return is_picture(base64.b64decode(start, altchars=b"-_", validate=True))
+        return False
+    return isinstance(value, (bytes, bytearray)) and is_picture(bytes(value))
+
+
+def _no_picture(known: Mapping[str, str]) -> str:
+    if known.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        # What curl --data-binary announces unless told otherwise.
+        return (
+            "no picture: the content type announces a web form; send the picture as the body with "
+            "its own, such as image/jpeg"
+        )
+    return "no picture: send it as the body, as the form field data or as JSON"
+
+
+def _refuse_lost_parts(row: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    """BadRequest where a form had more than ``row``: TorchServe keeps the last field of a name."""
+    length = known.get("content-length", "")
+    if not known.get("content-type", "").startswith("multipart/") or not length.isdecimal():
+        return
+    kept = sum(len(name) + len(_as_bytes(value)) + _PART_BYTES for name, value in row.items())
+    if int(length) > kept + _PART_BYTES:
+        raise BadRequest("a form field is given more than once: send one picture, as data")
 
 
 def _parse_json(body: bytes | bytearray) -> object:
+    if sum(map(body.count, (b",", b"[", b"{"))) > _JSON_VALUES:
+        raise BadRequest(f"the JSON has more than {_JSON_VALUES} values: it needs data and options")
     try:
-        return json.loads(body)
+        return json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest("the body is not valid JSON") from error
 
 
-def _from_base64(value: object) -> bytes:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadRequest("a key of the JSON is given more than once: send one picture, as data")
+    return found
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")  # RFC 8259 has no NaN and no Infinity
+
+
+def _from_base64(value: object, limits: Limits) -> bytes:
     if value is None:
         return b""
     if not isinstance(value, str):
-        raise BadRequest('"data" must be a string: the base64 of the picture')
-    text = _DATA_URI.sub("", value, count=1) if value.startswith("data:") else value
-    text = "".join(text.split()).translate(str.maketrans("-_", "+/")).rstrip("=")
+        raise BadRequest('"data" must be one string: the base64 of one picture')
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        text = value.encode("ascii")
+        text = _DATA_URI.sub(b"", text, count=1) if text.startswith(b"data:") else text
+        text = text.translate(_URL_SAFE, _WHITE_SPACE).rstrip(b"=")
+        if len(text) * 3 // 4 > limits.request_bytes:
+            raise _too_many_bytes(limits)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequest('"data" is not valid base64') from error
+
+
+def _too_many_bytes(limits: Limits) -> TooLarge:
+    return TooLarge(f"the picture has more than {limits.request_bytes} bytes, the limit")
 
 
 def _as_bytes(value: object) -> bytes:

@@ -66,6 +66,10 @@ class Api:
         """Every worker of ``model``, started or not."""
         return [_worker(found) for found in self._model(model)["workers"]]
 
+    def pending(self, model: str) -> int:
+        """Requests for ``model`` that wait for a worker."""
+        return int(self._model(model)["jobQueueStatus"]["pendingRequests"])
+
     def describe(self, model: str) -> dict[str, Any]:
         """The metadata that the archive carries, as a worker has loaded it."""
         found: dict[str, Any] = self._model(model, customized="true")["customizedMetadata"]

@@ -69,6 +69,10 @@ class Config:
         names = self.values.get("load_models", "").split(",")
         return [self.model_store / name.strip() for name in names if name.strip()]
 
+    def size(self, key: str) -> int:
+        """``max_request_size`` or ``max_response_size`` in bytes; if absent TorchServe's own."""
+        return int(self.values.get(key, 6_553_500))
+
     @property
     def jvm_options(self) -> list[str]:
         return self.values.get("vmargs", "").split()

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import tempfile
 import zipfile
 from pathlib import Path
 
+import yaml
+
+from handlers.limits import Limits
 from serving.config import Config
 from serving.errors import ServingError
+from serving.runfolder import RunFolder
+
+# Beside the archives: logs, the effective configuration, TorchServe's own files.
+SPARE_BYTES = 64 * 2**20
 
 
 def check_archives(config: Config) -> dict[str, Path]:
@@ -27,6 +36,53 @@ def check_archives(config: Config) -> dict[str, Path]:
     return models
 
 
+def check_limits(config: Config) -> None:
+    """ServingError where TorchServe would cut off what an archive's limits allow.
+
+    A request over its size is answered without a word of ours, an answer over it kills the worker.
+    """
+    for path in config.archives:
+        limits = _limits(path)
+        # As base64, with room for the options; an incompressible PNG has a byte a row besides.
+        for need, key in (
+            (limits.request_bytes * 4 // 3 + 2**16, "max_request_size"),
+            (limits.network_pixels * 3 * 101 // 100, "max_response_size"),
+        ):
+            if need > config.size(key):
+                raise ServingError(
+                    f"the limits in {path} need {key}={need} or more in {config.path}, which has "
+                    f"{config.size(key)}"
+                )
+
+
+def check_space(config: Config, run: RunFolder) -> None:
+    """ServingError where logs cannot be written or the archives not be unpacked."""
+    unpacked = sum(path.stat().st_size for path in config.archives)
+    temporary = Path(tempfile.gettempdir())
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run.path):
+            pass
+    except OSError as error:
+        raise ServingError(
+            f"cannot write to {run.path} ({error.strerror}): choose another with --run-dir"
+        ) from error
+    for folder, need, remedy in (
+        (run.path, SPARE_BYTES, "choose another place with --run-dir"),
+        (
+            temporary,
+            SPARE_BYTES + unpacked,
+            "the archives are unpacked there; TMPDIR names another",
+        ),
+    ):
+        free = shutil.disk_usage(folder).free
+        if free < need:
+            raise ServingError(
+                f"{folder} has {free / 2**20:.0f} MiB free, {need / 2**20:.0f} are needed: free "
+                f"some, or {remedy}"
+            )
+
+
 def check_ports(config: Config) -> None:
     """ServingError where an address is taken or is not this machine's."""
     for key, (host, port) in config.addresses.items():
@@ -41,6 +97,16 @@ def check_ports(config: Config) -> None:
                     f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it "
                     f"(a server of ours: `make stop`), or change {key} in {config.path}"
                 ) from error
+
+
+def _limits(path: Path) -> Limits:
+    with zipfile.ZipFile(path) as archive:
+        manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+        content = yaml.safe_load(archive.read(manifest["model"]["configFile"]))
+    try:
+        return Limits.from_yaml(content)
+    except ValueError as error:
+        raise ServingError(f"{path}: {error}; mend its YAML and run `make archive`") from error
 
 
 def _model_name(path: Path) -> str:

@@ -27,13 +27,16 @@ from serving import gpus, java, preflight
 from serving.api import Api, Worker
 from serving.config import Config
 from serving.errors import ServingError
-from serving.failures import LogTail, find
+from serving.failures import LogTail, changes, find, is_working
 from serving.runfolder import RunFolder
 
 START_TIMEOUT_S = 300
+# What was accepted may take so long after a first signal; TorchServe itself would drop it.
+DRAIN_TIMEOUT_S = 20
 # TorchServe ends in a few seconds; then whatever is left of it is killed.
 STOP_TIMEOUT_S = 20
 POLL_S = 0.25
+LOG_TAIL_BYTES = 2**18
 TELL_EVERY_S = 10
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -53,13 +56,15 @@ class Server:
         self._workers = workers
         self._process: subprocess.Popen[bytes] | None = None
         self._temporary: Path | None = None
-        self._stopping = False
+        self._stopping = self._hurrying = self._ready = False
 
     def check(self) -> None:
         """Everything that must hold before the start; ServingError for the first that does not."""
         self.run.require_free()
         self.models = list(preflight.check_archives(self.config))
+        preflight.check_limits(self.config)
         preflight.check_ports(self.config)
+        preflight.check_space(self.config, self.run)
         self._java = java.find()
         self._gpus = gpus.count(self._device)
 
@@ -93,6 +98,10 @@ class Server:
             # The models share the cores. GNU OpenMP's threads spin at every barrier while another
             # worker holds the core they wait for: unbounded, a network now and then takes seconds.
             "GOMP_SPINCOUNT": "1000",
+            # The JVM gives the memory of large requests back; config.properties keeps these from
+            # the workers.
+            "MALLOC_ARENA_MAX": "2",
+            "MALLOC_TRIM_THRESHOLD_": "131072",
             **os.environ,
             "LOG_LOCATION": logs,
             "METRICS_LOCATION": logs,
@@ -146,21 +155,68 @@ class Server:
         return ready
 
     def wait(self) -> NoReturn:
-        """Wait for TorchServe's end: Stopped where it was asked for, else ServingError."""
+        """Tell of workers that come and go until TorchServe's end.
+
+        Raises Stopped where that was asked for, once what was accepted is answered; else
+        ServingError.
+        """
         assert self._process is not None
-        status = self._process.wait()
+        self._ready = True
+        self._ts_log.advance()
+        while self._process.poll() is None and not self._stopping:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(POLL_S)
+            self._tell_changes()
+        self._drain()
         self.raise_if_stopping()
+        status = self._process.returncode
         raise ServingError(f"TorchServe ended with status {status}: see {self.run.logs}/ts_log.log")
 
     def request_stop(self) -> None:
         """Ask TorchServe to end, from a signal handler.
 
         An exception raised there could surface inside any lock or finaliser of any library. This
-        way whatever waits for TorchServe's answer or end gets it at once, and says Stopped.
+        way whatever waits for TorchServe's answer or end gets it at once, and says Stopped. While
+        serving, the first call lets it finish what it has accepted.
         """
+        self._hurrying = self._stopping or not self._ready
         self._stopping = True
-        if self._process is not None:
+        if self._process is not None and self._hurrying:
             self._process.terminate()
+
+    def _drain(self) -> None:
+        """Wait, DRAIN_TIMEOUT_S at most, for a moment with nothing in any queue or worker."""
+        assert self._process is not None
+        started = time.monotonic()
+        idle = told = 0
+        # Between leaving the queue and reaching a worker a batch is nowhere: so look twice.
+        while idle < 2 and self._process.poll() is None and not self._hurrying:
+            if time.monotonic() > started + DRAIN_TIMEOUT_S:
+                print(f"still busy after {DRAIN_TIMEOUT_S} s: what is left is dropped", flush=True)
+                return
+            idle = idle + 1 if self._is_idle() else 0
+            if not idle and not told:
+                told = 1
+                print("finishing what was accepted; a second signal drops it", flush=True)
+            time.sleep(POLL_S / 2)
+
+    def _is_idle(self) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            waiting = sum(self.api.pending(model) for model in self.models)
+            return not waiting and not is_working(self._ts_log.last(LOG_TAIL_BYTES))
+        return False
+
+    def _tell_changes(self) -> None:
+        for model, serves in changes(self._ts_log.advance()):
+            clock = time.strftime("%H:%M:%S")
+            if serves:
+                print(f"{clock} {model}: a worker serves again", flush=True)
+            elif not self._stopping:
+                print(
+                    f"{clock} {model}: a worker was lost, TorchServe starts another; "
+                    f"see {self.run.logs}/model_log.log",
+                    flush=True,
+                )
 
     def raise_if_stopping(self) -> None:
         if self._stopping:

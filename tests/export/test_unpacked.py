@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from handlers.preprocess import to_image, to_tensor
+from handlers.resample import resample
 from handlers.specs import CYCLEGAN, RESNET101
 
 # What TorchServe's worker does with an unpacked archive, without its socket.
@@ -90,7 +91,7 @@ def test_resnet101(ask: Ask, resnet101: nn.Module, photographs: dict[str, Image.
     assert found["headers"]["content-type"] == "application/json"
     predictions = json.loads(base64.b64decode(found["body"]))["predictions"]
     with torch.inference_mode():
-        logits = resnet101(to_tensor(RESNET101, _decoded(jpeg))[None])[0]
+        logits = resnet101(to_tensor(RESNET101, resample(RESNET101, _decoded(jpeg)))[None])[0]
     expected, classes = logits.softmax(0).topk(5)
     assert [p["class_id"] for p in predictions] == classes.tolist()
     assert [p["probability"] for p in predictions] == pytest.approx(expected.tolist(), abs=1e-4)
@@ -102,6 +103,8 @@ def test_cyclegan(ask: Ask, cyclegan: nn.Module, photographs: dict[str, Image.Im
     assert found["headers"]["content-type"] == "image/png"
     picture = _decoded(base64.b64decode(found["body"]))
     with torch.inference_mode():
-        expected = to_image(cyclegan(to_tensor(CYCLEGAN, _decoded(jpeg))[None])[0])
+        expected = to_image(
+            cyclegan(to_tensor(CYCLEGAN, resample(CYCLEGAN, _decoded(jpeg)))[None])[0]
+        )
     assert picture.size == expected.size == (384, 256)
     assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).max() <= 1

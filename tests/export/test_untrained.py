@@ -13,6 +13,7 @@ from torch import nn
 
 from export import untrained
 from handlers.preprocess import to_tensor
+from handlers.resample import resample
 from handlers.specs import CYCLEGAN, RESNET101, SPECS
 
 # Per model: the output for each photograph, and every module whose activations were not finite.
@@ -25,8 +26,12 @@ def answers(
 ) -> Answers:
     pictures = list(photographs.values())
     return {
-        "resnet101": _answers(resnet101, [to_tensor(RESNET101, p) for p in pictures]),
-        "cyclegan": _answers(cyclegan, [to_tensor(CYCLEGAN, p) for p in pictures]),
+        "resnet101": _answers(
+            resnet101, [to_tensor(RESNET101, resample(RESNET101, p)) for p in pictures]
+        ),
+        "cyclegan": _answers(
+            cyclegan, [to_tensor(CYCLEGAN, resample(CYCLEGAN, p)) for p in pictures]
+        ),
     }
 
 
@@ -85,7 +90,7 @@ def test_batch_norm_is_calibrated(
     ]
     with torch.inference_mode():
         for photograph in photographs.values():
-            resnet101(to_tensor(RESNET101, photograph)[None])
+            resnet101(to_tensor(RESNET101, resample(RESNET101, photograph))[None])
     for hook in hooks:
         hook.remove()
     assert len(spread) == 3 * len(hooks)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 from ts.service import Service
@@ -40,17 +41,36 @@ def chelsea(photographs: dict[str, Image.Image], saved: Callable[..., bytes]) ->
 
 
 @pytest.fixture(scope="session")
-def load() -> Callable[..., ImageHandler]:
-    """``load(handler, pt, gpu)``: initialised by the context that TorchServe would build."""
+def load() -> Iterator[Callable[..., ImageHandler]]:
+    """``load(handler, pt, gpu, yaml)``: initialised by the context that TorchServe would build."""
+    loaded: list[ImageHandler] = []
 
-    def initialize(handler: ImageHandler, pt: Path, gpu: int | None = None) -> ImageHandler:
+    def initialize(
+        handler: ImageHandler, pt: Path, gpu: int | None = None, yaml: object = None
+    ) -> ImageHandler:
         manifest = {"model": {"serializedFile": pt.name}}
         # A batch size of 2 warms up as a larger one does, in less time.
         service = Service(pt.stem, str(pt.parent), manifest, handler.handle, gpu, 2)
+        service.context.model_yaml_config = yaml or {}
         handler.initialize(service.context)
+        loaded.append(handler)
         return handler
 
-    return initialize
+    yield initialize
+    for handler in loaded:
+        handler.close()
+
+
+@pytest.fixture
+def decoders() -> Callable[[], list[psutil.Process]]:
+    """The decode processes that a test has started: other tests' handlers have theirs."""
+
+    def every() -> list[psutil.Process]:
+        children = psutil.Process().children()
+        return [child for child in children if "decode_pool" in " ".join(child.cmdline())]
+
+    others = every()
+    return lambda: [process for process in every() if process not in others]
 
 
 @pytest.fixture(scope="session")

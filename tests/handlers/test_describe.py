@@ -14,18 +14,25 @@ Predict = Callable[..., list[Reply]]
 
 
 @pytest.mark.parametrize("name", ["resnet101", "cyclegan"])
-@pytest.mark.parametrize("headers", [{"describe": "True"}, {"Describe": "true", "Host": "h"}])
 def test_it_says_what_is_served_and_where(
-    request: pytest.FixtureRequest, predict: Predict, headers: dict[str, str], name: str
+    request: pytest.FixtureRequest, predict: Predict, name: str
 ) -> None:
     handler: ImageHandler = request.getfixturevalue("resnet" if name == "resnet101" else name)
-    (reply,) = predict(handler, ({}, headers))
+    (reply,) = predict(handler, ({}, {"describe": "True"}))
     told = json.loads(reply[2])
     assert told["name"] == told["spec"]["name"] == name
     assert told["weights"]["name"] == "untrained"
     assert told["weights"]["trained"] is False
     assert told["device"] == "cpu"
     assert len(told["spec"]["labels"]) == (1000 if name == "resnet101" else 0)
+    assert told["limits"]["pixels"] == 50_000_000
+
+
+def test_a_client_cannot_ask_for_it(resnet: ImageHandler, predict: Predict) -> None:
+    """An empty form is an empty row too; what is served may name files of the server."""
+    headers = {"describe": "True", "Host": "h", "content-type": "multipart/form-data; boundary=b"}
+    (reply,) = predict(resnet, ({}, headers))
+    assert (reply[0], json.loads(reply[2])["type"]) == (400, "EmptyBody")
 
 
 def test_a_picture_with_that_header_is_still_a_prediction(

@@ -16,6 +16,7 @@ from torchvision.models import ResNet101_Weights
 from export.untrained import build
 from handlers.base import ImageHandler
 from handlers.preprocess import to_tensor
+from handlers.resample import resample
 
 Reply = tuple[int, dict[str, str], bytes]
 Predict = Callable[..., list[Reply]]
@@ -55,7 +56,10 @@ def test_top_5_equals_eager_pytorch(
     found = json.loads(body)["predictions"]
     theirs = WEIGHTS.transforms()(picture)
     # Where the transforms differ by an 8-bit step here and there, so may the probabilities.
-    for tensor, tolerance in ((to_tensor(resnet.spec, picture), 1e-4), (theirs, 2e-3)):
+    for tensor, tolerance in (
+        (to_tensor(resnet.spec, resample(resnet.spec, picture)), 1e-4),
+        (theirs, 2e-3),
+    ):
         expected, classes = probabilities(eager_resnet, tensor).topk(5)
         assert [p["class_id"] for p in found] == classes.tolist()
         assert [p["label"] for p in found] == [WEIGHTS.meta["categories"][i] for i in classes]
@@ -85,7 +89,7 @@ def test_the_picture_equals_eager_pytorch(
 ) -> None:
     picture = photographs[name]
     with torch.inference_mode():
-        tensor = to_tensor(cyclegan.spec, picture, resize=size)
+        tensor = to_tensor(cyclegan.spec, resample(cyclegan.spec, picture, resize=size))
         exact = (eager_generator(tensor.unsqueeze(0))[0] + 1) / 2 * 255
     sent = {"data": saved(picture), "size": str(size).encode()}
     ((status, headers, body),) = predict(cyclegan, (sent, REST))

@@ -15,8 +15,9 @@ from torchvision.models import ResNet101_Weights
 from torchvision.transforms import v2
 
 from handlers.errors import TooLarge
-from handlers.imaging import Limits
-from handlers.preprocess import resized_size, to_tensor
+from handlers.limits import Limits
+from handlers.preprocess import to_tensor
+from handlers.resample import resample, resized_size
 from handlers.specs import CYCLEGAN, CYCLEGAN_ORIGINAL, RESNET101, RESNET101_V2, ModelSpec
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def test_resnet101_parity_with_torchvision(
     name: str,
 ) -> None:
     picture = photographs[name] if size is None else photographs[name].resize(size)
-    ours, theirs = to_tensor(spec, picture), weights.transforms()(picture)
+    ours, theirs = to_tensor(spec, resample(spec, picture)), weights.transforms()(picture)
     assert ours.shape == theirs.shape == (3, 224, 224)
     assert ours.dtype == theirs.dtype == torch.float32
     off = (levels(spec, ours) - levels(spec, theirs)).abs()
@@ -72,7 +73,7 @@ def test_resnet101_parity_with_torchvision(
     "size", [(1, 1), (1, 1000), (1000, 1), (20_000, 50), (50, 20_000), (223, 225), (256, 256)]
 )
 def test_any_shape_is_cropped_to_the_square(size: tuple[int, int]) -> None:
-    tensor = to_tensor(RESNET101, Image.new("RGB", size, (255, 0, 128)))
+    tensor = to_tensor(RESNET101, resample(RESNET101, Image.new("RGB", size, (255, 0, 128))))
     assert tensor.shape == (3, 224, 224)
     expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, (128 / 255 - 0.406) / 0.225])
     assert torch.allclose(tensor, expected.view(3, 1, 1).expand_as(tensor), atol=1e-5)
@@ -83,13 +84,13 @@ def test_an_elongated_picture_costs_no_memory_for_what_is_cropped_away() -> None
     code = """if True:
         import resource
         from PIL import Image
-        from handlers.preprocess import to_tensor
+        from handlers.resample import resample
         from handlers.specs import RESNET101
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        to_tensor(RESNET101, Image.new("RGB", (300, 300)))
+        resample(RESNET101, Image.new("RGB", (300, 300)))
         before = peak()
         for size in ((20_000, 50), (1, 1_000), (1, 20_000), (20_000, 1)):
-            assert to_tensor(RESNET101, Image.new("RGB", size)).shape == (3, 224, 224)
+            assert resample(RESNET101, Image.new("RGB", size)).size == (224, 224)
         kilobytes = 1 if __import__("sys").platform != "darwin" else 1024
         print((peak() - before) // kilobytes)
     """
@@ -139,7 +140,7 @@ def test_cyclegan_parity_with_torchvision(
     theirs = v2.Resize(resize)(picture)
     assert theirs.size == expected  # a multiple of 4, where the two rules agree
     theirs = v2.functional.to_dtype(v2.functional.pil_to_tensor(theirs), torch.float32, scale=True)
-    ours = to_tensor(CYCLEGAN, picture, resize=resize)
+    ours = to_tensor(CYCLEGAN, resample(CYCLEGAN, picture, resize=resize))
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() < 1e-6
 
@@ -157,7 +158,7 @@ def test_cyclegan_parity_with_torchvision(
 def test_every_variant_normalises_as_it_says(
     spec: ModelSpec, expected: tuple[float, float, float]
 ) -> None:
-    tensor = to_tensor(spec, Image.new("RGB", (300, 280), (255, 0, 102)))
+    tensor = to_tensor(spec, resample(spec, Image.new("RGB", (300, 280), (255, 0, 102))))
     assert tensor.amax(dim=(1, 2)).tolist() == pytest.approx(expected, abs=1e-4)
     assert tensor.amin(dim=(1, 2)).tolist() == pytest.approx(expected, abs=1e-4)
 
@@ -167,11 +168,11 @@ def test_every_variant_normalises_as_it_says(
 )
 def test_too_many_pixels_for_the_network(size: tuple[int, int], resize: int) -> None:
     with pytest.raises(TooLarge, match="2000000"):
-        to_tensor(CYCLEGAN, Image.new("RGB", size), resize=resize)
+        resample(CYCLEGAN, Image.new("RGB", size), resize=resize)
 
 
 def test_the_limit_itself_is_let_through() -> None:
     limits, spec = Limits(network_pixels=64 * 128), dataclasses.replace(CYCLEGAN, resize=64)
-    assert to_tensor(spec, Image.new("RGB", (128, 64)), limits=limits).shape == (3, 64, 128)
+    assert resample(spec, Image.new("RGB", (128, 64)), limits=limits).size == (128, 64)
     with pytest.raises(TooLarge, match="132x64"):
-        to_tensor(spec, Image.new("RGB", (132, 64)), limits=limits)
+        resample(spec, Image.new("RGB", (132, 64)), limits=limits)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from handlers.errors import BadRequest, EmptyBody
-from handlers.request import parse
+from handlers.errors import BadRequest, EmptyBody, TooLarge
+from handlers.limits import Limits
+from handlers.request import is_grpc, parse
 
 # Bytes whose base64 has both letters that differ in the URL-safe alphabet, and padding.
 PICTURE = b"\xff\xd8\xff\xfb\xef\xbe" + bytes(range(256))
@@ -89,7 +91,7 @@ def test_broken_base64_is_a_bad_request(text: str) -> None:
 
 @pytest.mark.parametrize("data", [5, 1.5, True, ["QUJD"], {"b64": "QUJD"}])
 def test_data_of_another_type_is_a_bad_request(data: object) -> None:
-    with pytest.raises(BadRequest, match='"data" must be a string'):
+    with pytest.raises(BadRequest, match='"data" must be one string'):
         parse({"body": {"data": data}}, {})
 
 
@@ -149,3 +151,111 @@ def test_broken_json_is_a_bad_request(body: bytes) -> None:
 def test_no_picture_is_an_empty_body(row: Mapping[str, Any]) -> None:
     with pytest.raises(EmptyBody):
         parse(row, {})
+
+
+PNG = b"\x89PNG\r\n\x1a\n the rest"
+REST = {"Host": "h", "Content-Type": "application/json"}
+
+
+def as_json(**fields: object) -> dict[str, bytes]:
+    return {"body": json.dumps(fields).encode()}
+
+
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"data": PNG, "data2": PNG},
+        {"data": PNG, "mask": b"\xff\xd8\xff\xe0 a JPEG"},
+        {"data": PNG, "other": b"%PDF-1.7"},
+        as_json(data=base64_of(PNG), other=base64_of(PNG)),
+        as_json(data=base64_of(PNG), other="data:image/png;base64," + base64_of(PNG)),
+    ],
+)
+def test_a_second_picture_is_refused(row: dict[str, bytes]) -> None:
+    with pytest.raises(BadRequest, match="several pictures"):
+        parse(row, {"Host": "h"})
+
+
+def test_several_pictures_in_a_list_are_refused() -> None:
+    with pytest.raises(BadRequest, match="base64 of one picture"):
+        parse(as_json(data=[base64_of(PNG)] * 2), REST)
+
+
+def test_other_fields_are_no_pictures() -> None:
+    request = parse({"data": PNG, "note": b"a horse", "copy": b"yes" * 1000}, {"Host": "h"})
+    assert request.picture == PNG
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+def test_a_form_that_had_more_fields_than_arrived_is_refused(lost: int) -> None:
+    """TorchServe hands over the last field of a name; the request's length tells of the others."""
+    picture, part = PNG * 400, 300
+    headers = {"Host": "h", "content-type": "multipart/form-data; boundary=b"}
+    whole = {**headers, "content-length": str(len(picture) + part)}
+    assert parse({"data": picture, "top_k": b"3"}, whole).picture == picture
+    double = {**headers, "content-length": str((len(picture) + part) * (1 + lost))}
+    with pytest.raises(BadRequest, match="more than once"):
+        parse({"data": picture, "top_k": b"3"}, double)
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    with pytest.raises(BadRequest, match="more than once"):
+        parse({"body": b'{"data": "AAAA", "top_k": 3, "top_k": 4}'}, REST)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 1000,
+        b'{"a":' * 99,
+        b"[" + b"[]," * 1000 + b"0]",
+        b'{"data": NaN}',
+        b'{"x": -Infinity}',
+    ],
+)
+def test_json_that_costs_or_is_none_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="JSON"):
+        parse({"body": body}, REST)
+
+
+def test_megabytes_of_brackets_cost_no_memory() -> None:
+    tracemalloc.start()
+    with pytest.raises(BadRequest, match="more than 100 values"):
+        parse({"body": b"[[]" + b",[]" * 2**22}, REST)
+    assert tracemalloc.get_traced_memory()[1] < 40e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("body", [b"5", b"true", b"\xef\xbb\xbf[]"])
+def test_json_by_its_type_is_json(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="must be an object"):
+        parse({"body": body}, REST)
+
+
+def test_a_picture_announced_as_json_is_a_picture() -> None:
+    assert parse({"body": PNG}, REST).picture == PNG
+
+
+def test_base64_is_measured_before_it_is_decoded() -> None:
+    limits = Limits(request_bytes=300)
+    assert parse(as_json(data=base64_of(bytes(300))), REST, limits).picture == bytes(300)
+    for data in (base64_of(bytes(301)), base64_of(bytes(2**20))):
+        with pytest.raises(TooLarge, match="more than 300 bytes"):
+            parse(as_json(data=data), REST, limits)
+
+
+def test_a_web_form_is_told_what_to_do() -> None:
+    headers = {"Host": "h", "content-type": "application/x-www-form-urlencoded"}
+    with pytest.raises(EmptyBody, match="content type announces a web form"):
+        parse({"a": b"b"}, headers)
+
+
+def test_who_calls_over_grpc() -> None:
+    field = {"content-type": "application/octet-stream"}
+    assert is_grpc({"data": field, "host": field})
+    assert is_grpc({"data": field, "ts_request_sequence_id": "ts-seq-1"})
+    assert not is_grpc({"url_path": "", "explain": "False"})  # HTTP/1.0 without Host

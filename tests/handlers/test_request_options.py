@@ -89,7 +89,7 @@ def test_numbers_out_of_bounds_or_between_multiples(value: object) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        True, False, 64.0, float("nan"), float("inf"), None, [64], {"64": 64}, "", " ", "64.0",
+        True, False, 64.5, float("nan"), float("inf"), None, [64], {"64": 64}, "", " ", "64.0",
         "6 4", "0x40", "6_4", "\uff11\uff12\uff18", "NaN", "sixty-four", "64\0", "64,64",
         "9" * 8, "9" * 10_000_000,
     ],

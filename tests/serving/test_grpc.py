@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
+import requests
 from google.protobuf.empty_pb2 import Empty
 from PIL import Image
 
@@ -70,3 +72,33 @@ def test_options_are_validated(server: Any, jpeg: bytes) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         predict(server, "resnet101", data=jpeg, top_k=b"0")
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_a_stream_has_one_answer_and_harms_nobody(server: Any, jpeg: bytes) -> None:
+    """TorchServe fails on a streamed answer without a certain header, and ends the worker."""
+    before = [worker.pid for worker in server.api.workers("resnet101")]
+    request = inference_pb2.PredictionsRequest(model_name="resnet101", input={"data": jpeg})
+    damaged = inference_pb2.PredictionsRequest(model_name="resnet101", input={"data": b"damaged"})
+
+    def stream(request: Any) -> list[Any]:
+        return [
+            json.loads(a.prediction) for a in server.grpc.StreamPredictions(request, timeout=60)
+        ]
+
+    with ThreadPoolExecutor(6) as pool:  # so that they meet others in batches
+        streams = [pool.submit(stream, request) for _ in range(4)]
+        unary = [pool.submit(predict, server, "resnet101", data=jpeg) for _ in range(4)]
+        rest = [pool.submit(requests.post, server.url("resnet101"), data=jpeg) for _ in range(4)]
+        answers = [answer for found in streams for answer in found.result()]
+        assert len(answers) == 4
+        assert {len(answer["predictions"]) for answer in answers} == {5}
+        assert all(b"predictions" in found.result() for found in unary)
+        for found in rest:
+            assert (found.result().status_code, "ts_stream_next" in found.result().headers) == (
+                200,
+                False,
+            )
+    with pytest.raises(grpc.RpcError) as caught:
+        stream(damaged)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert [worker.pid for worker in server.api.workers("resnet101")] == before

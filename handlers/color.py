@@ -1,0 +1,152 @@
+"""Any of Pillow's modes -> RGB in sRGB on white, strip by strip where the picture is large."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import cache, lru_cache
+
+from PIL import Image, ImageCms
+
+# A conversion keeps its source, its result and what is between: in strips of so many pixels, the
+# last costs nothing.
+_STRIP_PIXELS = 2**20
+
+# TIFF 6.0
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """``image`` in RGB; itself where it is that already."""
+    convert = _conversion(image)
+    if convert is None:
+        return image
+    rows = max(_STRIP_PIXELS // image.width, 1)
+    if rows >= image.height:
+        return convert(image)
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(convert(strip), (0, top))
+    return result
+
+
+def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
+    """What makes RGB of ``image`` or of any part of it; None where it is RGB already."""
+    profile = image.info.get("icc_profile")
+    if image.mode == "RGB" and not image.has_transparency_data and _tells_nothing(profile):
+        return None
+    levels = _levels(image)
+    to_srgb = _srgb_conversion(profile)
+
+    def convert(part: Image.Image) -> Image.Image:
+        part, alpha = _split_alpha(part)
+        if levels is not None:
+            part = _to_8_bits(part, *levels)
+        part = to_srgb(part)
+        if alpha is None:
+            return part
+        white = Image.new("RGB", part.size, "white")
+        white.paste(part, mask=alpha)
+        return white
+
+    return convert
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The colours, and how opaque each pixel is (L; None where all are)."""
+    if image.mode.startswith("I;16") and "transparency" in image.info:
+        clear = image.info["transparency"]
+        return image, image.convert("I").point(
+            [0 if i == clear else 255 for i in range(65536)], "L"
+        )
+    if not image.has_transparency_data and image.mode != "La":
+        return image, None
+    if image.mode == "La":
+        image = image.convert("LA")
+    opaque = "L" if image.mode == "LA" else "RGB"  # a gray profile wants gray
+    rgba = image.convert("RGBA")
+    return rgba.convert(opaque), rgba.getchannel("A")
+
+
+def _levels(image: Image.Image) -> tuple[float, float] | None:
+    """The sample values that are black and white, of modes with more than 8 bits.
+
+    16-bit samples span 0 to 65535 and floats 0 to 1; what lies outside spans its own extremes.
+    """
+    tags = getattr(image, "tag_v2", {})  # a TIFF's
+    if image.mode.startswith("I;16"):
+        low, high = 0.0, 2.0 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1
+    elif image.mode in ("I", "F"):
+        span = 1.0 if image.mode == "F" else 65535.0
+        extremes = image.getextrema()
+        low, high = float(extremes[0]), float(extremes[1])  # type: ignore[arg-type]
+        if low >= 0 and high <= span:
+            low, high = 0.0, span
+    else:
+        return None
+    # Pillow inverts the samples of 8 bits only.
+    return (high, low) if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else (low, high)
+
+
+def _to_8_bits(image: Image.Image, low: float, high: float) -> Image.Image:
+    """16-bit, 32-bit and float samples -> L, scaled by their range instead of clipped."""
+    scale = 255.0 / (high - low) if high != low else 0.0
+    # convert() truncates: half a step makes it round.
+    return image.convert("F").point(lambda v: v * scale + (0.5 - low * scale)).convert("L")
+
+
+def _srgb_conversion(profile: object) -> Callable[[Image.Image], Image.Image]:
+    """Any 8-bit mode -> RGB in sRGB, through the embedded profile where there is a sound one."""
+
+    @cache
+    def transform(mode: str) -> ImageCms.ImageCmsTransform | None:
+        if mode == "LAB":
+            lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+            return ImageCms.buildTransform(lab, _srgb(), mode, "RGB")
+        if not isinstance(profile, bytes) or (mode == "RGB" and _tells_nothing(profile)):
+            return None
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            return ImageCms.buildTransform(source, _srgb(), mode, "RGB")
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            return None  # a broken profile, or one for other channels, is as good as none
+
+    def convert(image: Image.Image) -> Image.Image:
+        if image.mode in ("P", "1", "PA", "RGBX", "YCbCr", "HSV"):
+            image = image.convert("RGB")
+        found = transform(image.mode)
+        if found is not None:
+            converted = ImageCms.applyTransform(image, found)
+            assert converted is not None  # only with inPlace=True
+            return converted
+        return image if image.mode == "RGB" else image.convert("RGB")
+
+    return convert
+
+
+def _tells_nothing(profile: object) -> bool:
+    """Whether RGB samples under ``profile`` are sRGB: most photographs', or there is none."""
+    if not isinstance(profile, bytes):
+        return True
+    try:
+        return _is_srgb(profile)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return True  # a broken profile, or one for other channels, is as good as none
+
+
+@lru_cache(maxsize=32)
+def _is_srgb(profile: bytes) -> bool:
+    """By what it does to 64 colours, not by its name: "sRGB-elle-V2-g10" is linear."""
+    steps = (0, 85, 170, 255)
+    colours = bytes(c for r in steps for g in steps for b in steps for c in (r, g, b))
+    probe = Image.frombytes("RGB", (64, 1), colours)
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    found = ImageCms.profileToProfile(probe, source, _srgb(), outputMode="RGB")
+    assert found is not None  # only with inPlace=True
+    return all(abs(a - b) <= 1 for a, b in zip(found.tobytes(), colours, strict=True))
+
+
+@cache
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))

@@ -1,0 +1,154 @@
+"""Which decoder a stranger's bytes go to, and what their header already says is too much.
+
+The decoder is chosen by the first bytes and from an allow-list, never by a name or a content type,
+so that nothing a stranger uploads reaches a decoder we did not mean to offer (EPS would start
+Ghostscript).
+"""
+
+from __future__ import annotations
+
+import re
+
+from handlers.errors import BadImage, TooLarge, UnsupportedFormat
+from handlers.limits import Limits
+
+# (offset, first bytes, Pillow's name). JPEG covers MPO: naming MPO here makes Pillow fail.
+_ALLOWED: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+)
+
+# Formats people do send and we do not take, for a message that helps.
+_REFUSED: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"MM\0+", "big-endian BigTIFF"),  # Pillow opens only the little-endian ones
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+)
+
+# ISO 14496-12: a file of the family names its formats in its first box, the major one first.
+_BRANDS = {
+    "AVIF": {b"avif", b"avis"},
+    "HEIC": {
+        b"heic",
+        b"heix",
+        b"heim",
+        b"heis",
+        b"hevc",
+        b"hevx",
+        b"hevm",
+        b"hevs",
+        b"mif1",
+        b"msf1",
+    },
+}
+_HEIC_FIX = "; export it as JPEG (on iPhones: Settings, Camera, Formats, Most Compatible)"
+
+SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+
+
+_TEXT_MARKS = b"\xef\xbb\xbf \t\r\n\f\v"  # UTF-8's byte order mark, and white space
+
+# ITU-T T.81, B.1.1: a marker that neither stands for a byte of data nor restarts the decoder.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether ``data`` begins like a picture, of a supported format or not."""
+    try:
+        return bool(format_of(data))
+    except UnsupportedFormat:
+        return True
+    except BadImage:
+        return False
+
+
+def format_of(data: bytes) -> str:
+    """Pillow's name of the decoder for ``data``.
+
+    Raises UnsupportedFormat for a format that we know and do not take, BadImage for other bytes.
+    """
+    for offset, magic, name in _ALLOWED:
+        if data.startswith(magic, offset) and (name != "WEBP" or data.startswith(b"RIFF")):
+            return name
+    brands = _brands(data)
+    if brands & _BRANDS["AVIF"]:
+        return "AVIF"
+    if brands & _BRANDS["HEIC"]:
+        raise UnsupportedFormat(f"HEIC is not supported: send {SUPPORTED}{_HEIC_FIX}")
+    for offset, magic, name in _REFUSED:
+        if data.startswith(magic, offset):
+            raise UnsupportedFormat(f"{name} is not supported: send {SUPPORTED}")
+    if data[:256].lstrip(_TEXT_MARKS).startswith(b"<") and b"<svg" in data[:4096]:
+        raise UnsupportedFormat(f"SVG is not supported: send {SUPPORTED}")
+    raise BadImage(f"the bytes are no picture: send {SUPPORTED}")
+
+
+def _brands(data: bytes) -> set[bytes]:
+    """The brands that an ISO media file claims; none for other bytes."""
+    if data[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    return {data[i : i + 4] for i in (8, *range(16, end, 4))}
+
+
+def check_header(data: bytes, name: str, limits: Limits) -> None:
+    """TooLarge where ``data``, of format ``name``, says so before Pillow need open it."""
+    if name == "JPEG" and _jpeg_scans(data, limits.jpeg_scans) > limits.jpeg_scans:
+        raise TooLarge(f"the JPEG has more scans than the limit of {limits.jpeg_scans}")
+    if name == "WEBP":
+        check_pixels(_webp_canvas(data), limits)  # Pillow allocates it while opening
+
+
+def check_pixels(size: tuple[int, int], limits: Limits) -> None:
+    """TooLarge where (width, height) have more pixels than ``limits.pixels``."""
+    width, height = size
+    if width * height > limits.pixels:
+        raise TooLarge(
+            f"the picture has {width}x{height} = {width * height} pixels; "
+            f"the limit is {limits.pixels}"
+        )
+
+
+def _jpeg_scans(data: bytes, enough: int) -> int:
+    """The scans of a JPEG, counted up to one more than ``enough``.
+
+    What metadata holds and what follows the picture (a motion photo's film) is not counted.
+    """
+    scans, at = 0, 2
+    while scans <= enough and (match := _MARKER.search(data, at)):
+        code, at = data[match.end() - 1], match.end()
+        if code == _END_OF_IMAGE:
+            break
+        scans += code == _START_OF_SCAN
+        at += int.from_bytes(data[at : at + 2], "big")
+    return scans
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    """(width, height) by the first chunk of a WebP, RFC 9649; (0, 0) where it has none."""
+    kind, payload = data[12:16], data[20:30].ljust(10, b"\0")
+    if kind == b"VP8X":
+        width, height = payload[4:7], payload[7:10]
+        return int.from_bytes(width, "little") + 1, int.from_bytes(height, "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(payload[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        bits = int.from_bytes(payload[6:10], "little")
+        return bits & 0x3FFF, bits >> 16 & 0x3FFF
+    return 0, 0

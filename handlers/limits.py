@@ -1,0 +1,63 @@
+"""What one request may cost: the limits, their defaults, and how the YAML changes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Each is checked before the work it bounds, and named by the 413 of what exceeds it.
+
+    ``request_bytes``   encoded picture, after base64
+    ``pixels``          width x height of the picture, or of its animation's canvas, by its header
+    ``jpeg_scans``      a progressive JPEG is worked over once per scan
+    ``network_pixels``  the network's input, after resizing and cropping
+    ``decode_seconds``  CPU time that a decode process may spend on one picture
+    ``decode_bytes``    memory of a decode process: its private data, not the code it shares
+    """
+
+    request_bytes: int = 16 * 2**20
+    pixels: int = 50_000_000
+    jpeg_scans: int = 100
+    network_pixels: int = 2_000_000
+    decode_seconds: float = 10.0
+    decode_bytes: int = 512 * 2**20
+
+    @classmethod
+    def from_yaml(cls, yaml: Mapping[str, object]) -> Limits:
+        """The limits of an archive's YAML; what its map ``handler: limits:`` does not name keeps
+        its default.
+
+        Raises ValueError that says what is wrong with the section ``handler``.
+        """
+        handler = yaml.get("handler") or {}
+        if not isinstance(handler, Mapping) or handler.keys() - {"limits"}:
+            raise ValueError("handler must be a map; the one key in it is limits")
+        section = handler.get("limits") or {}
+        if not isinstance(section, Mapping):
+            raise ValueError("limits must be a map of names to numbers")
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name, value in section.items():
+            if name not in names:
+                raise ValueError(f"no limit is called {name}: there are {', '.join(names)}")
+            number = (int, float) if name == "decode_seconds" else int
+            # bool is an int to Python.
+            if isinstance(value, bool) or not isinstance(value, number) or value <= 0:
+                kind = "number" if name == "decode_seconds" else "whole number"
+                raise ValueError(f"the limit {name} must be a {kind} above 0, not {value!r}")
+        limits = cls(**section)
+        if limits.decode_bytes < _LEAST_DECODE_BYTES:
+            raise ValueError(
+                f"the limit decode_bytes must be at least {_LEAST_DECODE_BYTES}: "
+                "the interpreter and the libraries of a decode process need as much"
+            )
+        return limits
+
+
+LIMITS = Limits()
+
+# A decode process holds 30 MB before its first picture.
+_LEAST_DECODE_BYTES = 64 * 2**20

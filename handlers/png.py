@@ -1,0 +1,89 @@
+"""A PNG without what does not decide its pixels.
+
+Pillow parses every chunk and refuses the file where one it could do without is damaged or large: a
+caption of 2 MB, as generators of pictures write them. libpng and browsers skip those. W3C PNG,
+third edition, chapter 5 and 11.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")
+# A profile with tables for print has some megabytes.
+_PROFILE_BYTES = 8 * 2**20
+
+
+def essential(data: bytes) -> tuple[bytes, bytes | None]:
+    """A PNG file -> one with the same pixels and its ICC profile (None where it has no sound one).
+
+    Of an animation, the picture that decoders without animations show is kept. ValueError where
+    there is no palette and the pixels need one.
+    """
+    kept = [_SIGNATURE]
+    profile = None
+    header = palette = b""
+    for kind, body, raw in _chunks(data):
+        if kind == b"IHDR":
+            header = body
+        elif kind == b"PLTE":
+            palette = body
+        if kind in _KEPT:
+            kept.append(raw)
+        elif kind == b"tRNS":
+            kept.append(_transparency(body, header, palette))
+        elif kind == b"iCCP":
+            profile = _inflated(body)
+    if header[9:10] == b"\3" and not palette:
+        raise ValueError("no palette")  # Pillow fails on it once the pixels are converted
+    return b"".join(kept), profile
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(type, data, the whole) of each chunk, the last one as far as there are bytes."""
+    at = len(_SIGNATURE)
+    while at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + size
+        yield kind, data[at + 8 : end - 4], data[at:end]
+        if kind == b"IEND":
+            return
+        at = end
+
+
+def _transparency(body: bytes, header: bytes, palette: bytes) -> bytes:
+    """The tRNS chunk as Pillow understands it; nothing where it says nothing.
+
+    Pillow compares the transparent level with samples already scaled to 8 bits.
+    """
+    depth, color = header[8:10] if len(header) == 13 else (0, -1)
+    if color == 3:
+        body = body[: len(palette) // 3]
+    elif color in (0, 2):
+        count = 1 if color == 0 else 3
+        if len(body) != 2 * count:
+            return b""
+        levels = struct.unpack(f">{count}H", body)
+        if color == 0 and depth in (2, 4):
+            levels = tuple(level * 255 // (2**depth - 1) for level in levels)
+        elif color == 2 and depth == 16:
+            levels = tuple(level >> 8 for level in levels)
+        body = struct.pack(f">{count}H", *levels)
+    else:
+        return b""
+    crc = zlib.crc32(b"tRNS" + body)
+    return struct.pack(">I", len(body)) + b"tRNS" + body + struct.pack(">I", crc)
+
+
+def _inflated(body: bytes) -> bytes | None:
+    """The profile of an iCCP chunk: a name, a zero, the method, zlib's stream."""
+    _, _, packed = body.partition(b"\0")
+    try:
+        stream = zlib.decompressobj()
+        profile = stream.decompress(packed[1:], _PROFILE_BYTES)
+    except zlib.error:
+        return None
+    return profile if stream.eof else None

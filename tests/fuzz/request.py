@@ -1,0 +1,84 @@
+"""Any body, headers and options give a request with options in range, or an error of the sender's.
+
+An input is one word that says what the row is like, headers, a blank line and what the row holds,
+so that a kept one can be read; ``python -m tests.fuzz.request --seconds 60``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from handlers.errors import RequestError
+from handlers.limits import LIMITS
+from handlers.request import is_grpc, parse
+
+_FIELD = b"\n--\n"  # between a form's fields
+_PICTURES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+_CLASSES = {"json": "application/json"}
+
+
+def seeds() -> Iterator[bytes]:
+    yield b"body\naccept: image/webp;q=0.5, image/*;q = 0.1, */*\nx-size: 64\n\n\x89PNG\r\n\x1a\n"
+    yield b'body\nx-top_k: 5\n\n{"data": "data:image/png;base64,iVBO Rw0K_-==", "top_k": 3}'
+    yield b'body\n\n{"data": "UA==", "size": 1e3, "quality": [true, null], "format": {"a": -0.5}}'
+    yield b'parsed\nX-QUALITY: 90\n\n{"data": "UA", "format": " WebP", "size": NaN, "size": "+64"}'
+    yield b'text\ncontent-type: application/x-www-form-urlencoded\n\n  [1, -Infinity, "\\ud800"]'
+    yield (
+        b"form\ncontent-type: multipart/form-data; boundary=x\ncontent-length: 9999\n"
+        b"accept: application/json;q=1.000;level=1\n\ndata=GIF89a\n--\ntop_k= 7\n--\nsize=\xff\xfe"
+    )
+    yield b"form\n\nformat=jpeg\n--\ndata=P\n--\nother=\xff\xd8\xff\n--\nquality=0095"
+
+
+def check(data: bytes) -> None:
+    head, _, rest = data.partition(b"\n\n")
+    kind, *lines = head.decode("latin-1").split("\n")
+    named = (line.partition(":") for line in lines)
+    headers = {name.strip(): value.strip() for name, _, value in named}
+    with _refusals():
+        request = parse(_row(kind, rest), headers)
+        assert isinstance(request.picture, bytes)
+        assert 0 < len(request.picture) <= LIMITS.request_bytes
+        is_grpc(headers)
+        with _refusals():
+            assert 1 <= request.integer("top_k", default=5, low=1, high=1000) <= 1000
+        with _refusals():
+            size = request.integer("size", default=256, low=64, high=1024, multiple=4)
+            assert size in range(64, 1025, 4)
+        with _refusals():
+            assert request.media_type(_PICTURES) in _PICTURES
+        with _refusals():
+            assert request.media_type(_CLASSES) in _CLASSES
+
+
+def _row(kind: str, rest: bytes) -> Mapping[str, Any]:
+    """What TorchServe hands over, which looks at the content type in ways of its own."""
+    if kind == "form":
+        fields = (field.partition(b"=") for field in rest.split(_FIELD))
+        return {name.decode("latin-1"): value for name, _, value in fields}
+    if kind == "text":
+        return {"body": rest.decode("utf-8", "replace")}
+    if kind == "parsed":
+        with contextlib.suppress(ValueError, RecursionError):
+            return {"body": json.loads(rest)}
+    return {"body": bytearray(rest)}
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What a client may be told: briefly, and that it is the request's fault."""
+    try:
+        yield
+    except RequestError as error:
+        if error.code >= 500 or len(error.to_json()) >= 500:
+            raise
+
+
+if __name__ == "__main__":
+    from tests.fuzz import harness
+
+    sys.exit(harness.main({"tests.fuzz.request": 1}))

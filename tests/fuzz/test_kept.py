@@ -1,0 +1,75 @@
+"""What the fuzzer once found stays mended, and the fuzzer finds what there is to find."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import decode, request
+from tests.fuzz.harness import ROOT, kept
+
+needs_atheris = pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="atheris is for Linux on x86_64"
+)
+
+# What a target does where an input begins with one certain byte, and what the finding is called.
+BUGS = {
+    "an exception": ("raise KeyError('planted')", "KeyError-planted-check"),
+    "a crash": ("os.abort()", "crash-"),
+    "a slow input": ("while time.process_time() - start < 2.1: pass", "slow"),
+}
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("path", [*kept("decode"), *kept("request")], ids=lambda path: path.stem)
+def test_what_was_found_once_is_answered(path: Path) -> None:
+    target = {"decode": decode, "request": request}[path.name.partition("-")[0]]
+    target.check(path.read_bytes())
+
+
+@needs_atheris
+def test_the_command_runs_both_targets_and_finds_nothing(tmp_path: Path) -> None:
+    done = run("-m", "tests.fuzz", "--seconds", "5", "--findings", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    ends = re.findall(r"^(\w+): (\d+) inputs.*found nothing$", done.stdout, re.MULTILINE)
+    assert [target for target, _ in ends] == ["decode", "request"]
+    assert all(int(inputs) > 100 for _, inputs in ends)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_atheris
+@pytest.mark.parametrize(("bug", "name"), BUGS.values(), ids=BUGS)
+def test_a_planted_bug_is_found_and_its_input_kept(tmp_path: Path, bug: str, name: str) -> None:
+    (tmp_path / "planted.py").write_text(f"""if True:
+        import os, time
+        def seeds():
+            yield b"?"
+        def check(data):
+            start = time.process_time()
+            if data.startswith(b"!"):
+                {bug}
+    """)
+    found = tmp_path / "found"
+    command = "import sys; from tests.fuzz.harness import main; sys.exit(main({'planted': 1}))"
+    done = run("-c", command, "--seconds", "3", "--findings", str(found), PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1, done.stdout + done.stderr
+    (saved,) = found.iterdir()
+    assert saved.name.startswith(f"planted-{name}")
+    assert saved.read_bytes().startswith(b"!")
+    assert name in done.stdout

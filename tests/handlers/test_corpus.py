@@ -1,0 +1,56 @@
+"""Every file of the corpus gives its picture, or its error, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from handlers.decode_pool import DecodePool
+from handlers.errors import RequestError
+from handlers.limits import LIMITS
+from handlers.specs import CYCLEGAN
+from tests.corpus import Case, by_name
+
+SOUND = {name: case for name, case in by_name().items() if case.code == 200}
+# What has too many bytes is refused before it reaches the decoder.
+UNSOUND = {
+    name: case
+    for name, case in by_name().items()
+    if case.code != 200 and len(case.data) <= LIMITS.request_bytes
+}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool]:
+    """Decodes as the workers do, and gives every picture at its own size."""
+    limits = dataclasses.replace(LIMITS, network_pixels=LIMITS.pixels)
+    found = DecodePool(dataclasses.replace(CYCLEGAN, multiple=1), limits, 1)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("case", SOUND.values(), ids=SOUND)
+def test_the_picture_is_what_the_file_says(pool: DecodePool, case: Case) -> None:
+    side = None if case.pixels is None else min(case.pixels.size)
+    picture = pool.decode(case.data, side, time.monotonic() + 60)
+    assert picture.mode == "RGB"
+    if case.pixels is not None:
+        assert picture.size == case.pixels.size
+        difference = np.asarray(picture, np.int16) - np.asarray(case.pixels, np.int16)
+        assert np.abs(difference).max() <= case.tolerance
+
+
+@pytest.mark.parametrize("case", UNSOUND.values(), ids=UNSOUND)
+def test_the_error_is_the_contracts(pool: DecodePool, case: Case) -> None:
+    with pytest.raises(RequestError) as caught:
+        pool.decode(case.data, None, time.monotonic() + 60)
+    assert (caught.value.code, type(caught.value).__name__) == (case.code, case.kind)
+
+
+def test_the_corpus_stays_large_and_light() -> None:
+    assert len(by_name()) >= 600
+    assert sum(len(case.data) for case in by_name().values()) < 64 * 2**20

@@ -1,0 +1,169 @@
+"""What a decoder does to its process stays there, and the next picture finds another."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+from PIL import Image
+
+from handlers.decode_pool import DecodePool
+from handlers.errors import BadImage, Overloaded, TooLarge, UnsupportedFormat
+from handlers.imaging import decode
+from handlers.limits import LIMITS, Limits
+from handlers.resample import resample
+from handlers.specs import RESNET101
+
+Save = Callable[..., bytes]
+MakePool = Callable[..., DecodePool]
+Decoders = Callable[[], list[psutil.Process]]
+SOON_S = 60
+
+
+def soon() -> float:
+    return time.monotonic() + SOON_S
+
+
+@pytest.fixture
+def make_pool(decoders: Decoders) -> Iterator[MakePool]:
+    made: list[DecodePool] = []
+
+    def make(size: int = 1, **limits: float) -> DecodePool:
+        made.append(DecodePool(RESNET101, Limits(**limits), size))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.close()
+
+
+@pytest.fixture(scope="module")
+def heavy(saved: Save) -> bytes:
+    """A valid picture that takes a good part of a second to decode: 45 million pixels."""
+    return saved(Image.radial_gradient("L").resize((9000, 5000)).convert("RGB"), compress_level=1)
+
+
+def test_it_gives_what_decoding_here_gives(make_pool: MakePool, chelsea: bytes) -> None:
+    found = make_pool().decode(chelsea, None, soon())
+    assert found.tobytes() == resample(RESNET101, decode(chelsea)).tobytes()
+
+
+def test_resize_is_heeded(make_pool: MakePool, chelsea: bytes) -> None:
+    found = make_pool().decode(chelsea, 300, soon())
+    assert found.tobytes() == resample(RESNET101, decode(chelsea), resize=300).tobytes()
+
+
+def test_errors_keep_their_class_and_message(make_pool: MakePool) -> None:
+    pool = make_pool()
+    with pytest.raises(UnsupportedFormat, match="PDF is not supported: send JPEG"):
+        pool.decode(b"%PDF-1.7", None, soon())
+    with pytest.raises(BadImage, match="the PNG cannot be decoded"):
+        pool.decode(b"\x89PNG\r\n\x1a\n", None, soon())
+
+
+def test_a_slow_picture_is_refused_and_costs_no_more(
+    make_pool: MakePool, heavy: bytes, chelsea: bytes
+) -> None:
+    pool = make_pool(decode_seconds=0.1)
+    with pytest.raises(TooLarge, match=r"more than the limit of 0\.1 s"):
+        pool.decode(heavy, None, soon())
+    assert pool.decode(chelsea, None, soon()).size == (224, 224)
+
+
+def test_time_is_counted_for_each_picture_anew(make_pool: MakePool, chelsea: bytes) -> None:
+    pool = make_pool(decode_seconds=0.2)
+    ends = time.monotonic() + 0.6
+    while time.monotonic() < ends:
+        pool.decode(chelsea, None, soon())
+
+
+def test_a_large_picture_is_refused_by_its_memory(
+    decoders: Decoders, make_pool: MakePool, heavy: bytes, chelsea: bytes
+) -> None:
+    pool = make_pool(decode_bytes=100 * 2**20)
+    (process,) = decoders()
+    with pytest.raises(TooLarge, match="more memory than the limit of 104857600 bytes"):
+        pool.decode(heavy, None, soon())
+    assert pool.decode(chelsea, None, soon()).size == (224, 224)
+    assert decoders() == [process], "memory that ran out needs no new process"
+    assert process.memory_info().rss < 100 * 2**20
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_crash_is_the_pictures_fault(
+    decoders: Decoders,
+    make_pool: MakePool,
+    heavy: bytes,
+    chelsea: bytes,
+    number: signal.Signals,
+) -> None:
+    pool = make_pool()
+    pool.decode(chelsea, None, soon())
+    _later(0.1, decoders()[0].pid, number)
+    with pytest.raises(BadImage, match="damaged"):
+        pool.decode(heavy, None, soon())
+    assert pool.decode(chelsea, None, soon()).size == (224, 224)
+
+
+def test_a_process_that_was_killed_is_nobodys_fault(
+    decoders: Decoders, make_pool: MakePool, heavy: bytes, chelsea: bytes
+) -> None:
+    pool = make_pool()
+    pool.decode(chelsea, None, soon())
+    _later(0.1, decoders()[0].pid, signal.SIGKILL)
+    with pytest.raises(Overloaded, match="try again"):
+        pool.decode(heavy, None, soon())
+    assert pool.decode(chelsea, None, soon()).size == (224, 224)
+
+
+def test_the_deadline_holds_while_decoding(
+    make_pool: MakePool, heavy: bytes, chelsea: bytes
+) -> None:
+    pool = make_pool()
+    pool.decode(chelsea, None, soon())
+    with pytest.raises(Overloaded, match="not decoded in time"):
+        pool.decode(heavy, None, time.monotonic() + 0.1)
+    assert pool.decode(chelsea, None, soon()).size == (224, 224)
+
+
+def test_the_deadline_holds_while_waiting(
+    make_pool: MakePool, heavy: bytes, chelsea: bytes
+) -> None:
+    pool = make_pool()
+    pool.decode(chelsea, None, soon())
+    busy = threading.Thread(target=pool.decode, args=(heavy, None, soon()))
+    busy.start()
+    time.sleep(0.1)
+    with pytest.raises(Overloaded, match="busy"):
+        pool.decode(chelsea, None, time.monotonic() + 0.05)
+    busy.join()
+
+
+def test_processes_end_with_their_worker(decoders: Decoders, chelsea: bytes) -> None:
+    reader, writer = os.pipe()
+    if os.fork() == 0:  # a worker that is killed
+        pool = DecodePool(RESNET101, LIMITS, 1)
+        pool.decode(chelsea, None, soon())
+        os.write(writer, str(decoders()[0].pid).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.wait()
+    decoder = psutil.Process(int(os.read(reader, 20)))
+    os.close(reader)
+    os.close(writer)
+    decoder.wait(SOON_S)
+
+
+def test_the_limits_are_the_processes_own(make_pool: MakePool, saved: Save) -> None:
+    small = make_pool(**dataclasses.asdict(Limits(pixels=63)))
+    with pytest.raises(TooLarge, match="8x8 = 64 pixels; the limit is 63"):
+        small.decode(saved(Image.new("RGB", (8, 8))), None, soon())
+
+
+def _later(seconds: float, pid: int, number: signal.Signals) -> None:
+    threading.Timer(seconds, os.kill, (pid, number)).start()

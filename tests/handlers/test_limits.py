@@ -1,0 +1,82 @@
+"""The YAML's section ``handler`` changes limits, and a mistake in it fails the load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handlers.base import ImageHandler, LoadError
+from handlers.limits import LIMITS, Limits
+from handlers.resnet101 import ResNet101
+
+Load = Callable[..., ImageHandler]
+
+
+def test_without_a_section_the_defaults_hold() -> None:
+    assert Limits.from_yaml({}) == Limits.from_yaml({"handler": None}) == LIMITS
+    assert Limits.from_yaml({"batchSize": 8, "handler": {"limits": {}}}) == LIMITS
+
+
+def test_what_is_named_changes_and_the_rest_stays() -> None:
+    limits = {"pixels": 1000, "decode_seconds": 0.5}
+    changed = Limits.from_yaml({"handler": {"limits": limits}})
+    assert changed == Limits(pixels=1000, decode_seconds=0.5)
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        ([], "one key in it is limits"),
+        ("limits", "handler must be a map"),
+        ({"limit": {}}, "one key in it is limits"),
+        ({"limits": 5}, "limits must be a map"),
+        ({"limits": {"pixel": 5}}, "no limit is called pixel: there are request_bytes"),
+        ({"limits": {"pixels": 0}}, "pixels must be a whole number above 0, not 0"),
+        ({"limits": {"pixels": -1}}, "above 0, not -1"),
+        ({"limits": {"pixels": 1.5}}, "whole number"),
+        ({"limits": {"pixels": "50M"}}, "not '50M'"),
+        ({"limits": {"pixels": True}}, "not True"),
+        ({"limits": {"jpeg_scans": None}}, "not None"),
+        ({"limits": {"decode_seconds": 0}}, "decode_seconds must be a number above 0"),
+        ({"limits": {"decode_bytes": 1000}}, "decode_bytes must be at least 67108864"),
+    ],
+)
+def test_mistakes_are_told(handler: object, message: str) -> None:
+    if handler == []:
+        handler = [1]  # an empty list is no section, as YAML reads `handler:`
+    with pytest.raises(ValueError, match=message):
+        Limits.from_yaml({"handler": handler})
+
+
+def test_a_mistake_fails_the_load(model_store: Path, load: Load) -> None:
+    yaml = {"handler": {"limits": {"pixels": "many"}}}
+    with pytest.raises(LoadError, match="the YAML in the archive: the limit pixels must be"):
+        load(ResNet101(), model_store / "resnet101.pt", yaml=yaml)
+
+
+def test_the_limits_of_the_yaml_are_those_that_hold(
+    model_store: Path, load: Load, predict: Callable[..., Any], chelsea: bytes
+) -> None:
+    yaml = {"handler": {"limits": {"pixels": 14_999}}}
+    handler = load(ResNet101(), model_store / "resnet101.pt", yaml=yaml)
+    ((code, _, body),) = predict(handler, ({"body": chelsea}, {"Host": "h"}))
+    assert code == 413
+    assert "150x100 = 15000 pixels; the limit is 14999" in json.loads(body)["message"]
+
+
+def test_bytes_are_counted_before_they_are_looked_at(
+    model_store: Path, load: Load, predict: Callable[..., Any], chelsea: bytes
+) -> None:
+    yaml = {"handler": {"limits": {"request_bytes": len(chelsea)}}}
+    handler = load(ResNet101(), model_store / "resnet101.pt", yaml=yaml)
+    replies = predict(
+        handler,
+        ({"body": chelsea}, {"Host": "h"}),
+        ({"body": bytes(len(chelsea) + 1)}, {"Host": "h"}),
+    )
+    assert [code for code, _, _ in replies] == [200, 413]
+    assert f"more than {len(chelsea)} bytes" in json.loads(replies[1][2])["message"]

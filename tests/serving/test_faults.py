@@ -1,0 +1,276 @@
+"""Workers that die, queues that fill, clients that stall, disks that are full, ends under load."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from serving.api import Api
+from serving.config import Config
+from serving.runfolder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 120
+QUEUE = 10
+
+
+@dataclass(frozen=True)
+class Lone:
+    """One server for resnet101 alone, with a short queue; ``said()`` is what it printed."""
+
+    process: subprocess.Popen[bytes]
+    api: Api
+    url: str
+    said: Callable[[], str]
+
+    def post(self, picture: bytes) -> requests.Response:
+        return requests.post(self.url, data=picture, timeout=TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def serve(config: Path, before: tuple[str, ...] = ()) -> Iterator[Lone]:
+    """What ``make serve`` runs, once it answers."""
+    log, run = config.parent / "said.log", RunFolder(config.parent / "run")
+    command = [*before, sys.executable, "-m", "serving", "serve", "--config", str(config)]
+    command += ["--run-dir", str(run.path), "--device", "cpu"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    found = Config.read(config)
+    url = f"{found.inference}/predictions/resnet101"
+    lone = Lone(process, Api(found, run.key_file), url, log.read_text)
+    try:
+        until(lambda: process.poll() is not None or "Ctrl-C" in lone.said())
+        assert process.poll() is None, lone.said()
+        yield lone
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def config(tmp_path: Path, model_store: Path, make_config: Any) -> Path:
+    changes = {"load_models": "resnet101.mar", "job_queue_size": str(QUEUE)}
+    path: Path = make_config(tmp_path, model_store, **changes)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lone(
+    tmp_path_factory: pytest.TempPathFactory, model_store: Path, make_config: Any
+) -> Iterator[Lone]:
+    changes = {"load_models": "resnet101.mar", "job_queue_size": str(QUEUE)}
+    with serve(make_config(tmp_path_factory.mktemp("faults"), model_store, **changes)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slow() -> bytes:
+    """A picture that holds the worker for a while: 45 million pixels."""
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").resize((9000, 5000)).convert("RGB").save(
+        buffer, "PNG", compress_level=1
+    )
+    return buffer.getvalue()
+
+
+def test_a_worker_killed_under_load(lone: Lone, jpeg: bytes) -> None:
+    """What it had is answered at once; what waits is answered by the next worker."""
+    victim = lone.api.workers("resnet101")[0].pid
+    done = threading.Event()
+    killed = 0.0
+
+    def load() -> list[tuple[float, float, int]]:
+        seen = []
+        while not done.is_set():
+            begun = time.monotonic()
+            code = lone.post(jpeg).status_code
+            seen.append((begun, time.monotonic(), code))
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(load) for _ in range(4)]
+        time.sleep(1)
+        killed = time.monotonic()
+        psutil.Process(victim).kill()
+        until(lambda: "serves again" in lone.said())
+        time.sleep(1)
+        done.set()
+        seen = [answer for client in clients for answer in client.result()]
+    failed = [(begun, ended) for begun, ended, code in seen if code != 200]
+    assert {code for _, _, code in seen} <= {200, 500, 507}
+    assert 1 <= len(failed) <= 4
+    assert all(begun < killed + 1 and ended < killed + 5 for begun, ended in failed)
+    assert any(begun > killed for begun, _, code in seen if code == 200)
+    assert "resnet101: a worker was lost" in lone.said()
+
+
+def test_a_full_queue_says_so_at_once(lone: Lone, jpeg: bytes, slow: bytes) -> None:
+    with ThreadPoolExecutor(QUEUE + 30) as pool:
+        blocker = pool.submit(lone.post, slow)
+        time.sleep(0.3)
+
+        def ask() -> tuple[requests.Response, bool]:
+            return lone.post(jpeg), blocker.done()
+
+        asked: list[Future[tuple[requests.Response, bool]]] = [
+            pool.submit(ask) for _ in range(QUEUE + 25)
+        ]
+        answers = [future.result() for future in asked]
+    codes = [answer.status_code for answer, _ in answers]
+    assert set(codes) == {200, 503}
+    assert codes.count(200) >= QUEUE
+    for answer, after in answers:
+        if answer.status_code == 503:
+            assert answer.json()["code"] == 503
+            assert not after, "it waited for the worker"
+    assert blocker.result().status_code == 200
+
+
+def test_clients_that_stall_hold_nobody_up(lone: Lone, jpeg: bytes) -> None:
+    host, port = lone.url.split("/")[2].split(":")
+    head = "POST /predictions/resnet101 HTTP/1.1\r\nhost: localhost\r\n"
+    head += f"content-length: {len(jpeg)}\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        stalled = [
+            stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(40)
+        ]
+        for client in stalled[:20]:
+            client.sendall(head.encode() + jpeg[: len(jpeg) // 2])  # and no more
+        for client in stalled[20:28]:
+            client.sendall(head.encode() + jpeg)  # and reads nothing
+        for _ in range(10):
+            assert lone.post(jpeg).status_code == 200
+    assert lone.post(jpeg).status_code == 200
+    assert lone.api.refusal("resnet101", timeout=30) is None
+
+
+def test_what_was_accepted_is_answered_before_the_end(config: Path, jpeg: bytes) -> None:
+    with serve(config) as server, ThreadPoolExecutor(QUEUE) as pool:
+        answers = [pool.submit(server.post, jpeg) for _ in range(QUEUE)]
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        assert [answer.result().status_code for answer in answers] == [200] * QUEUE
+        assert server.process.wait(60) == 0
+        assert "finishing what was accepted" in server.said()
+        assert server.said().endswith("stopped\n")
+
+
+def test_a_second_signal_does_not_wait(config: Path, slow: bytes) -> None:
+    with serve(config) as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, slow)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: "finishing" in server.said())
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        with contextlib.suppress(requests.RequestException):
+            answer.result()
+
+
+UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
+needs_namespaces = pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode != 0,
+    reason="mounts need namespaces, which this machine does not allow",
+)
+
+
+def mounted(script: str) -> tuple[str, ...]:
+    """A prefix that runs a command where ``script`` has mounted something."""
+    return (*UNSHARE, "sh", "-c", script + ' && exec "$@"', "sh")
+
+
+@needs_namespaces
+def test_a_read_only_model_store_serves(config: Path, model_store: Path, jpeg: bytes) -> None:
+    store = f"'{model_store}'"
+    script = f"mount --bind {store} {store} && mount -o remount,bind,ro {store}"
+    with serve(config, mounted(f"{script} && ! touch {store}/x 2>/dev/null")) as server:
+        assert server.post(jpeg).status_code == 200
+
+
+@needs_namespaces
+@pytest.mark.parametrize("place", ["run", "tmp"])
+def test_a_full_disk_is_told_before_the_start(config: Path, place: str) -> None:
+    folder = config.parent / place
+    folder.mkdir()
+    command = [*mounted(f"mount -t tmpfs -o size=1m tmpfs '{folder}'"), sys.executable, "-m"]
+    command += [
+        "serving",
+        "serve",
+        "--config",
+        str(config),
+        "--run-dir",
+        str(config.parent / "run"),
+    ]
+    environment = {**os.environ, **({"TMPDIR": str(folder)} if place == "tmp" else {})}
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 1
+    assert f"{folder} has 1 MiB free" in run.stderr
+    assert ("--run-dir" if place == "run" else "TMPDIR") in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_run_folder_that_cannot_be_written(serving: Any, config: Path) -> None:
+    (config.parent / "file").write_text("")
+    found = serving("serve", "--config", config, "--run-dir", config.parent / "file" / "run")
+    assert found.returncode == 1
+    assert "cannot write to" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"request_bytes": 2**25}, "need max_request_size=44804778 or more"),
+        ({"network_pixels": 10_000_000}, "need max_response_size=30300000 or more"),
+    ],
+)
+def test_limits_that_torchserve_would_cut_off(
+    serving: Any, config: Path, tmp_path: Path, limits: dict[str, int], message: str
+) -> None:
+    """A request over its size gets no word of ours, an answer over it kills the worker."""
+    store = tmp_path / "limits"
+    store.mkdir()
+    read = Config.read(config)
+    with (
+        zipfile.ZipFile(read.archives[0]) as whole,
+        zipfile.ZipFile(store / "resnet101.mar", "w") as changed,
+    ):
+        for name in whole.namelist():
+            data = whole.read(name)
+            if name == "resnet101.yaml":
+                data += json.dumps({"handler": {"limits": limits}})[1:-1].encode()
+            changed.writestr(name, data)
+    read.write(config, model_store=str(store))
+    found = serving("serve", "--config", config, "--run-dir", tmp_path / "run")
+    assert found.returncode == 1
+    assert message in found.stderr

@@ -1,0 +1,246 @@
+"""docs/openapi.yaml and docs/contract.md against the code and the running server.
+
+A description that is not run is wrong before long: each number of it is compared with the code, its
+examples are sent, and schemathesis makes requests of its own from it.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import re
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi import checks
+
+from handlers.cyclegan import MEDIA_TYPES, CycleGAN
+from handlers.errors import InvalidOption, RequestError
+from handlers.limits import LIMITS
+from handlers.request import Request
+from handlers.resnet101 import ResNet101
+from handlers.specs import CYCLEGAN, RESNET101
+
+ROOT = Path(__file__).parents[2]
+CONTRACT = (ROOT / "docs/contract.md").read_text()
+DESCRIPTION: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
+SCHEMAS = DESCRIPTION["components"]["schemas"]
+ERRORS = {error.__name__: error.code for error in RequestError.__subclasses__()}
+OPERATIONS = [
+    (path, verb)
+    for path, item in DESCRIPTION["paths"].items()
+    for verb in ("get", "post", "put")
+    if verb in item
+]
+PREDICTIONS = [operation for operation in OPERATIONS if "predictions" in operation[0]]
+OPTIONS = ("top_k", "size", "format", "quality")
+TIMEOUT_S = 120
+CHECKS: list[Any] = [
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+
+
+def picture(format: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((12, 9)).convert("RGB").save(buffer, format)
+    return buffer.getvalue()
+
+
+PICTURES = {f"image/{name}": picture(name) for name in ("png", "jpeg", "webp", "gif", "bmp")}
+
+
+def resolved(value: Any) -> Any:
+    """``value`` with its ``$ref``s, none of which is recursive, replaced by what they name."""
+    if isinstance(value, Mapping):
+        if "$ref" in value:
+            target: Any = DESCRIPTION
+            for name in value["$ref"].removeprefix("#/").split("/"):
+                target = target[name]
+            return resolved(target)
+        return {key: resolved(item) for key, item in value.items()}
+    return [resolved(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def described() -> Any:
+    """schemathesis's view of the description, with pictures where a picture is meant."""
+    for media_type, data in PICTURES.items():
+        schemathesis.openapi.media_type(media_type, st.just(data))
+    anything = st.sampled_from(list(PICTURES.values()))
+    schemathesis.openapi.media_type("application/octet-stream", anything)
+    schemathesis.openapi.format("picture", anything.map(base64.b64encode).map(bytes.decode))
+    document = resolved(DESCRIPTION)
+    for path, verb in PREDICTIONS:
+        json = document["paths"][path][verb]["requestBody"]["content"]["application/json"]
+        json["schema"]["properties"]["data"] = {"type": "string", "format": "picture"}
+        del json["examples"]  # those of refusals would count as allowed
+    return schemathesis.openapi.from_dict(document)
+
+
+def as_clients_ask(case: Any) -> Any:
+    """The same request for a small picture, as a large one takes half a minute on two cores; and
+    whole numbers without a fraction: in a header 64.0, an integer to JSON Schema, is refused."""
+    for fields in (case.headers, case.body):
+        for name, value in list(fields.items()) if isinstance(fields, MutableMapping) else []:
+            if isinstance(value, float) and value.is_integer():
+                fields[name] = value = int(value)
+            size = name in ("x-size", "size") and re.fullmatch("[0-9]{2,4}", str(value))
+            if size and int(value) in range(64, 1025, 4):
+                fields[name] = type(value)(64)
+    return case
+
+
+@pytest.mark.parametrize(
+    ("path", "verb", "mode"),
+    [
+        (*operation, mode)
+        for operation in OPERATIONS
+        for mode in GenerationMode
+        if mode is GenerationMode.POSITIVE or operation in PREDICTIONS  # /ping reads nothing
+    ],
+)
+def test_requests_made_from_the_description_are_answered_as_it_says(
+    server: Any, described: Any, path: str, verb: str, mode: GenerationMode
+) -> None:
+    """What it allows is answered 200; whatever it does not is answered by a status it names.
+
+    Not that all of the latter is refused: unknown fields are ignored, and a text may be a number.
+    """
+    positive = [checks.positive_data_acceptance] if mode is GenerationMode.POSITIVE else []
+    cases = described[path][verb.upper()].as_strategy(generation_mode=mode).map(as_clients_ask)
+
+    @given(case=cases)
+    @settings(
+        max_examples=12 if path.endswith("cyclegan") else 25,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: Any) -> None:
+        answer = case.call(base_url=server.config.inference, timeout=TIMEOUT_S)
+        case.validate_response(answer, checks=[*CHECKS, *positive])
+        # TorchServe's parser of forms answers 500 to what it cannot parse, before we see it.
+        assert answer.status_code < 500 or "ErrorDataDecoderException" in answer.text
+
+    ask()
+
+
+@pytest.mark.parametrize(("path", "verb"), PREDICTIONS)
+def test_examples_are_answered_as_they_say(server: Any, path: str, verb: str) -> None:
+    """A request's example is answered with the response's of the same name."""
+    operation = resolved(DESCRIPTION["paths"][path][verb])
+    url = server.config.inference + path
+    promised = {
+        name: (int(code), example)
+        for code, response in operation["responses"].items()
+        for content in response.get("content", {}).values()
+        for name, example in content.get("examples", {}).items()
+    }
+    for name, example in operation["requestBody"]["content"]["application/json"][
+        "examples"
+    ].items():
+        body, headers = example["value"], example.get("x-headers", {})
+        answer = requests.request(verb, url, json=body, headers=headers, timeout=TIMEOUT_S)
+        code, expected = promised.pop(name)
+        assert answer.status_code == code, f"{name}: {answer.text}"
+        if code != requests.codes.ok:
+            assert answer.json() == expected["value"]
+        elif "value" in expected:  # the numbers are those of the published weights
+            found, shown = answer.json()["predictions"], expected["value"]["predictions"]
+            assert [list(item) for item in found] == [list(item) for item in shown]
+        else:
+            assert answer.headers["content-type"] == "image/webp"
+    assert {code for code, _ in promised.values()} <= set(ERRORS.values())
+
+
+@pytest.mark.parametrize("path", [path for path, verb in PREDICTIONS if verb == "post"])
+def test_examples_of_parameters_are_heeded(server: Any, path: str) -> None:
+    parameters = resolved(DESCRIPTION["paths"][path]["parameters"])
+    headers = {found["name"]: str(found["example"]) for found in parameters}
+    url, png = server.config.inference + path, PICTURES["image/png"]
+    answer = requests.post(url, data=png, headers=headers, timeout=TIMEOUT_S)
+    assert answer.status_code == requests.codes.ok, answer.text
+
+
+def test_errors_are_those_of_the_code() -> None:
+    """Types that end in ``Exception`` are TorchServe's own."""
+    described: dict[str, int] = {}
+    for response in DESCRIPTION["components"]["responses"].values():
+        schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+        for part in schema.get("allOf", []):
+            kind = part.get("properties", {}).get("type", {})
+            for name in kind.get("enum", [kind["const"]] if "const" in kind else []):
+                if not name.endswith("Exception"):
+                    described[name] = part["properties"]["code"]["const"]
+    assert described == ERRORS
+
+
+def test_limits_are_those_of_the_code() -> None:
+    assert DESCRIPTION["x-limits"] == dataclasses.asdict(LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("handler", "field", "name", "schema"),
+    [
+        (ResNet101, "top_k", "top_k", "TopK"),
+        (CycleGAN, "resize", "size", "Size"),
+        (CycleGAN, "quality", "quality", "Quality"),
+    ],
+)
+def test_ranges_are_those_of_the_code(handler: Any, field: str, name: str, schema: str) -> None:
+    model = handler()
+    thousand = dataclasses.replace(RESNET101, labels=("",) * 1000)
+    model.spec = thousand if handler is ResNet101 else CYCLEGAN
+
+    def read(**options: object) -> Any:
+        return getattr(model.read_options(Request(b"", options, "")), field)
+
+    told = SCHEMAS[schema]
+    low, high, step = told["minimum"], told["maximum"], told.get("multipleOf", 1)
+    assert read() == told["default"]
+    for value in (low, low + step, high):
+        assert read(**{name: value}) == value
+    for value in (low - step, high + step, *range(low + 1, low + step)):
+        with pytest.raises(InvalidOption):
+            read(**{name: value})
+
+
+def test_formats_are_those_of_the_code() -> None:
+    assert SCHEMAS["PictureFormat"]["enum"] == list(MEDIA_TYPES)
+    content = DESCRIPTION["components"]["responses"]["Translated"]["content"]
+    assert list(content) == list(MEDIA_TYPES.values())
+
+
+ROWS = [
+    *(rf"`{limit.name}` +\| {limit.default:,}(?![\d,])" for limit in dataclasses.fields(LIMITS)),
+    *(rf"{code} +\| `{name}`" for name, code in ERRORS.items()),
+    *(rf"`{name}` +\| `x-{name.replace('_', '-')}`" for name in OPTIONS),
+]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_contract_has_a_row_for_each_limit_error_and_option(row: str) -> None:
+    assert re.search(rf"^\| {row}", CONTRACT, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text()):
+        assert (page.parent / link).exists(), link

@@ -1,0 +1,51 @@
+"""Memory after thousands of mixed requests; `make soak` does the same for as long as one likes."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from serving.config import Config
+from serving.runfolder import RunFolder
+from tests.soak import Soak, draw, report
+
+LEAK = """
+    kept: list[bytes] = []
+
+    def handle(self, rows, context):
+        self.kept.extend(b"x" * 300_000 for _ in rows)
+        return super().handle(rows, context)
+"""
+
+
+def test_memory_stays(server: Any, tmp_path: Path) -> None:
+    result = Soak(server.config, server.run, sound=0.1).run(count=5000)
+    print(report(result))
+    assert result.requests == 5000
+    assert result.faults() == []
+    draw(result, tmp_path / "soak.png")
+    assert (tmp_path / "soak.png").stat().st_size > 10_000
+
+
+def test_a_leak_is_found(serving: Any, make_config: Any, model_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "model_store"
+    store.mkdir()
+    with (
+        zipfile.ZipFile(model_store / "resnet101.mar") as whole,
+        zipfile.ZipFile(store / "resnet101.mar", "w") as leaking,
+    ):
+        for name in whole.namelist():
+            data = whole.read(name)
+            leaking.writestr(name, data + LEAK.encode() if name == "resnet101.py" else data)
+    config = make_config(tmp_path, store, load_models="resnet101.mar")
+    where = ("--config", config, "--run-dir", tmp_path / "run")
+    started = serving("start", *where, "--device", "cpu")
+    assert started.returncode == 0, started.stdout + started.stderr
+    try:
+        result = Soak(Config.read(config), RunFolder(tmp_path / "run"), sound=0).run(count=1500)
+    finally:
+        serving("stop", *where)
+    assert result.requests == 1500
+    (fault,) = result.faults()
+    assert fault.startswith("memory grew by")
