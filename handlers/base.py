@@ -28,7 +28,7 @@ from PIL import Image
 from ts.utils.util import PredictionException
 
 from handlers.decode_pool import DecodePool
-from handlers.errors import InternalError, Overloaded, RequestError
+from handlers.errors import InternalError, Overloaded, RequestError, TooLarge
 from handlers.imaging import encode
 from handlers.limits import LIMITS, Limits
 from handlers.preprocess import to_tensor
@@ -244,6 +244,8 @@ class ImageHandler(abc.ABC):
         for _ in range(processes):
             try:
                 self._decoders.decode(picture, None, time.monotonic() + DECODER_START_S)
+            except TooLarge:
+                pass  # it answers, by limits that are lower than a model's own size
             except RequestError as error:
                 raise LoadError("a decode process does not start; its output says why") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -24,6 +25,15 @@ def photographs() -> dict[str, Image.Image]:
         name: Image.fromarray(getattr(skimage.data, name)())
         for name in ("chelsea", "astronaut", "coffee")
     }
+
+
+@pytest.fixture(scope="session")
+def heavy() -> bytes:
+    """A valid picture that takes a good part of a second to decode: 45 million pixels as PNG."""
+    buffer = io.BytesIO()
+    picture = Image.radial_gradient("L").resize((9000, 5000)).convert("RGB")
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -43,12 +43,6 @@ def make_pool(decoders: Decoders) -> Iterator[MakePool]:
         pool.close()
 
 
-@pytest.fixture(scope="module")
-def heavy(saved: Save) -> bytes:
-    """A valid picture that takes a good part of a second to decode: 45 million pixels."""
-    return saved(Image.radial_gradient("L").resize((9000, 5000)).convert("RGB"), compress_level=1)
-
-
 def test_it_gives_what_decoding_here_gives(make_pool: MakePool, chelsea: bytes) -> None:
     found = make_pool().decode(chelsea, None, soon())
     assert found.tobytes() == resample(RESNET101, decode(chelsea)).tobytes()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from handlers.base import ImageHandler, LoadError
+from handlers.cyclegan import CycleGAN
 from handlers.limits import LIMITS, Limits
 from handlers.resnet101 import ResNet101
 
@@ -80,3 +81,26 @@ def test_bytes_are_counted_before_they_are_looked_at(
     )
     assert [code for code, _, _ in replies] == [200, 413]
     assert f"more than {len(chelsea)} bytes" in json.loads(replies[1][2])["message"]
+
+
+def test_a_batch_of_large_inputs_takes_no_more_memory_than_one(
+    model_store: Path,
+    load: Load,
+    predict: Callable[..., Any],
+    chelsea: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    yaml = {"handler": {"limits": {"network_pixels": 2 * 64 * 96}}}
+    handler = load(CycleGAN(), model_store / "cyclegan.pt", yaml=yaml)
+    together: list[int] = []
+    infer = handler.infer
+
+    def counted(tensors: Sequence[Any]) -> Any:
+        together.append(len(tensors))
+        return infer(tensors)
+
+    monkeypatch.setattr(handler, "infer", counted)
+    row = {"data": chelsea, "size": b"64"}
+    replies = predict(handler, *[(row, {"Host": "h"})] * 5)
+    assert [code for code, _, _ in replies] == [200] * 5
+    assert together == [2, 2, 1]

@@ -19,16 +19,6 @@ from serving.failures import LogTail
 TIMEOUT_S = 120
 
 
-@pytest.fixture(scope="module")
-def slow_picture() -> bytes:
-    """A valid picture that keeps the worker busy while others queue up: 45 million pixels."""
-    buffer = io.BytesIO()
-    Image.radial_gradient("L").resize((9000, 5000)).convert("RGB").save(
-        buffer, "PNG", compress_level=1
-    )
-    return buffer.getvalue()
-
-
 def wait_until_busy(log: LogTail) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while "Backend received inference" not in log.read():
@@ -54,12 +44,12 @@ def send_together(
     return answers
 
 
-def test_one_bad_member_of_eight(server: Any, jpeg: bytes, slow_picture: bytes) -> None:
+def test_one_bad_member_of_eight(server: Any, jpeg: bytes, heavy: bytes) -> None:
     lone = requests.post(server.url("resnet101"), data=jpeg, timeout=TIMEOUT_S).json()
     before = server.api.workers("resnet101")
     rows: list[dict[str, Any]] = [{"data": jpeg} for _ in range(8)]
     rows[3] = {"data": jpeg[:2000]}
-    answers = send_together(server, "resnet101", slow_picture, rows)
+    answers = send_together(server, "resnet101", heavy, rows)
     assert [a.status_code for a in answers] == [200, 200, 200, 400, 200, 200, 200, 200]
     assert answers[3].json()["type"] == "BadImage"
     for answer in answers[:3] + answers[4:]:
@@ -70,7 +60,7 @@ def test_one_bad_member_of_eight(server: Any, jpeg: bytes, slow_picture: bytes) 
     assert [worker.pid for worker in after] == [worker.pid for worker in before]
 
 
-def test_one_bad_member_of_eight_over_grpc(server: Any, jpeg: bytes, slow_picture: bytes) -> None:
+def test_one_bad_member_of_eight_over_grpc(server: Any, jpeg: bytes, heavy: bytes) -> None:
     """TorchServe has one status for a batch over gRPC: the error travels as JSON in its place."""
 
     def ask(picture: bytes) -> Any:
@@ -79,7 +69,7 @@ def test_one_bad_member_of_eight_over_grpc(server: Any, jpeg: bytes, slow_pictur
         return server.grpc.Predictions.future(request, timeout=TIMEOUT_S)
 
     log = LogTail(server.run.logs / "model_log.log")
-    blocker = ask(slow_picture)
+    blocker = ask(heavy)
     wait_until_busy(log)
     calls = [ask(jpeg[:2000] if i == 5 else jpeg) for i in range(8)]
     answers = [json.loads(call.result().prediction) for call in calls]
@@ -90,10 +80,10 @@ def test_one_bad_member_of_eight_over_grpc(server: Any, jpeg: bytes, slow_pictur
     assert len({answer["predictions"][0]["class_id"] for answer in good}) == 1
 
 
-def test_each_size_of_a_batch_comes_back(server: Any, jpeg: bytes, slow_picture: bytes) -> None:
+def test_each_size_of_a_batch_comes_back(server: Any, jpeg: bytes, heavy: bytes) -> None:
     sizes = ["64", "128", "64", "96"]
     rows = [{"data": jpeg, "headers": {"x-size": size}} for size in sizes]
-    answers = send_together(server, "cyclegan", slow_picture, rows)
+    answers = send_together(server, "cyclegan", heavy, rows)
     assert [answer.status_code for answer in answers] == [200] * 4
     heights = [Image.open(io.BytesIO(answer.content)).height for answer in answers]
     assert heights == [64, 128, 64, 96]

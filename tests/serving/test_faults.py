@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -23,7 +22,6 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from PIL import Image
 
 from serving.api import Api
 from serving.config import Config
@@ -90,16 +88,6 @@ def lone(
         yield server
 
 
-@pytest.fixture(scope="module")
-def slow() -> bytes:
-    """A picture that holds the worker for a while: 45 million pixels."""
-    buffer = io.BytesIO()
-    Image.radial_gradient("L").resize((9000, 5000)).convert("RGB").save(
-        buffer, "PNG", compress_level=1
-    )
-    return buffer.getvalue()
-
-
 def test_a_worker_killed_under_load(lone: Lone, jpeg: bytes) -> None:
     """What it had is answered at once; what waits is answered by the next worker."""
     victim = lone.api.workers("resnet101")[0].pid
@@ -131,9 +119,9 @@ def test_a_worker_killed_under_load(lone: Lone, jpeg: bytes) -> None:
     assert "resnet101: a worker was lost" in lone.said()
 
 
-def test_a_full_queue_says_so_at_once(lone: Lone, jpeg: bytes, slow: bytes) -> None:
+def test_a_full_queue_says_so_at_once(lone: Lone, jpeg: bytes, heavy: bytes) -> None:
     with ThreadPoolExecutor(QUEUE + 30) as pool:
-        blocker = pool.submit(lone.post, slow)
+        blocker = pool.submit(lone.post, heavy)
         time.sleep(0.3)
 
         def ask() -> tuple[requests.Response, bool]:
@@ -182,9 +170,9 @@ def test_what_was_accepted_is_answered_before_the_end(config: Path, jpeg: bytes)
         assert server.said().endswith("stopped\n")
 
 
-def test_a_second_signal_does_not_wait(config: Path, slow: bytes) -> None:
+def test_a_second_signal_does_not_wait(config: Path, heavy: bytes) -> None:
     with serve(config) as server, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(server.post, slow)
+        answer = pool.submit(server.post, heavy)
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
         until(lambda: "finishing" in server.said())

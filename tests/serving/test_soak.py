@@ -43,9 +43,9 @@ def test_a_leak_is_found(serving: Any, make_config: Any, model_store: Path, tmp_
     started = serving("start", *where, "--device", "cpu")
     assert started.returncode == 0, started.stdout + started.stderr
     try:
-        result = Soak(Config.read(config), RunFolder(tmp_path / "run"), sound=0).run(count=1500)
+        result = Soak(Config.read(config), RunFolder(tmp_path / "run"), sound=0).run(count=2500)
     finally:
         serving("stop", *where)
-    assert result.requests == 1500
+    assert result.requests == 2500
     (fault,) = result.faults()
     assert fault.startswith("memory grew by")
