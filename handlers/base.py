@@ -31,6 +31,7 @@ from handlers.decode_pool import DecodePool
 from handlers.errors import InternalError, Overloaded, RequestError, TooLarge
 from handlers.imaging import encode
 from handlers.limits import LIMITS, Limits
+from handlers.memory import give_back_after
 from handlers.preprocess import to_tensor
 from handlers.request import Request, header_values, is_grpc, parse
 from handlers.specs import ModelSpec
@@ -151,6 +152,7 @@ class ImageHandler(abc.ABC):
             # Without it TorchServe fails on StreamPredictions, and ends the worker with all that it
             # was asked. Predictions over gRPC ignores it; to REST it would mean a chunked answer.
             context.set_response_header(i, "ts_stream_next", "false")
+        give_back_after(rows)
         return [self._respond(context, i, answer) for i, answer in enumerate(answers)]
 
     def prepare(

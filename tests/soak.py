@@ -118,7 +118,7 @@ class Soak:
         with ThreadPoolExecutor(1) as sampler, ThreadPoolExecutor(CLIENTS) as clients:
             sampling = sampler.submit(self._sample)
             total = None if seconds != float("inf") else count
-            progress = tqdm(total=total, unit=" requests", disable=not bar)
+            progress = tqdm(total=total, unit=" requests", disable=None if bar else True)
             limit = threading.Semaphore(CLIENTS * 2)
 
             def one(case: Case, model: str, route: str) -> None:
