@@ -107,11 +107,26 @@ def _brands(data: bytes) -> set[bytes]:
 
 
 def check_header(data: bytes, name: str, limits: Limits) -> None:
-    """TooLarge where ``data``, of format ``name``, says so before Pillow need open it."""
+    """TooLarge or BadImage where ``data``, of format ``name``, shows it before Pillow need look."""
     if name == "JPEG" and _jpeg_scans(data, limits.jpeg_scans) > limits.jpeg_scans:
         raise TooLarge(f"the JPEG has more scans than the limit of {limits.jpeg_scans}")
     if name == "WEBP":
         check_pixels(_webp_canvas(data), limits)  # Pillow allocates it while opening
+    if name == "BMP" and _lacks_runs(data):
+        raise BadImage("the BMP cannot be decoded: it is cut short")
+
+
+def _lacks_runs(data: bytes) -> bool:
+    """Whether a BMP of run lengths has too few bytes for its pixels: each run has 255 at most.
+
+    Pillow would fill the rest in Python, by gigabytes where a run skips rows. The fields are those
+    of BITMAPINFOHEADER, 40 bytes, and of its successors: width, height, compression.
+    """
+    if int.from_bytes(data[14:18], "little") < 40:
+        return False
+    width, height = (int.from_bytes(data[i : i + 4], "little", signed=True) for i in (18, 22))
+    is_packed = int.from_bytes(data[30:34], "little") in (1, 2)
+    return is_packed and abs(width * height) > 255 * len(data)
 
 
 def check_pixels(size: tuple[int, int], limits: Limits) -> None:
