@@ -12,7 +12,6 @@ import collections
 import itertools
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,6 +41,7 @@ LARGEST = 10
 # Most uploads of a real service are sound, but refusals are where leaks hide.
 SOUND_SHARE = 0.25
 SAMPLE_S = 0.5
+SETTLE_S = 2.0
 
 
 @dataclass
@@ -57,19 +57,15 @@ class Result:
     lost_workers: int = 0
     # (seconds, requests so far, resident bytes by kind of process)
     memory: list[tuple[float, int, dict[str, int]]] = field(default_factory=list)
+    # The same at rest, after WARM_REQUESTS requests and at the end.
+    settled: list[dict[str, int]] = field(default_factory=list)
 
     def growths(self) -> dict[str, float]:
-        """Bytes that each kind of process gained from the WARM_REQUESTS-th request to the end.
-
-        Medians over a stretch: a picture that is being decoded is no growth.
-        """
-        warm = [parts for _, count, parts in self.memory if count >= WARM_REQUESTS]
-        stretch = max(len(warm) // 10, 1)
-        return {
-            kind: statistics.median(parts.get(kind, 0) for parts in warm[-stretch:])
-            - statistics.median(parts.get(kind, 0) for parts in warm[:stretch])
-            for kind in (warm[0] if warm else ())
-        }
+        """Bytes that each kind of process gained from the WARM_REQUESTS-th request to the end."""
+        if len(self.settled) < 2:
+            return {}
+        first, last = self.settled[0], self.settled[-1]
+        return {kind: last.get(kind, 0) - size for kind, size in first.items()}
 
     @property
     def growth(self) -> float:
@@ -128,12 +124,18 @@ class Soak:
                     progress.update()
                     limit.release()
 
-            for case, model, route in chosen:
+            for number, (case, model, route) in enumerate(chosen):
                 if time.monotonic() > ends:
                     break
+                if number == WARM_REQUESTS:
+                    for _ in range(CLIENTS * 2):
+                        limit.acquire()
+                    self._settle()
+                    limit.release(CLIENTS * 2)
                 limit.acquire()
                 clients.submit(one, case, model, route)
             clients.shutdown()
+            self._settle()
             progress.close()
             self._done.set()
             sampling.result()
@@ -179,19 +181,35 @@ class Soak:
     def _workers(self) -> set[int]:
         return {worker.pid for model in self._models for worker in self._api.workers(model)}
 
+    def _settle(self) -> None:
+        """Take the memory at rest: what a worker holds of its last large requests is no growth.
+
+        A large one makes it give that back; two a worker, so that each has one.
+        """
+        largest = max((c for c in cases() if c.code == 200), key=lambda case: len(case.data))
+        for model in self._models:
+            for _ in range(2 * len(self._api.workers(model))):
+                ROUTES["raw"](self._client, model, largest.data)
+        time.sleep(SETTLE_S)
+        self.result.settled.append(self._resident())
+
     def _sample(self) -> None:
         while True:
-            parts: dict[str, int] = collections.Counter()
-            assert self._supervisor is not None
-            for process in self._supervisor.children(recursive=True):
-                try:
-                    parts[_kind(process)] += process.memory_info().rss
-                except psutil.Error:
-                    continue  # it has ended meanwhile
             elapsed = time.monotonic() - self._started
-            self.result.memory.append((elapsed, self.result.requests, dict(parts)))
+            self.result.memory.append((elapsed, self.result.requests, self._resident()))
             if self._done.wait(SAMPLE_S):
                 return
+
+    def _resident(self) -> dict[str, int]:
+        """Bytes in memory by kind of process."""
+        parts: dict[str, int] = collections.Counter()
+        assert self._supervisor is not None
+        for process in self._supervisor.children(recursive=True):
+            try:
+                parts[_kind(process)] += process.memory_info().rss
+            except psutil.Error:
+                continue  # it has ended meanwhile
+        return dict(parts)
 
 
 def _kind(process: psutil.Process) -> str:
