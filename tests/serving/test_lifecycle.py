@@ -75,7 +75,7 @@ def test_a_signal_ends_everything(
         process.send_signal(number)
         assert process.wait(60) == 0
     assert processes_of(tmp_path) == []
-    assert temporary_folders() == before
+    assert temporary_folders() <= before  # another server of the machine may have ended
     assert not (tmp_path / "run" / "server.json").exists()
 
 
