@@ -3,8 +3,8 @@
 Whatever a stranger's file makes a decoder do (work for minutes, fill the memory, crash) ends with
 the process that does it, and is answered to that one request: nothing in Python can interrupt a
 decoder that runs in C. Each process decodes one picture at a time and gives back the network's
-input, so what passes through the sockets is small; on two cores a 1280x720 JPEG costs a few tenths
-of a millisecond more than it would in the worker.
+input, so what passes through the sockets is small; ``python -m benchmarks.decode`` prints what that
+costs, and what it gains where several pictures are decoded at once.
 
 The processes hold Pillow but neither PyTorch nor the model, and several decode at once.
 """
