@@ -31,7 +31,7 @@ from PIL import Image
 
 from handlers import errors
 from handlers.errors import BadImage, InternalError, Overloaded, RequestError, TooLarge
-from handlers.imaging import decode, own_process
+from handlers.imaging import decode, own_process, too_much_memory
 from handlers.limits import Limits
 from handlers.resample import resample
 from handlers.specs import ModelSpec
@@ -203,14 +203,17 @@ def _answer(spec: ModelSpec, limits: Limits, picture: bytearray, resize: int) ->
         pixels = image.tobytes()
         return _REPLY.pack(_PICTURE, *image.size, len(pixels)) + pixels
     except RequestError as error:
-        return _text(_REFUSED, f"{type(error).__name__}:{error.message}")
+        return _refusal(error)
     except MemoryError:
-        limit = f"decoding takes more memory than the limit of {limits.decode_bytes} bytes"
-        return _text(_REFUSED, f"{TooLarge.__name__}:{limit}")
+        return _refusal(too_much_memory(limits))
     except Exception:  # noqa: BLE001 - the worker logs it and answers 500
         return _text(_FAILED, traceback.format_exc())
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _refusal(error: RequestError) -> bytes:
+    return _text(_REFUSED, f"{type(error).__name__}:{error.message}")
 
 
 def _text(kind: int, text: str) -> bytes:

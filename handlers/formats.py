@@ -59,7 +59,8 @@ _HEIC_FIX = "; export it as JPEG (on iPhones: Settings, Camera, Formats, Most Co
 
 SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
-
+# No more of a file is looked at to tell its format.
+MAGIC_BYTES = 4096
 _TEXT_MARKS = b"\xef\xbb\xbf \t\r\n\f\v"  # UTF-8's byte order mark, and white space
 
 # ITU-T T.81, B.1.1: a marker that neither stands for a byte of data nor restarts the decoder.
@@ -93,7 +94,7 @@ def format_of(data: bytes) -> str:
     for offset, magic, name in _REFUSED:
         if data.startswith(magic, offset):
             raise UnsupportedFormat(f"{name} is not supported: send {SUPPORTED}")
-    if data[:256].lstrip(_TEXT_MARKS).startswith(b"<") and b"<svg" in data[:4096]:
+    if data[:256].lstrip(_TEXT_MARKS).startswith(b"<") and b"<svg" in data[:MAGIC_BYTES]:
         raise UnsupportedFormat(f"SVG is not supported: send {SUPPORTED}")
     raise BadImage(f"the bytes are no picture: send {SUPPORTED}")
 

@@ -44,9 +44,7 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Image.Image:
         del image  # what is turned is held twice: not three times
         return pixels if turn is None else pixels.transpose(turn)
     except MemoryError as error:
-        raise TooLarge(
-            f"decoding the {name} takes more memory than the limit of {limits.decode_bytes} bytes"
-        ) from error
+        raise too_much_memory(limits) from error
 
 
 def encode(image: Image.Image, format: str, quality: int) -> bytes:
@@ -57,6 +55,12 @@ def encode(image: Image.Image, format: str, quality: int) -> bytes:
     else:
         image.save(buffer, format, quality=quality)
     return buffer.getvalue()
+
+
+def too_much_memory(limits: Limits) -> TooLarge:
+    """What a MemoryError means to a client, while decoding and after."""
+    limit = f"the limit of {limits.decode_bytes} bytes"
+    return TooLarge(f"decoding the picture takes more memory than {limit}")
 
 
 def own_process() -> None:

@@ -157,12 +157,10 @@ class Soak:
             yield case, self._source.choice(self._models), route
 
     def _ask(self, case: Case, model: str, route: str) -> None:
-        elongated = model == "cyclegan" and case.cyclegan_code is not None
-        options = {"size": "64"} if model == "cyclegan" and not elongated else {}
-        expected = (413, "TooLarge") if elongated else (case.code, case.kind)
+        expected = case.expected(model)
         begun = time.monotonic()
         try:
-            reply = ROUTES[route](self._client, model, case.data, **options)
+            reply = ROUTES[route](self._client, model, case.data, **case.options(model))
             got = reply.code, reply.kind
         except Exception as error:  # noqa: BLE001 - whatever a client meets is what we look for
             got = 0, repr(error)

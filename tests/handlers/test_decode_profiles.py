@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +9,11 @@ import pytest
 from PIL import Image, ImageCms
 
 from handlers.imaging import decode
+from tests.corpus.encoders import gray_profile
 
 Save = Callable[..., bytes]
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-# D50, in 1/65536, as every profile's connection space has it (ICC.1, 7.2.16).
-D50 = struct.pack(">3i", 63190, 65536, 54061)
 
 
 def swapped(description: str) -> bytes:
@@ -26,23 +23,6 @@ def swapped(description: str) -> bytes:
     named = primaries.replace("sRGB".encode("utf-16-be"), description.encode("utf-16-be"))
     assert named != SRGB
     return named
-
-
-def gray(gamma: float) -> bytes:
-    """A grayscale profile, version 2.4, with one curve (ICC.1:2001-04, 6.3.2)."""
-    tags = {
-        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + b"gray\0" + bytes(79),
-        b"wtpt": b"XYZ \0\0\0\0" + D50,
-        b"kTRC": b"curv\0\0\0\0" + struct.pack(">IHxx", 1, round(gamma * 256)),
-    }
-    table, body = struct.pack(">I", len(tags)), b""
-    for name, data in tags.items():
-        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
-        body += data
-    size = 128 + len(table) + len(body)
-    header = struct.pack(">I4xI", size, 0x02400000) + b"mntrGRAYXYZ " + bytes(12) + b"acsp"
-    header = header.ljust(68, b"\0") + D50
-    return header.ljust(128, b"\0") + table + body
 
 
 def pixel(data: bytes) -> tuple[int, ...]:
@@ -99,7 +79,9 @@ def test_a_grayscale_profile(
     saved: Save, mode: str, value: int | tuple[int, ...], format: str
 ) -> None:
     image = Image.new(mode, (16, 16), value)
-    assert pixel(saved(image, format, icc_profile=gray(1.0))) == pytest.approx((188,) * 3, abs=1)
+    assert pixel(saved(image, format, icc_profile=gray_profile(1.0))) == pytest.approx(
+        (188,) * 3, abs=1
+    )
 
 
 def test_srgb_changes_nothing(saved: Save, photographs: dict[str, Image.Image]) -> None:
@@ -112,7 +94,7 @@ BROKEN = {
     "cut": SRGB[:200],
     "zeros": bytes(128),
     "tags of 0xff": SRGB[:128] + b"\xff" * 400,
-    "for gray": gray(1.0),
+    "for gray": gray_profile(1.0),
 }
 
 

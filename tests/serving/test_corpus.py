@@ -19,11 +19,6 @@ CLIENTS = 6
 MODELS = ("resnet101", "cyclegan")
 
 
-def options(model: str, case: Case) -> dict[str, str]:
-    """What keeps CycleGAN cheap; the limit on its input is that of the default size."""
-    return {"size": "64"} if model == "cyclegan" and case.cyclegan_code is None else {}
-
-
 @pytest.fixture
 def client(server: Any) -> Iterator[Client]:
     found = Client(server.config)
@@ -60,17 +55,12 @@ def test_each_file_has_its_status(client: Client, model: str, route: str) -> Non
     chosen = cases()[::2] if route == "raw" else cases()[1::8]
 
     def ask(case: Case) -> tuple[int, str]:
-        reply = ROUTES[route](client, model, case.data, **options(model, case))
+        reply = ROUTES[route](client, model, case.data, **case.options(model))
         return reply.code, reply.kind
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         found = dict(zip([case.name for case in chosen], pool.map(ask, chosen), strict=True))
-    expected = {
-        case.name: (413, "TooLarge")
-        if model == "cyclegan" and case.cyclegan_code
-        else (case.code, case.kind)
-        for case in chosen
-    }
+    expected = {case.name: case.expected(model) for case in chosen}
     wrong = {name: (found[name], want) for name, want in expected.items() if found[name] != want}
     assert wrong == {}
 
