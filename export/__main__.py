@@ -107,6 +107,9 @@ def _export(network: Network, arguments: argparse.Namespace) -> Report:
             new = Path(folder) / pt.name
             metadata = trace(network, new)
             progress(f"traced, {size(new)}")
+            for precision, figures in metadata["precisions"].items():
+                verdict = "passes" if figures["passed"] else "fails"
+                progress(f"{precision} {verdict} the gate: {figures['summary']}")
             metadata["proof"] = prove(network, new, progress)
             worst = metadata["proof"]["worst"]
             progress(f"proved equal to eager, worst relative error {worst:.1g}")
@@ -151,7 +154,8 @@ def _fingerprint(network: Network) -> str:
     """A digest of all that decides the trace: weights, specification, libraries, our own code."""
     here = Path(__file__).parent
     code = [
-        here / f"{module}.py" for module in ("generator", "models", "trace", "untrained", "prove")
+        here / f"{module}.py"
+        for module in ("gate", "generator", "models", "prove", "simplify", "trace", "untrained")
     ]
     parts = [json.dumps(network.weights, sort_keys=True), network.spec.to_json()]
     parts += [torch.__version__, torchvision.__version__, *(path.read_text() for path in code)]

@@ -21,7 +21,7 @@ import yaml
 from export.errors import ExportError
 from export.store import add_arguments, locked, size
 from export.weights import sha256_of
-from handlers.limits import Limits
+from handlers.settings import Settings
 from handlers.specs import SPECS
 
 HERE = Path(__file__).parent
@@ -89,7 +89,7 @@ def _check_yaml(path: Path) -> None:
     if ("minWorkers" in config) != ("maxWorkers" in config):
         raise ExportError(f"{path}: TorchServe heeds minWorkers and maxWorkers only together")
     try:
-        Limits.from_yaml(config)
+        Settings.from_yaml(config)
     except ValueError as error:
         raise ExportError(f"{path}: {error}") from error
 

@@ -23,7 +23,9 @@ import torch
 from torch.jit._trace import TracerWarning
 
 from export.errors import ExportError
+from export.gate import measure
 from export.models import Network
+from export.simplify import simplified
 from export.untrained import example_input
 
 # Relative to the largest output. Traced and eager run the same kernels, so rounding is all that may
@@ -46,12 +48,14 @@ def trace(network: Network, path: Path) -> dict[str, Any]:
         # TorchScript is what this project delivers; that it is deprecated is no news here.
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-        # instance_norm checks its input's size in Python; the proof covers what that could bake in.
+        # group_norm checks its input's size in Python; the proof covers what that could bake in.
         warnings.filterwarnings("ignore", category=TracerWarning)
         with torch.no_grad():
             output = network.module(golden)
-            traced = torch.jit.trace(network.module, example, check_trace=False)
+            module = simplified(network.module)
+            traced = torch.jit.trace(module, example, check_trace=False)
         metadata = _metadata(network, golden, output)
+        metadata["precisions"] = measure(network)
         extra = {
             "model.json": json.dumps(metadata, indent=1).encode(),
             "golden_input.f32": _raw(golden),

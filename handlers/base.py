@@ -14,7 +14,6 @@ import logging
 import os
 import sys
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,18 +31,17 @@ from handlers.errors import InternalError, Overloaded, RequestError, TooLarge
 from handlers.imaging import encode
 from handlers.limits import LIMITS, Limits
 from handlers.memory import give_back_after
-from handlers.preprocess import to_tensor
+from handlers.network import LoadError, Network
+from handlers.preprocess import to_pixels
 from handlers.request import Request, header_values, is_grpc, parse
+from handlers.settings import Settings
 from handlers.specs import ModelSpec
+from handlers.stages import Stages, declare
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-# How far the golden example may be from the answer at export, relative to its largest value: room
-# for the other kernels of another device, none for a damaged file or a faulty device.
-GOLDEN_TOLERANCE = 1e-3
 
 # TorchServe kills a worker that takes longer than responseTimeout (its default) over a batch, and
 # all of the batch with it. Decoding may use this part of it.
@@ -52,8 +50,8 @@ DECODE_SHARE = 0.5
 DECODER_START_S = 30
 
 
-class LoadError(Exception):
-    """The model cannot be served here; the message says what to do."""
+# `make serve PRECISION=...` says so for every model, whatever its YAML says.
+PRECISION_VARIABLE = "HANDLER_PRECISION"
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request on its way into the network: its tensor is ``(3, H, W) float32`` on the CPU."""
+    """A request on its way into the network: its pixels are ``(H, W, 3) uint8`` on the CPU."""
 
-    tensor: torch.Tensor
+    pixels: torch.Tensor
     options: Options
 
 
@@ -92,10 +90,11 @@ class ImageHandler(abc.ABC):
 
     spec: ModelSpec
     device: torch.device
-    network: torch.jit.ScriptModule
-    metadata: dict[str, Any]
+    network: Network
     weights: str
     limits: Limits = LIMITS
+    # Input pixels that go through the network together on a CPU.
+    cpu_pixels: int = sys.maxsize
 
     @abc.abstractmethod
     def read_options(self, request: Request) -> Options:
@@ -114,39 +113,50 @@ class ImageHandler(abc.ABC):
         # float32 means float32: TF32 would miss the parity this project promises.
         torch.backends.cudnn.allow_tf32 = False
         batch_size = properties.get("batch_size") or 1
-        self._configure(context.model_yaml_config or {})
-        self._load(folder / context.manifest["model"]["serializedFile"])
-        self._start_decoders(min(batch_size, os.cpu_count() or 1))
+        yaml = context.model_yaml_config or {}
+        settings = _settings(yaml)
+        self.limits = settings.limits
+        self._decode_seconds = DECODE_SHARE * yaml.get("responseTimeout", RESPONSE_TIMEOUT_S)
+        precision = os.environ.get(PRECISION_VARIABLE, settings.precision)
+        path = folder / context.manifest["model"]["serializedFile"]
+        self.network = Network(path, self.device, precision)
+        self.spec = self.network.spec
+        self.weights = self.network.metadata["weights"]["name"]
+        # As many pictures are decoded at once as the network has threads: its share of the cores.
+        self._start_decoders(min(batch_size, torch.get_num_threads()))
         self._warm_up(batch_size)
-        seconds = time.perf_counter() - started
-        logger.info("%s on %s: ready in %.1f s", self.spec.name, self.device, seconds)
+        if context.metrics is not None:
+            declare(context.metrics)
+        logger.info(
+            "%s on %s in %s (%s): ready in %.1f s",
+            self.spec.name,
+            self.device,
+            self.network.precision,
+            self.network.precision_reason,
+            time.perf_counter() - started,
+        )
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """TorchServe's entry point per batch: one body per row, statuses and headers in context."""
         headers = [context.get_all_request_header(i) for i in range(len(rows))]
         if all(map(_asks_description, rows, headers)):
             return [self.describe()] * len(rows)
-        started = time.perf_counter()
+        stages = Stages()
         deadline = time.monotonic() + self._decode_seconds
 
         def prepare(i: int) -> Prepared | RequestError:
             return _attempt(self.prepare, rows[i], headers[i], deadline)
 
-        prepared = list(self._threads.map(prepare, range(len(rows))))
-        decoded = time.perf_counter()
-        outputs = self._infer_by_shape(prepared)
-        inferred = time.perf_counter()
-        answers = [_attempt(self._finish, *pair) for pair in zip(prepared, outputs, strict=True)]
-        logger.info(
-            "batch of %d: %s; prepare %.1f ms, network %.1f ms, encode %.1f ms",
-            len(rows),
-            ", ".join(
-                a.__class__.__name__ if isinstance(a, RequestError) else "ok" for a in answers
-            ),
-            1e3 * (decoded - started),
-            1e3 * (inferred - decoded),
-            1e3 * (time.perf_counter() - inferred),
-        )
+        with stages("decode"):
+            prepared = list(self._threads.map(prepare, range(len(rows))))
+        outputs = self._infer_by_shape(prepared, stages)
+        with stages("encode"):
+            pairs = zip(prepared, outputs, strict=True)
+            answers = [_attempt(self._finish, *pair) for pair in pairs]
+        outcomes = (a.__class__.__name__ if isinstance(a, RequestError) else "ok" for a in answers)
+        logger.info("batch of %d: %s; %s", len(rows), ", ".join(outcomes), stages)
+        if context.metrics is not None:
+            stages.report(context.metrics, self.spec.name, len(rows))
         _raise_for_grpc(answers, headers)
         for i in filter(lambda i: is_grpc(headers[i]), range(len(rows))):
             # Without it TorchServe fails on StreamPredictions, and ends the worker with all that it
@@ -158,86 +168,58 @@ class ImageHandler(abc.ABC):
     def prepare(
         self, row: Mapping[str, Any], headers: Mapping[str, object], deadline: float
     ) -> Prepared:
-        """One row -> tensor and options, by ``deadline`` of ``time.monotonic``.
+        """One row -> pixels and options, by ``deadline`` of ``time.monotonic``.
 
         Raises the RequestError that the request is to be answered with.
         """
         request = parse(row, headers, self.limits)
         options = self.read_options(request)
         image = self._decoders.decode(request.picture, options.resize, deadline)
-        return Prepared(to_tensor(self.spec, image), options)
+        return Prepared(to_pixels(image), options)
 
-    def infer(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor | RequestError]:
-        """``N`` tensors ``(3, H, W)`` of one shape -> one output or error each.
+    def infer(
+        self, pixels: Sequence[torch.Tensor], stages: Stages
+    ) -> list[torch.Tensor | RequestError]:
+        """``N`` pictures ``(H, W, 3) uint8`` of one size -> one output or error each.
 
         A batch that fails is tried again one by one, so that a failure stays with its cause. A
         device that no longer answers ends this process: TorchServe starts another.
         """
         try:
             with torch.inference_mode():
-                outputs = self.network(torch.stack(list(tensors)).to(self.device)).float().cpu()
+                with stages("preprocess"):
+                    batch = self.network.preprocess(pixels)
+                with stages("network"):
+                    outputs = self.network(batch)
             # Neither JSON nor a picture has a NaN: numbers out of range are our 500.
             return [output if output.isfinite().all() else InternalError() for output in outputs]
         except Exception as error:
             _exit_if_lost(self.device)
-            if len(tensors) > 1:
+            if len(pixels) > 1:
                 logger.warning(
-                    "a batch of %d failed; trying one by one", len(tensors), exc_info=True
+                    "a batch of %d failed; trying one by one", len(pixels), exc_info=True
                 )
-                return [output for tensor in tensors for output in self.infer([tensor])]
-            logger.exception("the network failed on input %s", tuple(tensors[0].shape))
+                return [output for one in pixels for output in self.infer([one], stages)]
+            logger.exception("the network failed on pixels %s", tuple(pixels[0].shape))
             return [
                 Overloaded("no memory left for this picture") if _is_oom(error) else InternalError()
             ]
 
     def describe(self) -> bytes:
         """JSON of what is served and where; the management API shows it as customizedMetadata."""
-        limits = dataclasses.asdict(self.limits)
-        return json.dumps({**self.metadata, "device": str(self.device), "limits": limits}).encode()
+        found = {
+            **self.network.metadata,
+            "device": str(self.device),
+            "precision": self.network.precision,
+            "precision_reason": self.network.precision_reason,
+            "limits": dataclasses.asdict(self.limits),
+        }
+        return json.dumps(found).encode()
 
     def close(self) -> None:
         """End the decode processes; a worker's end does the same."""
         self._threads.shutdown()
         self._decoders.close()
-
-    def _configure(self, yaml: Mapping[str, Any]) -> None:
-        """Take over the archive's YAML: its section ``handler``, and TorchServe's own timeout."""
-        try:
-            self.limits = Limits.from_yaml(yaml)
-        except ValueError as error:
-            raise LoadError(f"the YAML in the archive: {error}") from error
-        self._decode_seconds = DECODE_SHARE * yaml.get("responseTimeout", RESPONSE_TIMEOUT_S)
-
-    def _load(self, path: Path) -> None:
-        extra = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
-        try:
-            with warnings.catch_warnings():
-                # Each load warns that TorchScript is deprecated: noise in every worker's log.
-                warnings.simplefilter("ignore")
-                self.network = torch.jit.load(path, map_location=self.device, _extra_files=extra)
-        except (RuntimeError, ValueError) as error:
-            raise LoadError(f"{path.name} is no TorchScript file, or is damaged") from error
-        if not all(extra.values()):
-            raise LoadError(f"{path.name} carries no specification: export it with `make export`")
-        self.network.eval()
-        self.metadata = json.loads(extra["model.json"])
-        self.spec = ModelSpec.from_json(json.dumps(self.metadata["spec"]))
-        self.weights = self.metadata["weights"]["name"]
-        golden = self.metadata["golden"]
-        self._check_golden(
-            _tensor(extra["golden_input.f32"], golden["input_shape"]),
-            _tensor(extra["golden_output.f32"], golden["output_shape"]),
-        )
-
-    def _check_golden(self, example: torch.Tensor, expected: torch.Tensor) -> None:
-        with torch.inference_mode():
-            output = self.network(example.to(self.device)).float().cpu()
-        error = ((output - expected).abs().max() / expected.abs().max()).item()
-        if not error <= GOLDEN_TOLERANCE:  # NaN too
-            raise LoadError(
-                f"{self.spec.name} on {self.device} misses its golden example: relative error "
-                f"{error:.2g}, allowed {GOLDEN_TOLERANCE:g}; the file or the device is faulty"
-            )
 
     def _start_decoders(self, processes: int) -> None:
         self._decoders = DecodePool(self.spec, self.limits, processes)
@@ -257,25 +239,29 @@ class ImageHandler(abc.ABC):
         larger one."""
         side = self.spec.crop or self.spec.resize
         sizes = sorted({min(2**n, batch_size) for n in range(batch_size.bit_length() + 1)})
-        for size in sizes:
-            with torch.inference_mode():
-                self.network(torch.zeros(size, 3, side, side, device=self.device)).cpu()
+        black = torch.zeros(side, side, 3, dtype=torch.uint8)
+        with torch.inference_mode():
+            for size in sizes:
+                self.network(self.network.preprocess([black] * size))
 
     def _infer_by_shape(
-        self, prepared: Sequence[Prepared | RequestError]
+        self, prepared: Sequence[Prepared | RequestError], stages: Stages
     ) -> list[torch.Tensor | RequestError | None]:
         """The network over all that were prepared; None where there was nothing to infer."""
         groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = defaultdict(list)
         for i, item in enumerate(prepared):
             if isinstance(item, Prepared):
-                groups[item.tensor.shape].append((i, item.tensor))
+                groups[item.pixels.shape].append((i, item.pixels))
         outputs: list[torch.Tensor | RequestError | None] = [None] * len(prepared)
+        # One input may be as large as network_pixels allows; all of a batch together no larger.
+        most = self.limits.network_pixels
+        if self.device.type == "cpu":
+            most = min(most, self.cpu_pixels)
         for shape, members in groups.items():
-            # One input may be as large as network_pixels allows; all of a batch together no larger.
-            together = max(self.limits.network_pixels // (shape[1] * shape[2]), 1)
+            together = max(most // (shape[0] * shape[1]), 1)
             for some in _slices(members, together):
-                positions, tensors = zip(*some, strict=True)
-                for i, output in zip(positions, self.infer(tensors), strict=True):
+                positions, pixels = zip(*some, strict=True)
+                for i, output in zip(positions, self.infer(pixels, stages), strict=True):
                     outputs[i] = output
         return outputs
 
@@ -336,6 +322,13 @@ def _asks_description(row: Mapping[str, Any], headers: Mapping[str, object]) -> 
     return not row and known.get("describe", "").lower() == "true" and "content-type" not in known
 
 
+def _settings(yaml: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings.from_yaml(yaml)
+    except ValueError as error:
+        raise LoadError(f"the YAML in the archive: {error}") from error
+
+
 def _device(gpu_id: int | None) -> torch.device:
     if gpu_id is None:
         return torch.device("cpu")
@@ -369,8 +362,3 @@ def _is_oom(error: Exception) -> bool:
         return True
     text = str(error)  # TorchScript's interpreter and the CPU allocator raise RuntimeError
     return "out of memory" in text or "can't allocate memory" in text
-
-
-def _tensor(data: bytes, shape: Sequence[int]) -> torch.Tensor:
-    """Little-endian float32 bytes -> tensor."""
-    return torch.frombuffer(bytearray(data), dtype=torch.float32).view(*shape)

@@ -1,4 +1,4 @@
-"""What one request may cost: the limits, their defaults, and how the YAML changes them."""
+"""What one request may cost: the limits, their defaults, and how a YAML changes them."""
 
 from __future__ import annotations
 
@@ -27,16 +27,11 @@ class Limits:
     decode_bytes: int = 512 * 2**20
 
     @classmethod
-    def from_yaml(cls, yaml: Mapping[str, object]) -> Limits:
-        """The limits of an archive's YAML; what its map ``handler: limits:`` does not name keeps
-        its default.
+    def from_map(cls, section: object) -> Limits:
+        """The limits that a map of names to numbers gives; what it does not name has its default.
 
-        Raises ValueError that says what is wrong with the section ``handler``.
+        Raises ValueError that says what is wrong with it.
         """
-        handler = yaml.get("handler") or {}
-        if not isinstance(handler, Mapping) or handler.keys() - {"limits"}:
-            raise ValueError("handler must be a map; the one key in it is limits")
-        section = handler.get("limits") or {}
         if not isinstance(section, Mapping):
             raise ValueError("limits must be a map of names to numbers")
         names = [field.name for field in dataclasses.fields(cls)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from handlers.limits import Limits
+from handlers.settings import Settings
 from serving.config import Config
 from serving.errors import ServingError
 from serving.runfolder import RunFolder
@@ -104,7 +105,7 @@ def _limits(path: Path) -> Limits:
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
         content = yaml.safe_load(archive.read(manifest["model"]["configFile"]))
     try:
-        return Limits.from_yaml(content)
+        return Settings.from_yaml(content).limits
     except ValueError as error:
         raise ServingError(f"{path}: {error}; mend its YAML and run `make archive`") from error
 

@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from handlers.preprocess import to_image, to_tensor
+from handlers.preprocess import to_image
 from handlers.resample import resample
 from handlers.specs import CYCLEGAN, RESNET101
+from tests.tensors import to_tensor
 
 # What TorchServe's worker does with an unpacked archive, without its socket.
 WORKER = """

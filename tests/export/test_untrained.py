@@ -12,9 +12,10 @@ from PIL import Image
 from torch import nn
 
 from export import untrained
-from handlers.preprocess import to_tensor
+from export.simplify import simplified
 from handlers.resample import resample
 from handlers.specs import CYCLEGAN, RESNET101, SPECS
+from tests.tensors import to_tensor
 
 # Per model: the output for each photograph, and every module whose activations were not finite.
 Answers = dict[str, tuple[list[torch.Tensor], list[str]]]
@@ -59,7 +60,7 @@ def test_same_seed_same_weights_whatever_ran_before(
 ) -> None:
     """The command's process built the networks in its own order, with its own random state."""
     exported = torch.jit.load(model_store / f"{name}.pt").state_dict()
-    network: nn.Module = request.getfixturevalue(name)
+    network = simplified(request.getfixturevalue(name))
     for key, tensor in exported.items():
         torch.testing.assert_close(tensor, network.state_dict()[key])
 

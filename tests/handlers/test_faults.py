@@ -111,8 +111,8 @@ def test_a_network_that_fails_is_tried_one_by_one(
 ) -> None:
     lone = json.loads(send(predict, resnet, chelsea)[0][2])["predictions"]
     sizes: list[int] = []
-    fault = failing_on_red(resnet.network, RuntimeError(SECRET), sizes)
-    monkeypatch.setattr(resnet, "network", fault)
+    fault = failing_on_red(resnet.network._network, RuntimeError(SECRET), sizes)
+    monkeypatch.setattr(resnet.network, "_network", fault)
     replies = send(predict, resnet, chelsea, red, chelsea)
     assert sizes == [3, 1, 1, 1]
     assert [reply[0] for reply in replies] == [200, 500, 200]
@@ -128,7 +128,7 @@ def test_a_batch_that_fails_where_none_of_its_pictures_does(
     resnet: ImageHandler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch can be too large for the memory where each of its pictures fits."""
-    network = resnet.network
+    network = resnet.network._network
 
     def small_only(batch: torch.Tensor) -> torch.Tensor:
         if len(batch) > 1:
@@ -136,7 +136,7 @@ def test_a_batch_that_fails_where_none_of_its_pictures_does(
         output: torch.Tensor = network(batch)
         return output
 
-    monkeypatch.setattr(resnet, "network", small_only)
+    monkeypatch.setattr(resnet.network, "_network", small_only)
     assert [reply[0] for reply in send(predict, resnet, chelsea, chelsea)] == [200, 200]
 
 
@@ -162,7 +162,9 @@ def test_no_memory_is_an_overload(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    monkeypatch.setattr(resnet, "network", failing_on_red(resnet.network, error, []))
+    monkeypatch.setattr(
+        resnet.network, "_network", failing_on_red(resnet.network._network, error, [])
+    )
     replies = send(predict, resnet, red, chelsea)
     assert [reply[0] for reply in replies] == [503, 200]
     answer = told(replies[0])
@@ -177,7 +179,7 @@ def test_the_cpu_allocators_own_words_are_known_as_no_memory(
     red: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    network = resnet.network
+    network = resnet.network._network
 
     def greedy(batch: torch.Tensor) -> torch.Tensor:
         if is_red(batch).any():
@@ -185,7 +187,7 @@ def test_the_cpu_allocators_own_words_are_known_as_no_memory(
         output: torch.Tensor = network(batch)
         return output
 
-    monkeypatch.setattr(resnet, "network", greedy)
+    monkeypatch.setattr(resnet.network, "_network", greedy)
     assert [reply[0] for reply in send(predict, resnet, chelsea, red)] == [200, 503]
 
 
@@ -198,14 +200,14 @@ def test_an_output_that_is_no_number(
     monkeypatch: pytest.MonkeyPatch,
     value: float,
 ) -> None:
-    network = resnet.network
+    network = resnet.network._network
 
     def overflowing(batch: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = network(batch).clone()
         output[is_red(batch), 17] = value
         return output
 
-    monkeypatch.setattr(resnet, "network", overflowing)
+    monkeypatch.setattr(resnet.network, "_network", overflowing)
     replies = send(predict, resnet, chelsea, red, chelsea)
     assert [reply[0] for reply in replies] == [200, 500, 200]
     assert told(replies[1]) == GENERIC

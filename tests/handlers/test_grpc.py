@@ -88,7 +88,7 @@ def test_a_network_that_fails_for_all_raises_too(
     def broken(batch: object) -> object:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(resnet, "network", broken)
+    monkeypatch.setattr(resnet.network, "_network", broken)
     with pytest.raises(PredictionException) as caught:
         predict(resnet, call(data=chelsea), call(data=chelsea))
     assert caught.value.error_code == 500

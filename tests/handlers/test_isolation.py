@@ -170,14 +170,14 @@ def test_each_picture_has_its_own_size_and_format(
 def test_pictures_of_one_size_go_through_the_network_together(
     cyclegan: ImageHandler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, seen = cyclegan.network, []
+    network, seen = cyclegan.network._network, []
 
     def watched(batch: torch.Tensor) -> torch.Tensor:
         seen.append(tuple(batch.shape))
         output: torch.Tensor = network(batch)
         return output
 
-    monkeypatch.setattr(cyclegan, "network", watched)
+    monkeypatch.setattr(cyclegan.network, "_network", watched)
     predict(cyclegan, *(form(data=chelsea, size=size) for size in (b"64", b"80", b"64")))
     assert seen == [(2, 3, 64, 96), (1, 3, 80, 120)]
 

@@ -9,32 +9,38 @@ from typing import Any
 
 import pytest
 
-from handlers.base import ImageHandler, LoadError
+from handlers.base import ImageHandler
 from handlers.cyclegan import CycleGAN
 from handlers.limits import LIMITS, Limits
+from handlers.network import LoadError
 from handlers.resnet101 import ResNet101
+from handlers.settings import Settings
+from handlers.stages import Stages
 
 Load = Callable[..., ImageHandler]
 
 
 def test_without_a_section_the_defaults_hold() -> None:
-    assert Limits.from_yaml({}) == Limits.from_yaml({"handler": None}) == LIMITS
-    assert Limits.from_yaml({"batchSize": 8, "handler": {"limits": {}}}) == LIMITS
+    assert Settings.from_yaml({}) == Settings.from_yaml({"handler": None}) == Settings()
+    assert Settings.from_yaml({"batchSize": 8, "handler": {"limits": {}}}) == Settings(
+        LIMITS, "auto"
+    )
 
 
 def test_what_is_named_changes_and_the_rest_stays() -> None:
     limits = {"pixels": 1000, "decode_seconds": 0.5}
-    changed = Limits.from_yaml({"handler": {"limits": limits}})
-    assert changed == Limits(pixels=1000, decode_seconds=0.5)
+    changed = Settings.from_yaml({"handler": {"limits": limits, "precision": "float32"}})
+    assert changed == Settings(Limits(pixels=1000, decode_seconds=0.5), "float32")
 
 
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        ([], "one key in it is limits"),
+        ([], "keys in it are limits and precision"),
         ("limits", "handler must be a map"),
-        ({"limit": {}}, "one key in it is limits"),
+        ({"limit": {}}, "keys in it are limits and precision"),
         ({"limits": 5}, "limits must be a map"),
+        ({"precision": "half"}, "precision is one of auto, float32, bfloat16, float16, not 'half'"),
         ({"limits": {"pixel": 5}}, "no limit is called pixel: there are request_bytes"),
         ({"limits": {"pixels": 0}}, "pixels must be a whole number above 0, not 0"),
         ({"limits": {"pixels": -1}}, "above 0, not -1"),
@@ -50,7 +56,7 @@ def test_mistakes_are_told(handler: object, message: str) -> None:
     if handler == []:
         handler = [1]  # an empty list is no section, as YAML reads `handler:`
     with pytest.raises(ValueError, match=message):
-        Limits.from_yaml({"handler": handler})
+        Settings.from_yaml({"handler": handler})
 
 
 def test_a_mistake_fails_the_load(model_store: Path, load: Load) -> None:
@@ -95,9 +101,9 @@ def test_a_batch_of_large_inputs_takes_no_more_memory_than_one(
     together: list[int] = []
     infer = handler.infer
 
-    def counted(tensors: Sequence[Any]) -> Any:
-        together.append(len(tensors))
-        return infer(tensors)
+    def counted(pixels: Sequence[Any], stages: Stages) -> Any:
+        together.append(len(pixels))
+        return infer(pixels, stages)
 
     monkeypatch.setattr(handler, "infer", counted)
     row = {"data": chelsea, "size": b"64"}

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from handlers.base import ImageHandler, LoadError, _exit_if_lost
+from handlers.base import ImageHandler, _exit_if_lost
 from handlers.cyclegan import CycleGAN
+from handlers.network import LoadError
 from handlers.resnet101 import ResNet101
 from handlers.specs import CYCLEGAN
 

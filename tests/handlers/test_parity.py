@@ -15,8 +15,8 @@ from torchvision.models import ResNet101_Weights
 
 from export.untrained import build
 from handlers.base import ImageHandler
-from handlers.preprocess import to_tensor
 from handlers.resample import resample
+from tests.tensors import to_tensor
 
 Reply = tuple[int, dict[str, str], bytes]
 Predict = Callable[..., list[Reply]]

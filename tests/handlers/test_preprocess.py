@@ -16,9 +16,9 @@ from torchvision.transforms import v2
 
 from handlers.errors import TooLarge
 from handlers.limits import Limits
-from handlers.preprocess import to_tensor
 from handlers.resample import resample, resized_size
 from handlers.specs import CYCLEGAN, CYCLEGAN_ORIGINAL, RESNET101, RESNET101_V2, ModelSpec
+from tests.tensors import to_tensor
 
 ROOT = Path(__file__).parents[2]
 

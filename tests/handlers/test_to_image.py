@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.preprocess import to_image, to_tensor
+from handlers.preprocess import to_image
 from handlers.resample import resample
 from handlers.specs import CYCLEGAN_ORIGINAL
+from tests.tensors import to_tensor
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_a_model_that_cannot_load_ends_the_start(
     run = serving(verb, "--config", config, "--run-dir", tmp_path / "run", "--device", "cpu")
     assert run.returncode == 1
     said = run.stdout + run.stderr
-    assert "error: cyclegan cannot be loaded: handlers.base.LoadError: cyclegan.pt is no" in said
+    assert "error: cyclegan cannot be loaded: handlers.network.LoadError: cyclegan.pt is no" in said
     assert "handlers/base.py" in said
     assert processes_of(tmp_path) == []
 

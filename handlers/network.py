@@ -1,0 +1,102 @@
+"""A TorchScript artefact -> the network as its device runs it fastest, checked before use."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handlers.precision import choose
+from handlers.preprocess import to_input
+from handlers.specs import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+# How far the golden example may be from the answer at export, relative to its largest value: room
+# for the other kernels of another device, none for a damaged file or a faulty device. A reduced
+# precision has a gate of its own at export; a fault is far beyond this.
+GOLDEN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.2}
+
+
+class LoadError(Exception):
+    """The model cannot be served here; the message says what to do."""
+
+
+class Network:
+    """The network of an artefact, on a device, in a precision.
+
+    ``metadata`` is the artefact's ``model.json``, ``spec`` its specification; ``precision`` is
+    what it runs in, ``precision_reason`` why. Raises LoadError where the artefact cannot be used.
+    """
+
+    def __init__(self, path: Path, device: torch.device, precision: str = "auto") -> None:
+        script, extra = _read(path)
+        self.device = device
+        self.metadata: dict[str, Any] = json.loads(extra["model.json"])
+        self.spec = ModelSpec.from_json(json.dumps(self.metadata["spec"]))
+        gate = self.metadata.get("precisions", {})
+        self.precision, self.precision_reason = choose(precision, device, gate)
+        self._dtype: torch.dtype = getattr(torch, self.precision)
+        self._network = _optimised(script, device, self._dtype)
+        golden = self.metadata["golden"]
+        self._check_golden(
+            _tensor(extra["golden_input.f32"], golden["input_shape"]),
+            _tensor(extra["golden_output.f32"], golden["output_shape"]),
+        )
+
+    def preprocess(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """``N`` pictures ``(H, W, 3) uint8`` of one size -> the network's input on its device."""
+        batch = torch.stack(list(pixels)).to(self.device)
+        return to_input(self.spec, batch).to(self._dtype)
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """What ``preprocess`` gave -> ``(N, ...) float32`` on the CPU."""
+        output: torch.Tensor = self._network(batch)
+        return output.float().cpu()
+
+    def _check_golden(self, example: torch.Tensor, expected: torch.Tensor) -> None:
+        with torch.inference_mode():
+            layout = torch.channels_last
+            output = self(example.to(self.device, self._dtype, memory_format=layout))
+        error = ((output - expected).abs().max() / expected.abs().max()).item()
+        allowed = GOLDEN_TOLERANCE[self.precision]
+        if not error <= allowed:  # NaN too
+            raise LoadError(
+                f"{self.spec.name} on {self.device} misses its golden example: relative error "
+                f"{error:.2g}, allowed {allowed:g}; the file or the device is faulty"
+            )
+
+
+def _read(path: Path) -> tuple[torch.jit.ScriptModule, dict[str, bytes]]:
+    extra = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
+    try:
+        with warnings.catch_warnings():
+            # Each load warns that TorchScript is deprecated: noise in every worker's log.
+            warnings.simplefilter("ignore")
+            script = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    except (RuntimeError, ValueError) as error:
+        raise LoadError(f"{path.name} is no TorchScript file, or is damaged") from error
+    if not all(extra.values()):
+        raise LoadError(f"{path.name} carries no specification: export it with `make export`")
+    return script.eval(), extra
+
+
+def _optimised(
+    script: torch.jit.ScriptModule, device: torch.device, dtype: torch.dtype
+) -> torch.jit.ScriptModule:
+    """``script`` for inference alone: weights are constants, in the layout of the pixels."""
+    script = script.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(script)
+    return frozen
+
+
+def _tensor(data: bytes, shape: Sequence[int]) -> torch.Tensor:
+    """Little-endian float32 bytes -> tensor."""
+    return torch.frombuffer(bytearray(data), dtype=torch.float32).view(*shape)

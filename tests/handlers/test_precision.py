@@ -1,0 +1,105 @@
+"""Reduced precision where device and weights allow it, float32 otherwise, and always told why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from handlers.base import PRECISION_VARIABLE, ImageHandler
+from handlers.cyclegan import CycleGAN
+from handlers.precision import choose
+from handlers.resnet101 import ResNet101
+
+Load = Callable[..., ImageHandler]
+
+GATE = {
+    "bfloat16": {"passed": False, "summary": "logits off by 5%"},
+    "float16": {"passed": True, "summary": "logits off by 0.5%"},
+}
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def native(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+
+def test_auto_heeds_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    native(monkeypatch, True)
+    assert choose("auto", GPU, GATE)[0] == "float16"
+    precision, why = choose("auto", CPU, GATE)
+    assert precision == "float32"
+    assert why == "these weights failed the gate for bfloat16: logits off by 5%"
+    passed = {"bfloat16": {"passed": True, "summary": "fine"}}
+    assert choose("auto", CPU, passed)[0] == "bfloat16"
+    assert choose("auto", GPU, {}) == (
+        "float32",
+        "the artefact has no figures for float16: export it again",
+    )
+
+
+def test_auto_is_float32_where_the_cpu_would_emulate(monkeypatch: pytest.MonkeyPatch) -> None:
+    native(monkeypatch, False)
+    passed = {"bfloat16": {"passed": True, "summary": "fine"}}
+    assert choose("auto", CPU, passed)[0] == "float32"
+
+
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
+def test_what_is_asked_for_is_taken(wanted: str) -> None:
+    assert choose(wanted, CPU, GATE)[0] == wanted
+
+
+def test_weights_that_failed_are_served_in_float32_and_the_log_says_why(
+    model_store: Path,
+    load: Load,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    extra: dict[str, Any] = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
+    network = torch.jit.load(model_store / "cyclegan.pt", _extra_files=extra)
+    metadata = json.loads(extra["model.json"])
+    metadata["precisions"]["bfloat16"] = GATE["bfloat16"]
+    torch.jit.save(
+        network, tmp_path / "bad.pt", {**extra, "model.json": json.dumps(metadata).encode()}
+    )
+    native(monkeypatch, True)
+    caplog.set_level("INFO")
+    handler = load(CycleGAN(), tmp_path / "bad.pt")
+    assert handler.network.precision == "float32"
+    assert (
+        "in float32 (these weights failed the gate for bfloat16: logits off by 5%)" in caplog.text
+    )
+    described = json.loads(handler.describe())
+    assert described["precision"] == "float32"
+    assert described["precisions"]["bfloat16"]["passed"] is False
+
+
+def test_the_yaml_and_the_variable_decide_and_answers_stay_close(
+    model_store: Path,
+    load: Load,
+    predict: Callable[..., Any],
+    resnet: ImageHandler,
+    chelsea: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reduced = load(
+        ResNet101(), model_store / "resnet101.pt", yaml={"handler": {"precision": "bfloat16"}}
+    )
+    assert reduced.network.precision == "bfloat16"
+    row = ({"body": chelsea}, {"Host": "h"})
+    answers = [json.loads(predict(handler, row)[0][2]) for handler in (resnet, reduced)]
+    first, second = (
+        {p["class_id"]: p["probability"] for p in a["predictions"][:2]} for a in answers
+    )
+    assert next(iter(first)) == next(iter(second))
+    assert list(second.values()) == pytest.approx(list(first.values()), abs=0.05)
+    assert second != first
+    monkeypatch.setenv(PRECISION_VARIABLE, "float32")
+    yaml = {"handler": {"precision": "bfloat16"}}
+    assert load(CycleGAN(), model_store / "cyclegan.pt", yaml=yaml).network.precision == "float32"
