@@ -9,13 +9,14 @@ MINUTES ?= 10
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status verify test fuzz soak lint clean
+.PHONY: help demo install lock export archive serve start stop status verify test fuzz soak bench bench-gpu profile lint clean
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 	@echo 'options: WEIGHTS=pretrained|random  RESNET101_WEIGHTS=PATH  RESNET101_LABELS=FILE  CYCLEGAN_WEIGHTS=PATH'
 	@echo '         RESNET101_PREPROCESS=v1|v2  CYCLEGAN_PREPROCESS=book|original  DEVICE=auto|gpu|cpu  WORKERS=N'
+	@echo '         PRECISION=auto|float32|bfloat16|float16  (of what is served)'
 	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)'
 
 demo: install ## see it all: install, export, serve, classify and translate a photograph (ONCE=1: then stop)
@@ -57,6 +58,15 @@ fuzz: install ## the decoder and the request parser under random inputs, guided 
 soak: install ## a real server under mixed uploads, its memory watched: a table, run/soak.png (MINUTES, DEVICE)
 	@$(PY) -m tests.soak --minutes $(MINUTES) --device $(DEVICE)
 
+bench: install ## goals, throughput and latency beside the bare network and stock TorchServe (QUICK=1: three minutes)
+	@$(PY) -m benchmarks --device $(DEVICE) $(if $(QUICK),--quick)
+
+bench-gpu: install ## how close ResNet-101 comes to the limit of a GPU or of decoding, and what the limit is (DEVICE=cpu: small)
+	@$(PY) -m benchmarks.gpu --device $(DEVICE)
+
+profile: install ## where a request's time goes, stage by stage, on the running server
+	@$(PY) -m benchmarks.profile
+
 lint: install ## style, types, formatting
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
@@ -69,4 +79,4 @@ option = $(if $($(1)),--$(2) '$($(1))')
 EXPORT_OPTIONS = $(call option,RESNET101_WEIGHTS,resnet101) $(call option,RESNET101_LABELS,resnet101-labels) \
 	$(call option,RESNET101_PREPROCESS,resnet101-preprocess) $(call option,CYCLEGAN_WEIGHTS,cyclegan) \
 	$(call option,CYCLEGAN_PREPROCESS,cyclegan-preprocess) $(call option,SEED,seed)
-SERVE_OPTIONS = --device $(DEVICE) $(call option,WORKERS,workers)
+SERVE_OPTIONS = --device $(DEVICE) $(call option,WORKERS,workers) $(call option,PRECISION,precision)

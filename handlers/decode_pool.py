@@ -198,7 +198,7 @@ def _answer(spec: ModelSpec, limits: Limits, picture: bytearray, resize: int) ->
     # CPU time, not the clock's: the same picture has the same answer on a busy machine.
     signal.setitimer(signal.ITIMER_PROF, limits.decode_seconds)
     try:
-        image = decode(bytes(picture), limits)
+        image = decode(bytes(picture), limits, resize=resize or spec.resize)
         image = resample(spec, image, resize=resize or None, limits=limits)
         pixels = image.tobytes()
         return _REPLY.pack(_PICTURE, *image.size, len(pixels)) + pixels

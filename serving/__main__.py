@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from handlers.settings import PRECISIONS
 from serving import commands, demo, verify
 from serving.config import Config
 from serving.errors import ServingError
@@ -27,7 +28,9 @@ def main() -> int:
         config = Config.read(arguments.config)
         match arguments.command:
             case "serve":
-                return commands.serve(config, run, arguments.device, arguments.workers)
+                return commands.serve(
+                    config, run, arguments.device, arguments.workers, arguments.precision
+                )
             case "start":
                 return commands.start(run, sys.argv[2:])
             case "stop":
@@ -64,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     workers.add_argument(
         "--workers", type=_positive, metavar="N",
         help="workers of each model (default: one per GPU, at least what its YAML says)",
+    )  # fmt: skip
+    workers.add_argument(
+        "--precision", choices=PRECISIONS,
+        help="of every model, whatever its YAML says (default: as that says, and it says auto)",
     )  # fmt: skip
     parser = argparse.ArgumentParser(
         prog="python -m serving",

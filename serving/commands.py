@@ -19,10 +19,12 @@ from serving.runfolder import RunFolder
 from serving.supervisor import START_TIMEOUT_S, Server, Stopped, running
 
 
-def serve(config: Config, run: RunFolder, device: str, workers: int | None) -> int:
+def serve(
+    config: Config, run: RunFolder, device: str, workers: int | None, precision: str | None
+) -> int:
     """Serve in the foreground until a signal."""
     try:
-        with running(config, run, device, workers) as server:
+        with running(config, run, device, workers, precision) as server:
             announce(server, server.wait_until_ready())
             print("Ctrl-C stops it", flush=True)
             run.write_state(ready=True)
@@ -37,10 +39,12 @@ def announce(server: Server, workers: Mapping[str, Sequence[Worker]]) -> None:
     config = server.config
     print()
     for model, found in workers.items():
-        weights = server.api.describe(model)["weights"]
+        about = server.api.describe(model)
+        weights = about["weights"]
         warning = "" if weights["trained"] else ": the answers mean nothing"
         devices = ", ".join(f"{worker.device} (process {worker.pid})" for worker in found)
-        print(f"{model:<10} on {devices}, weights {weights['name']}{warning}")
+        precision = about["precision"]
+        print(f"{model:<10} on {devices} in {precision}, weights {weights['name']}{warning}")
     print(f"REST       {config.inference}/predictions/{{{','.join(workers)}}}")
     print(f"gRPC       {config.grpc} (serving/inference.proto)")
     print(f"management {config.management}   metrics {config.metrics}/metrics")

@@ -36,7 +36,7 @@ def demo(config: Config, run: RunFolder, device: str, *, once: bool) -> int:
     export(config.model_store)
     print()
     try:
-        with running(config, run, device, None) as server:
+        with running(config, run, device) as server:
             workers = server.wait_until_ready()
             show(server.api, run.path)
             commands.announce(server, workers)

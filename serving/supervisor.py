@@ -23,7 +23,7 @@ from typing import NoReturn
 
 import requests
 
-from serving import gpus, java, preflight
+from serving import cores, gpus, java, preflight
 from serving.api import Api, Worker
 from serving.config import Config
 from serving.errors import ServingError
@@ -48,12 +48,20 @@ class Stopped(Exception):
 class Server:
     """One TorchServe. Use ``running``, which ends it whatever happens."""
 
-    def __init__(self, config: Config, run: RunFolder, device: str, workers: int | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: RunFolder,
+        device: str,
+        workers: int | None,
+        precision: str | None = None,
+    ) -> None:
         self.config = config
         self.run = run
         self.api = Api(config, run.key_file)
         self._device = device
         self._workers = workers
+        self._precision = precision
         self._process: subprocess.Popen[bytes] | None = None
         self._temporary: Path | None = None
         self._stopping = self._hurrying = self._ready = False
@@ -106,7 +114,10 @@ class Server:
             # the workers.
             "MALLOC_ARENA_MAX": "2",
             "MALLOC_TRIM_THRESHOLD_": "131072",
+            # Each worker its share of the cores: PyTorch would give every one of them all.
+            "OMP_NUM_THREADS": str(max(cores.available() // (self._workers or 1), 1)),
             **os.environ,
+            **({"HANDLER_PRECISION": self._precision} if self._precision else {}),
             "LOG_LOCATION": logs,
             "METRICS_LOCATION": logs,
         }
@@ -266,12 +277,18 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(config: Config, run: RunFolder, device: str, workers: int | None) -> Iterator[Server]:
+def running(
+    config: Config,
+    run: RunFolder,
+    device: str,
+    workers: int | None = None,
+    precision: str | None = None,
+) -> Iterator[Server]:
     """A started server, ended on the way out; Stopped where SIGINT, SIGTERM or SIGHUP asked for it.
 
     Requests that fail in the body are ServingErrors, or the consequence of being stopped.
     """
-    server = Server(config, run, device, workers)
+    server = Server(config, run, device, workers, precision)
     server.check()
     with _signals_to(server.request_stop):
         try:

