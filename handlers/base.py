@@ -124,7 +124,7 @@ class ImageHandler(abc.ABC):
         self.weights = self.network.metadata["weights"]["name"]
         # As many pictures are decoded at once as the network has threads: its share of the cores.
         self._start_decoders(min(batch_size, torch.get_num_threads()))
-        self._warm_up(batch_size)
+        self.network.warm_up(batch_size)
         if context.metrics is not None:
             declare(context.metrics)
         logger.info(
@@ -232,17 +232,6 @@ class ImageHandler(abc.ABC):
                 pass  # it answers, by limits that are lower than a model's own size
             except RequestError as error:
                 raise LoadError("a decode process does not start; its output says why") from error
-
-    def _warm_up(self, batch_size: int) -> None:
-        """Run each batch size class once, so that no client pays for first-time work or meets an
-        out-of-memory that was there from the start. Sizes between two powers of two behave as the
-        larger one."""
-        side = self.spec.crop or self.spec.resize
-        sizes = sorted({min(2**n, batch_size) for n in range(batch_size.bit_length() + 1)})
-        black = torch.zeros(side, side, 3, dtype=torch.uint8)
-        with torch.inference_mode():
-            for size in sizes:
-                self.network(self.network.preprocess([black] * size))
 
     def _infer_by_shape(
         self, prepared: Sequence[Prepared | RequestError], stages: Stages

@@ -32,6 +32,10 @@ _UPRIGHT = {
 _SHRINK_MARGIN = 2
 
 
+# A quarter of the time of zlib's default of 6, for a tenth more bytes.
+_PNG_LEVEL = 1
+
+
 def decode(data: bytes, limits: Limits = LIMITS, *, resize: int | None = None) -> Image.Image:
     """An encoded picture -> its first frame, upright, mode RGB, alpha on white.
 
@@ -60,7 +64,7 @@ def encode(image: Image.Image, format: str, quality: int) -> bytes:
     """``image`` as PNG, JPEG or WebP bytes; ``quality`` (1 to 95) is heeded by the last two."""
     buffer = io.BytesIO()
     if format == "PNG":
-        image.save(buffer, format)
+        image.save(buffer, format, compress_level=_PNG_LEVEL)
     else:
         image.save(buffer, format, quality=quality)
     return buffer.getvalue()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from handlers.cuda_graphs import CudaGraphs
 from handlers.precision import choose
 from handlers.preprocess import to_input
 from handlers.specs import ModelSpec
@@ -43,6 +44,7 @@ class Network:
         self.precision, self.precision_reason = choose(precision, device, gate)
         self._dtype: torch.dtype = getattr(torch, self.precision)
         self._network = _optimised(script, device, self._dtype)
+        self._graphs: CudaGraphs | None = None
         golden = self.metadata["golden"]
         self._check_golden(
             _tensor(extra["golden_input.f32"], golden["input_shape"]),
@@ -56,8 +58,29 @@ class Network:
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         """What ``preprocess`` gave -> ``(N, ...) float32`` on the CPU."""
+        if self._graphs is not None and len(batch) <= self._graphs.largest:
+            return self._graphs(batch).float().cpu()
         output: torch.Tensor = self._network(batch)
         return output.float().cpu()
+
+    def warm_up(self, largest: int) -> None:
+        """Do all first-time work for batches of up to ``largest``, so that no client pays for it
+        or meets an out-of-memory that was there from the start.
+
+        Sizes between two powers of two behave as the larger one. On a GPU a network of one input
+        size is captured in CUDA graphs; where that fails it goes on without them.
+        """
+        side = self.spec.crop or self.spec.resize
+        black = torch.zeros(side, side, 3, dtype=torch.uint8)
+        with torch.inference_mode():
+            for size in sorted({min(2**n, largest) for n in range(largest.bit_length() + 1)}):
+                self(self.preprocess([black] * size))
+            if self.device.type != "cuda" or self.spec.crop is None:
+                return
+            try:
+                self._graphs = CudaGraphs(self._network, self.preprocess([black]), largest)
+            except RuntimeError:
+                logger.warning("%s runs without CUDA graphs", self.spec.name, exc_info=True)
 
     def _check_golden(self, example: torch.Tensor, expected: torch.Tensor) -> None:
         with torch.inference_mode():
