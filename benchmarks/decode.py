@@ -7,15 +7,12 @@ ResNet-101 in this process, then through a DecodePool, ``--rounds`` times.
 from __future__ import annotations
 
 import argparse
-import io
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import skimage.data
-from PIL import Image
-
+from benchmarks.pictures import SIZES, photograph
 from handlers.decode_pool import DecodePool
 from handlers.errors import TooLarge
 from handlers.imaging import decode
@@ -23,15 +20,7 @@ from handlers.limits import LIMITS, Limits
 from handlers.resample import resample
 from handlers.specs import RESNET101
 
-SIZES = {"320x240": (320, 240), "1280x720": (1280, 720), "12 MP": (4000, 3000)}
 PROCESSES = 2
-
-
-def photograph(size: tuple[int, int]) -> bytes:
-    buffer = io.BytesIO()
-    image = Image.fromarray(skimage.data.astronaut()).resize(size, Image.Resampling.BICUBIC)
-    image.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def milliseconds(work: Callable[[bytes], object], data: bytes) -> float:
@@ -50,7 +39,7 @@ def main() -> None:
         return pool.decode(data, None, time.monotonic() + 60)
 
     def in_worker(data: bytes) -> object:
-        return resample(RESNET101, decode(data))
+        return resample(RESNET101, decode(data, resize=RESNET101.resize))
 
     def batch(data: bytes) -> object:
         return list(threads.map(pooled, [data] * 8))

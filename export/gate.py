@@ -36,7 +36,7 @@ def measure(network: Network) -> dict[str, dict[str, Any]]:
     with torch.inference_mode():
         exact = network.module(inputs)
         return {
-            name: _judge(network.spec.output, exact, emulated(module, dtype)(inputs))
+            name: judge(network.spec.output, exact, emulated(module, dtype)(inputs))
             for name, dtype in DTYPES.items()
         }
 
@@ -55,7 +55,11 @@ def emulated(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return emulation
 
 
-def _judge(output: str, exact: torch.Tensor, found: torch.Tensor) -> dict[str, Any]:
+def judge(output: str, exact: torch.Tensor, found: torch.Tensor) -> dict[str, Any]:
+    """The figures of outputs ``found`` beside float32's ``exact``, both ``(N, ...) float32``.
+
+    ``output`` is the specification's: classes or picture.
+    """
     if not found.isfinite().all():  # float16 ends at 65504
         return {"passed": False, "summary": "values outside its range"}
     if output == "picture":

@@ -51,18 +51,18 @@ def test_values_beyond_the_range_of_float16_fail() -> None:
 def test_an_error_at_the_bar_passes_and_over_it_fails() -> None:
     exact = torch.tensor([[3.0, 0.0, 0.0, 4.0]])
     at, over = exact * (1 + gate.LOGITS_ERROR * 0.999), exact * (1 + gate.LOGITS_ERROR * 1.001)
-    assert gate._judge("classes", exact, at)["passed"] is True
-    assert gate._judge("classes", exact, over)["passed"] is False
+    assert gate.judge("classes", exact, at)["passed"] is True
+    assert gate.judge("classes", exact, over)["passed"] is False
     picture, steps = torch.zeros(1, 3, 4, 4), gate.PICTURE_STEPS * 2 / 255
-    assert gate._judge("picture", picture, picture + steps * 0.999)["passed"] is True
-    assert gate._judge("picture", picture, picture + steps * 1.001)["passed"] is False
+    assert gate.judge("picture", picture, picture + steps * 0.999)["passed"] is True
+    assert gate.judge("picture", picture, picture + steps * 1.001)["passed"] is False
 
 
 def test_another_first_class_fails_only_where_the_margin_is_clear() -> None:
     close = torch.tensor([[5.0, 4.99, 0.0]])
     clear = torch.tensor([[5.0, 4.9, 0.0]])
     swapped = [logits[:, [1, 0, 2]] for logits in (close, clear)]
-    judged = [gate._judge("classes", a, b) for a, b in zip((close, clear), swapped, strict=True)]
+    judged = [gate.judge("classes", a, b) for a, b in zip((close, clear), swapped, strict=True)]
     assert [found["top1_agrees"] for found in judged] == [True, False]
     assert [found["passed"] for found in judged] == [True, False]
 
