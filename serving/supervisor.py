@@ -38,6 +38,17 @@ STOP_TIMEOUT_S = 20
 POLL_S = 0.25
 LOG_TAIL_BYTES = 2**18
 TELL_EVERY_S = 10
+# What every worker's libraries are told; the shell's own word on it counts more.
+WORKERS = {
+    # The models share the cores. GNU OpenMP's threads spin at every barrier while another worker
+    # holds the core they wait for: unbounded, a network now and then takes seconds.
+    "GOMP_SPINCOUNT": "1000",
+    # oneDNN keeps a compiled kernel for every layer and input shape, and PyTorch what led to it,
+    # 1024 each by default. A network's own fit into fewer; pictures of ever new shapes fill the
+    # rest, by up to 0.2 MB a layer, with what is seldom seen again.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+    "LRU_CACHE_CAPACITY": "128",
+}
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -103,13 +114,7 @@ class Server:
         ]  # fmt: skip
         logs = str(self.run.logs.resolve())
         environment = {
-            # The models share the cores. GNU OpenMP's threads spin at every barrier while another
-            # worker holds the core they wait for: unbounded, a network now and then takes seconds.
-            "GOMP_SPINCOUNT": "1000",
-            # oneDNN keeps a compiled kernel for every layer and input shape, 1024 by default. A
-            # network's own fit into fewer; pictures of ever new shapes fill the rest with what is
-            # seldom seen again: 59 MiB in 200 batches of CycleGAN against 29 MiB.
-            "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+            **WORKERS,
             # The JVM gives the memory of large requests back; config.properties keeps these from
             # the workers.
             "MALLOC_ARENA_MAX": "2",

@@ -1,0 +1,45 @@
+"""Pictures of ever new shapes leave nothing behind in a worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from serving.supervisor import WORKERS
+
+# A convolution over shapes none of which comes twice: what 800 more of them add, after 1200 have
+# filled the caches, in bytes a shape.
+GROWTH = """
+import ctypes, psutil, torch
+convolution = torch.nn.Conv2d(32, 32, 3).to(memory_format=torch.channels_last)
+def resident():
+    ctypes.CDLL(None).malloc_trim(0)
+    return psutil.Process().memory_info().rss
+def grown(begin, end):
+    before = resident()
+    with torch.inference_mode():
+        for i in range(begin, end):
+            x = torch.rand(1, 32, 8 + i % 25, 8 + i // 25)
+            convolution(x.contiguous(memory_format=torch.channels_last))
+    return (resident() - before) / (end - begin)
+grown(0, 1200)
+print(grown(1200, 2000))
+"""
+
+
+def growth(**environment: str) -> float:
+    run = subprocess.run(
+        [sys.executable, "-c", GROWTH],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(run.stdout)
+
+
+def test_caches_of_kernels_are_bounded() -> None:
+    bounded, unbounded = growth(**WORKERS), growth(**{**WORKERS, "LRU_CACHE_CAPACITY": "100000"})
+    assert bounded < 5_000
+    assert unbounded > 15_000, "the test sees no growth where there is some"
