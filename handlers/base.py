@@ -30,7 +30,7 @@ from handlers.decode_pool import DecodePool
 from handlers.errors import InternalError, Overloaded, RequestError, TooLarge
 from handlers.imaging import encode
 from handlers.limits import LIMITS, Limits
-from handlers.memory import give_back_after
+from handlers.memory import give_back_after, use_one_heap
 from handlers.network import LoadError, Network
 from handlers.preprocess import to_pixels
 from handlers.request import Request, header_values, is_grpc, parse
@@ -48,7 +48,6 @@ T = TypeVar("T")
 RESPONSE_TIMEOUT_S = 120
 DECODE_SHARE = 0.5
 DECODER_START_S = 30
-
 
 # `make serve PRECISION=...` says so for every model, whatever its YAML says.
 PRECISION_VARIABLE = "HANDLER_PRECISION"
@@ -107,11 +106,10 @@ class ImageHandler(abc.ABC):
     def initialize(self, context: Any) -> None:
         """TorchServe's entry point at worker start; whatever it raises fails the load."""
         started = time.perf_counter()
+        use_one_heap()
         properties = context.system_properties
         folder = Path(properties["model_dir"])
         self.device = _device(properties.get("gpu_id"))
-        # float32 means float32: TF32 would miss the parity this project promises.
-        torch.backends.cudnn.allow_tf32 = False
         batch_size = properties.get("batch_size") or 1
         yaml = context.model_yaml_config or {}
         settings = _settings(yaml)

@@ -43,6 +43,8 @@ class Network:
         gate = self.metadata.get("precisions", {})
         self.precision, self.precision_reason = choose(precision, device, gate)
         self._dtype: torch.dtype = getattr(torch, self.precision)
+        # float32 means float32: TF32 would miss the parity this project promises.
+        torch.backends.cudnn.allow_tf32 = False
         self._network = _optimised(script, device, self._dtype)
         self._graphs: CudaGraphs | None = None
         golden = self.metadata["golden"]

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from handlers import memory
+
+# What a thread leaves resident of 40 MB that it took in pieces and dropped.
+LEFT = """
+import sys, threading, psutil
+from handlers import memory
+if sys.argv[1] == "one":
+    memory.use_one_heap()
+def work():
+    bytearray(30_000_000)  # glibc's thresholds follow the largest block that was dropped
+    pieces = [bytearray(100_000) for _ in range(400)]
+    del pieces
+    done.set()
+    ended.wait()
+done, ended = threading.Event(), threading.Event()
+before = psutil.Process().memory_info().rss
+threading.Thread(target=work).start()
+done.wait()
+memory._trim(0)
+print(psutil.Process().memory_info().rss - before)
+ended.set()
+"""
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1_000_000, 0), (5_000_000, 1)])
@@ -21,3 +45,18 @@ def test_only_large_batches_are_followed_by_it(
         if isinstance(thread, threading.Timer):
             thread.join()
     assert len(calls) == expected
+
+
+def test_threads_leave_nothing_in_heaps_of_their_own() -> None:
+    left = {}
+    for heaps in ("one", "many"):
+        run = subprocess.run(
+            [sys.executable, "-c", LEFT, heaps],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        left[heaps] = int(run.stdout)
+    assert left["one"] < 5_000_000
+    assert left["many"] > 20_000_000, "the test sees nothing left where there is something"
