@@ -58,8 +58,9 @@ def profile(config: Config, model: str, picture: Path, clients: int, seconds: fl
     requests_, batches = gained("ts_inference_requests_total"), gained(f"{BATCH}_count")
     if not batches:
         raise BenchError(f"{model} reports no stages: its archive is older than this code")
-    seen = gained("ts_inference_latency_microseconds") / requests_ / 1e3
-    queue = gained("ts_queue_latency_microseconds") / requests_ / 1e3
+    # The parser gives counters the ending _total, whatever they are called.
+    seen = gained("ts_inference_latency_microseconds_total") / requests_ / 1e3
+    queue = gained("ts_queue_latency_microseconds_total") / requests_ / 1e3
     handler = {stage: 1e3 * gained(f"{SECONDS}_sum", stage) / batches for stage in STAGES}
     client = sum(outcome.latencies) / len(outcome.latencies)
     stages = {
