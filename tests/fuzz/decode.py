@@ -34,7 +34,7 @@ def seeds() -> Iterator[bytes]:
 
 def check(data: bytes) -> None:
     try:
-        image = decode(data, LIMITS)
+        image = decode(data, LIMITS, resize=RESNET101.resize)  # as the decode processes do
         assert image.mode == "RGB"
         assert 0 < image.width * image.height <= LIMITS.pixels
         assert resample(RESNET101, image).size == (224, 224)
