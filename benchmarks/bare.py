@@ -135,7 +135,9 @@ class Pipeline:
 
     def _whole(self, batch: list[bytes]) -> list[bytes]:
         outputs = self._infer(list(self._threads.map(self.decode, batch)))
-        return list(self._threads.map(self.answer, outputs))
+        # Not in the threads: each that runs PyTorch gets OpenMP threads of its own, which halve the
+        # network's speed from then on. The handler does it so too.
+        return [self.answer(output) for output in outputs]
 
     def _infer(self, pixels: list[torch.Tensor]) -> torch.Tensor:
         with torch.inference_mode():
