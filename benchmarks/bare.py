@@ -135,8 +135,8 @@ class Pipeline:
 
     def _whole(self, batch: list[bytes]) -> list[bytes]:
         outputs = self._infer(list(self._threads.map(self.decode, batch)))
-        # Not in the threads: each that runs PyTorch gets OpenMP threads of its own, which halve the
-        # network's speed from then on. The handler does it so too.
+        # Not in the threads, as in the handler: each that runs PyTorch gets OpenMP threads of its
+        # own, which compete with the network's.
         return [self.answer(output) for output in outputs]
 
     def _infer(self, pixels: list[torch.Tensor]) -> torch.Tensor:
