@@ -34,7 +34,7 @@ from handlers.memory import give_back_after, use_one_heap
 from handlers.network import LoadError, Network
 from handlers.preprocess import to_pixels
 from handlers.request import Request, header_values, is_grpc, parse
-from handlers.settings import Settings
+from handlers.settings import PRECISION_VARIABLE, Settings
 from handlers.specs import ModelSpec
 from handlers.stages import Stages, declare
 
@@ -48,9 +48,6 @@ T = TypeVar("T")
 RESPONSE_TIMEOUT_S = 120
 DECODE_SHARE = 0.5
 DECODER_START_S = 30
-
-# `make serve PRECISION=...` says so for every model, whatever its YAML says.
-PRECISION_VARIABLE = "HANDLER_PRECISION"
 
 
 @dataclass(frozen=True)

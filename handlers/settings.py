@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from handlers.limits import LIMITS, Limits
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+# `make serve PRECISION=...` says so by it for every model, whatever its YAML says.
+PRECISION_VARIABLE = "HANDLER_PRECISION"
 
 
 @dataclass(frozen=True)

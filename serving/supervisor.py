@@ -23,6 +23,7 @@ from typing import NoReturn
 
 import requests
 
+from handlers.settings import PRECISION_VARIABLE
 from serving import cores, gpus, java, preflight
 from serving.api import Api, Worker
 from serving.config import Config
@@ -122,7 +123,7 @@ class Server:
             # Each worker its share of the cores: PyTorch would give every one of them all.
             "OMP_NUM_THREADS": str(max(cores.available() // (self._workers or 1), 1)),
             **os.environ,
-            **({"HANDLER_PRECISION": self._precision} if self._precision else {}),
+            **({PRECISION_VARIABLE: self._precision} if self._precision else {}),
             "LOG_LOCATION": logs,
             "METRICS_LOCATION": logs,
         }

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from handlers.base import PRECISION_VARIABLE, ImageHandler
+from handlers.base import ImageHandler
 from handlers.cyclegan import CycleGAN
 from handlers.precision import choose
 from handlers.resnet101 import ResNet101
+from handlers.settings import PRECISION_VARIABLE
 
 Load = Callable[..., ImageHandler]
 
