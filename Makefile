@@ -9,7 +9,7 @@ MINUTES ?= 10
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status verify test fuzz soak bench bench-gpu profile lint clean
+.PHONY: help demo install lock export archive serve start stop status verify test tools fuzz soak bench bench-gpu profile lint clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -25,8 +25,8 @@ demo: install ## see it all: install, export, serve, classify and translate a ph
 install: ## .venv from requirements.lock, Java included (PYTHON=python3.13 chooses the Python)
 	@$(PYTHON) install.py
 
-lock: install ## requirements.lock from pyproject.toml
-	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --custom-compile-command 'make lock' -o requirements.lock pyproject.toml
+lock: install ## requirements.lock from pyproject.toml and client/pyproject.toml
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --custom-compile-command 'make lock' -o requirements.lock pyproject.toml client/pyproject.toml
 
 export: install ## both networks: checkpoint, trace, proof, archive, into model_store/
 	@$(PY) -m export --weights $(WEIGHTS) $(EXPORT_OPTIONS)
@@ -52,6 +52,9 @@ verify: install ## the book's two pictures and numbers against the running serve
 test: install ## the whole suite, a real server included (ARGS='-k name' for a part; DEVICE)
 	@DEVICE=$(DEVICE) $(PY) -m pytest $(ARGS)
 
+tools: install ## Debian's packages that the tests of the page and the examples need (as root): Chromium, CMake, Node
+	@$(PY) -m tests.tools
+
 fuzz: install ## the decoder and the request parser under random inputs, guided by coverage (SECONDS)
 	@$(PY) -m tests.fuzz --seconds $(SECONDS)
 
@@ -71,7 +74,7 @@ lint: install ## style, types, formatting
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
 clean: ## everything that was installed, built or logged
-	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache serving/inference_pb2*
+	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache client/vision_client/inference_pb2*
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@find model_store -mindepth 1 ! -name .gitkeep -delete
 

@@ -14,9 +14,11 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "installed")
 LOCK = os.path.join(ROOT, "requirements.lock")
-PROTO = os.path.join(ROOT, "serving", "inference.proto")
+CLIENT = os.path.join(ROOT, "client")
+PROTO = os.path.join(CLIENT, "vision_client", "inference.proto")
 STUBS = [
-    os.path.join(ROOT, "serving", name) for name in ("inference_pb2.py", "inference_pb2_grpc.py")
+    os.path.join(CLIENT, "vision_client", name)
+    for name in ("inference_pb2.py", "inference_pb2_grpc.py")
 ]
 UV = "uv==0.13.9"  # installs the lock in seconds where pip takes minutes
 
@@ -40,9 +42,9 @@ def main():
     run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV)
     uv = os.path.join(VENV, "bin", "uv")
     run(uv, "pip", "install", "--quiet", "--require-hashes", "--python", PYTHON, "-r", LOCK)
-    print("generating the gRPC stubs from serving/inference.proto")
-    run(PYTHON, "-m", "grpc_tools.protoc", "-I", ROOT, "--python_out", ROOT, "--pyi_out", ROOT,
-        "--grpc_python_out", ROOT, PROTO)  # fmt: skip
+    print("installing client/, with gRPC stubs from its inference.proto")
+    run(uv, "pip", "install", "--quiet", "--reinstall", "--no-deps", "--no-build-isolation",
+        "--python", PYTHON, "--editable", CLIENT)  # fmt: skip
     with open(STAMP, "w") as file:
         file.write(stamp)
     print("installed: Python %s in .venv" % version)
@@ -63,7 +65,7 @@ def create(version):
 
 def fingerprint(version):
     digest = hashlib.sha256((version + UV).encode())
-    for path in (LOCK, PROTO):
+    for path in (LOCK, PROTO, os.path.join(CLIENT, "pyproject.toml")):
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()

@@ -7,7 +7,7 @@ import json
 
 import grpc
 
-from serving import inference_pb2, inference_pb2_grpc
+from vision_client import inference_pb2, inference_pb2_grpc
 
 TIMEOUT_S = 300
 _CHANNEL_OPTIONS = [

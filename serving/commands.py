@@ -46,7 +46,7 @@ def announce(server: Server, workers: Mapping[str, Sequence[Worker]]) -> None:
         precision = about["precision"]
         print(f"{model:<10} on {devices} in {precision}, weights {weights['name']}{warning}")
     print(f"REST       {config.inference}/predictions/{{{','.join(workers)}}}")
-    print(f"gRPC       {config.grpc} (serving/inference.proto)")
+    print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
     print(f"management {config.management}   metrics {config.metrics}/metrics")
     print(f"logs       {server.run.logs}", flush=True)
 

@@ -12,6 +12,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
+pytest_plugins = ["tests.running"]
+
 # As the server's workers: processes that share two cores otherwise wait for each other's threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import grpc
 import requests
 
-from serving import inference_pb2, inference_pb2_grpc
 from serving.config import Config
+from vision_client import inference_pb2, inference_pb2_grpc
 
 TIMEOUT_S = 120
 

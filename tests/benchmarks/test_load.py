@@ -17,7 +17,7 @@ from benchmarks.errors import BenchError
 from benchmarks.load import Load, Outcome, measure, merge, percentile, split
 from benchmarks.processes import python, receive_line
 from benchmarks.senders import Grpc, Rest, channel
-from serving import inference_pb2, inference_pb2_grpc
+from vision_client import inference_pb2, inference_pb2_grpc
 
 SERVICE_S = 0.05
 PICTURE = b"a picture"

@@ -13,8 +13,8 @@ import pytest
 import requests
 from PIL import Image
 
-from serving import inference_pb2
 from serving.failures import LogTail
+from vision_client import inference_pb2
 
 TIMEOUT_S = 120
 

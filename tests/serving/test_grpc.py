@@ -13,7 +13,7 @@ import requests
 from google.protobuf.empty_pb2 import Empty
 from PIL import Image
 
-from serving import inference_pb2
+from vision_client import inference_pb2
 
 TIMEOUT_S = 60
 

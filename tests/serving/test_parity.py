@@ -15,7 +15,7 @@ from torchvision.models import ResNet101_Weights
 from torchvision.transforms import v2
 
 from export import untrained
-from serving import inference_pb2
+from vision_client import inference_pb2
 
 TIMEOUT_S = 60
 

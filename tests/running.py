@@ -1,4 +1,7 @@
-"""One real server for the whole suite, started and stopped by the commands a person uses."""
+"""One real server for the whole suite, started and stopped by the commands a person uses.
+
+A plugin of the root conftest, so that every folder of tests shares it.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from serving import inference_pb2_grpc
 from serving.api import Api
 from serving.config import Config
 from serving.runfolder import RunFolder
+from vision_client import inference_pb2_grpc
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 # `make test DEVICE=gpu` runs the suite against GPU workers.
 DEVICE = os.environ.get("DEVICE", "auto")
