@@ -1,0 +1,95 @@
+"""Where a server is and how it is spoken to: one URL."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+Token: TypeAlias = str | Callable[[], str] | None
+# Where a URL names none: the schemes' own, and TorchServe's for gRPC in plain text.
+_PORTS = {"http": 80, "https": 443, "grpc": 7070, "grpcs": 443}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """``scheme`` is http, https, grpc or grpcs; ``prefix`` a path before the server's, or ""."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+
+    @classmethod
+    def parse(cls, url: str) -> Endpoint:
+        """ValueError where ``url`` names no server, with what one looks like."""
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"{url}: {error}") from error
+        if parts.scheme not in _PORTS or not parts.hostname or parts.query:
+            raise ValueError(
+                f"{url!r} names no server; it looks like http://127.0.0.1:8080, https://host, "
+                "grpc://127.0.0.1:7070 or grpcs://host"
+            )
+        return cls(
+            parts.scheme,
+            parts.hostname,
+            port if port is not None else _PORTS[parts.scheme],
+            parts.path.rstrip("/"),
+        )
+
+    @property
+    def is_grpc(self) -> bool:
+        return self.scheme.startswith("grpc")
+
+    @property
+    def is_secure(self) -> bool:
+        return self.scheme.endswith("s")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine, where no proxy of the shell's may come between."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def address(self) -> str:
+        """``host:port``, an IPv6 host in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}{self.prefix}"
+
+    def prediction(self, model: str) -> str:
+        """The URL that ``model`` answers at, over REST."""
+        return f"{self}/predictions/{model}"
+
+
+@dataclass(frozen=True)
+class Access:
+    """What lets a client in: a token, or what gives one; and whom it trusts: a PEM file."""
+
+    token: Token = None
+    ca: str | os.PathLike[str] | None = None
+
+    def authorization(self) -> dict[str, str]:
+        """The header, asked for anew at each call: TorchServe's tokens end after an hour."""
+        token = self.token() if callable(self.token) else self.token
+        return {"authorization": f"Bearer {token}"} if token else {}
+
+    def authority(self) -> bytes | None:
+        """OSError where the file cannot be read."""
+        if self.ca is None:
+            return None
+        return Path(self.ca).read_bytes()

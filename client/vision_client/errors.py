@@ -1,0 +1,110 @@
+"""What can go wrong, the same over REST and gRPC; see docs/contract.md of the server."""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from typing import Any
+
+import grpc
+
+
+class VisionError(Exception):
+    """The base of every error that this package raises for a call."""
+
+
+class ConnectionFailed(VisionError):
+    """No server there, a name that is not known, a certificate that is not trusted, a lost link."""
+
+
+class TimedOut(VisionError):
+    """No answer within the timeout. The server may still be at work: do not repeat at once."""
+
+
+class ServerError(VisionError):
+    """The server answered with an error.
+
+    ``code`` is as over REST whatever the transport: 400, 413, 415, 422, 503 and the like. ``type``
+    is the contract's word for it (``BadImage``), ``message`` for people. ``retry_after`` is in
+    seconds, 0.0 where the server does not say.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        type: str,
+        message: str,
+        request_id: str | None = None,
+        retry_after: float = 0.0,
+    ) -> None:
+        super().__init__(code, type, message)
+        self.code = code
+        self.type = type
+        self.message = message
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.type}: {self.message}"
+
+
+def from_http(status: int, headers: Any, body: bytes) -> ServerError:
+    """The error in a response of ``status``, which may be a proxy's and no JSON at all."""
+    told = from_json(body)
+    if told is None:
+        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unknown"
+        type = phrase.title().replace(" ", "")
+        told = ServerError(status, type, _WITHOUT_WORDS.get(status, phrase))
+    told.request_id = headers.get("x-request-id")
+    after = headers.get("retry-after", "")
+    told.retry_after = float(after) if after.isdigit() else 0.0
+    return told
+
+
+# 413 without a body is TorchServe's, which reads no further.
+_WITHOUT_WORDS = {413: "the request has more bytes than the server takes"}
+
+
+def from_json(body: bytes) -> ServerError | None:
+    """The error that ``body`` is, or None: predictions have no ``code``, pictures are no JSON."""
+    if not body.lstrip().startswith(b"{"):
+        return None
+    try:
+        told = json.loads(body)
+        return ServerError(int(told["code"]), str(told["type"]), str(told["message"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def from_grpc(error: grpc.RpcError, server: str) -> VisionError:
+    """What a call's status means. Line 1 of its details is our JSON or TorchServe's sentence."""
+    status, details = error.code(), error.details() or ""
+    if status == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TimedOut(f"{server} gave no answer in time")
+    sentence, _, java = details.partition("\n")
+    told = from_json(sentence.encode())
+    if told is not None:
+        return told
+    if status == grpc.StatusCode.UNAVAILABLE:
+        reason = re.sub(r"^.*last error: \w+: \w+:\S+:\d+: ", "", sentence)
+        return ConnectionFailed(f"no connection to {server}: {reason}")
+    if status == grpc.StatusCode.CANCELLED:
+        return ServerError(413, "RequestEntityTooLarge", _WITHOUT_WORDS[413])
+    if "has no worker to serve" in sentence:
+        return ServerError(503, "ServiceUnavailableException", sentence)
+    if sentence.startswith("Model not found"):
+        return ServerError(404, "ModelNotFoundException", sentence)
+    type = java.strip().rpartition(".")[2] or status.name.title().replace("_", "")
+    return ServerError(_CODES.get(status, 500), type, sentence)
+
+
+# TorchServe's own errors over gRPC, by the codes that REST has for them.
+_CODES = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 400,  # REST: 400 InvalidKeyException
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 507,  # a worker that was killed
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+}
