@@ -91,18 +91,22 @@ def from_grpc(error: grpc.RpcError, server: str) -> VisionError:
         return ConnectionFailed(f"no connection to {server}: {reason}")
     if status == grpc.StatusCode.CANCELLED:
         return ServerError(413, "RequestEntityTooLarge", _WITHOUT_WORDS[413])
-    if "has no worker to serve" in sentence:
-        return ServerError(503, "ServiceUnavailableException", sentence)
-    if sentence.startswith("Model not found"):
-        return ServerError(404, "ModelNotFoundException", sentence)
+    for words, (code, type) in _TORCHSERVES.items():
+        if words in sentence:
+            return ServerError(code, type, sentence)
     type = java.strip().rpartition(".")[2] or status.name.title().replace("_", "")
     return ServerError(_CODES.get(status, 500), type, sentence)
 
 
-# TorchServe's own errors over gRPC, by the codes that REST has for them.
+# TorchServe's own errors over gRPC, as REST has them. The status says little: INTERNAL for most.
+_TORCHSERVES = {
+    "has no worker to serve": (503, "ServiceUnavailableException"),
+    "Model not found": (404, "ModelNotFoundException"),
+    "Token Authorization failed": (400, "InvalidKeyException"),
+}
 _CODES = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.UNAUTHENTICATED: 400,  # REST: 400 InvalidKeyException
+    grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 507,  # a worker that was killed

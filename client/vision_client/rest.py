@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import ssl
 from collections.abc import Mapping
@@ -72,7 +73,7 @@ class AsyncRest:
         try:
             async with self._http.post(
                 self._endpoint.prediction(model),
-                data=picture,
+                data=io.BytesIO(picture),  # sent in pieces: a large body would hold the loop
                 headers=_headers(options) | self._access.authorization(),
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_S),
             ) as response:
@@ -124,7 +125,7 @@ def _reason(error: BaseException) -> str:
     """The innermost cause, which is the one that says something: "Connection refused"."""
     while error.__context__ is not None:
         error = error.__context__
-    # aiohttp puts words of its own where errno's are meant.
-    number = getattr(error, "errno", None)
-    text = os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
-    return text.strip().partition("\n")[0] or type(error).__name__
+    # aiohttp's text is "Connect call failed", where its errno says why.
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error).strip().partition("\n")[0] or type(error).__name__

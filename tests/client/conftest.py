@@ -1,0 +1,164 @@
+"""The client in its four kinds, all spoken to in one way, and servers that want more than most."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.config import Config
+from serving.runfolder import RunFolder
+from vision_client import AsyncClient, Classification, Client, Translation
+
+KINDS = [(scheme, kind) for scheme in ("http", "grpc") for kind in (Client, AsyncClient)]
+
+
+class Blocking:
+    """An AsyncClient with an event loop of its own, used like a Client."""
+
+    def __init__(self, server: str, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(server, **options)
+
+    def classify(self, *arguments: Any, **options: Any) -> Classification:
+        return self._runner.run(self._client.classify(*arguments, **options))
+
+    def translate(self, *arguments: Any, **options: Any) -> Translation:
+        return self._runner.run(self._client.translate(*arguments, **options))
+
+    def close(self) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``scheme`` is http or grpc."""
+
+    scheme: str
+    make: Callable[..., Client | Blocking]
+
+
+@pytest.fixture(params=KINDS, ids=lambda param: f"{param[0]}-{param[1].__name__}")
+def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
+    """One way to ask; what ``make`` makes is closed after the test."""
+    scheme, made_of = request.param
+    with ExitStack() as stack:
+
+        def make(server: str, **options: Any) -> Client | Blocking:
+            client = (Client if made_of is Client else Blocking)(server, **options)
+            stack.callback(client.close)
+            return client
+
+        yield Kind(scheme, make)
+
+
+def url(config: Config, scheme: str) -> str:
+    return config.inference if scheme == "http" else f"grpc://{config.grpc}"
+
+
+@pytest.fixture
+def client(kind: Kind, server: Any) -> Client | Blocking:
+    """Any kind of client of the suite's server."""
+    return kind.make(url(server.config, kind.scheme))
+
+
+@dataclass(frozen=True)
+class Strict:
+    """A server of resnet101 alone that wants a token and lets one request wait."""
+
+    config: Config
+    run: RunFolder
+
+
+@pytest.fixture(scope="session")
+def strict(
+    tmp_path_factory: pytest.TempPathFactory, model_store: Path, serving: Any, make_config: Any
+) -> Iterator[Strict]:
+    folder = tmp_path_factory.mktemp("strict")
+    path = make_config(
+        folder, model_store, load_models="resnet101.mar", job_queue_size="1",
+        disable_token_authorization="false",
+    )  # fmt: skip
+    where = ("--config", path, "--run-dir", folder / "run")
+    started = serving("start", *where)
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield Strict(Config.read(path), RunFolder(folder / "run"))
+    assert serving("stop", *where).returncode == 0
+
+
+@dataclass(frozen=True)
+class Secure:
+    """The suite's server behind TLS: ``https`` and ``grpcs`` URLs, the authority's file."""
+
+    urls: dict[str, str]
+    ca: Path
+
+
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory, server: Any) -> Iterator[Secure]:
+    """What a proxy in front does: ends TLS, and passes the bytes on."""
+    folder = tmp_path_factory.mktemp("tls")
+    ca, key = folder / "ca.pem", folder / "key.pem"
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names,
+         "-keyout", str(key), "-out", str(ca)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    behind = {"http": server.config.inference.removeprefix("http://"), "grpc": server.config.grpc}
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    urls = {}
+    listeners = []
+    for scheme, address in behind.items():
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(ca, key)
+        tls.set_alpn_protocols(["h2" if scheme == "grpc" else "http/1.1"])
+        started = asyncio.run_coroutine_threadsafe(_forward(address, tls), loop)
+        listeners.append(started.result(10))
+        port = listeners[-1].sockets[0].getsockname()[1]
+        urls[scheme] = f"{scheme}s://127.0.0.1:{port}"
+    yield Secure(urls, ca)
+    for listener in listeners:
+        loop.call_soon_threadsafe(listener.close)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.run_until_complete(_cancel_rest())
+    loop.close()
+
+
+async def _forward(address: str, tls: ssl.SSLContext) -> asyncio.Server:
+    host, port = address.split(":")
+
+    async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass  # a client that left
+        finally:
+            sink.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pipe(reader, behind_writer), pipe(behind_reader, writer))
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+
+
+async def _cancel_rest() -> None:
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)

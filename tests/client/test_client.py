@@ -1,0 +1,257 @@
+"""Client and AsyncClient, over REST and gRPC, against the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from tests.client.conftest import Kind, Strict, url
+from tests.running import free_port
+from vision_client import AsyncClient, Client, ConnectionFailed, ServerError, TimedOut
+
+
+def test_classify_is_what_the_server_says(client: Any, server: Any, jpeg: bytes) -> None:
+    told = requests.post(server.url("resnet101"), data=jpeg, headers={"x-top-k": "3"}).json()
+    answer = client.classify(jpeg, top_k=3)
+    assert [vars(p) for p in answer.predictions] == told["predictions"]
+    assert answer.best == answer.predictions[0]
+    assert answer.seconds > 0
+
+
+def test_weights_and_request_are_told_over_rest(kind: Kind, client: Any, jpeg: bytes) -> None:
+    for answer in (client.classify(jpeg), client.translate(jpeg, size=64)):
+        if kind.scheme == "http":
+            assert answer.weights == "untrained"
+            assert answer.untrained
+            assert len(answer.request_id) == 36
+        else:
+            assert (answer.weights, answer.request_id, answer.untrained) == (None, None, False)
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_translate(client: Any, jpeg: bytes, tmp_path: Path, format: str) -> None:
+    answer = client.translate(jpeg, size=128, format=format, quality=80)
+    assert (answer.image().format, answer.image().size) == (format.upper(), (192, 128))
+    answer.save(tmp_path / "zebra")
+    assert (tmp_path / "zebra").read_bytes() == answer.data
+    assert [path.name for path in tmp_path.iterdir()] == ["zebra"]
+
+
+def test_a_picture_that_cannot_be_saved_leaves_nothing(
+    client: Any, jpeg: bytes, tmp_path: Path
+) -> None:
+    answer = client.translate(jpeg, size=64)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        answer.save(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "options", "code", "type", "words"),
+    [
+        (b"no picture", {}, 400, "BadImage", "the bytes are no picture"),
+        (b"", {}, 400, "EmptyBody", "no picture"),
+        (b"%PDF-1.7", {}, 415, "UnsupportedFormat", "PDF is not supported"),
+        (bytes(16 * 2**20 + 1), {}, 413, "TooLarge", "16777216 bytes"),
+        (None, {"top_k": 0}, 422, "InvalidOption", "top_k must be from 1 to 1000, not 0"),
+    ],
+)
+def test_errors_are_the_servers(
+    client: Any, jpeg: bytes, picture: bytes | None, options: Any, code: int, type: str, words: str
+) -> None:
+    with pytest.raises(ServerError, match=words) as caught:
+        client.classify(jpeg if picture is None else picture, **options)
+    assert (caught.value.code, caught.value.type) == (code, type)
+
+
+def test_a_request_over_torchserves_own_limit(client: Any) -> None:
+    """No body over REST, and a reset stream over gRPC: still a 413 with words."""
+    with pytest.raises(ServerError, match="more bytes than the server takes") as caught:
+        client.classify(bytes(26 * 2**20))
+    assert (caught.value.code, caught.value.type) == (413, "RequestEntityTooLarge")
+
+
+def test_an_error_among_good_answers_is_raised(
+    client: Any, server: Any, heavy: bytes, jpeg: bytes
+) -> None:
+    """While the worker has a heavy picture, the rest gathers into one batch with a bad member."""
+    with ThreadPoolExecutor(8) as pool, Client(server.config.inference) as other:
+        for _ in range(3):
+            first = pool.submit(other.classify, heavy)
+            rest = [pool.submit(other.classify, jpeg) for _ in range(5)]
+            with pytest.raises(ServerError, match="400 BadImage"):
+                client.classify(b"no picture")
+            first.result()
+            assert {len(answer.result().predictions) for answer in rest} == {5}
+
+
+def test_no_server(kind: Kind) -> None:
+    with pytest.raises(ConnectionFailed, match="refused"):
+        kind.make(f"{kind.scheme}://127.0.0.1:{free_port()}").classify(b"x")
+
+
+def test_no_such_host(kind: Kind) -> None:
+    with pytest.raises(ConnectionFailed, match=r"no connection to \w+://nowhere.invalid:9:"):
+        kind.make(f"{kind.scheme}://nowhere.invalid:9").classify(b"x")
+
+
+def test_too_slow(kind: Kind, server: Any, heavy: bytes) -> None:
+    with pytest.raises(TimedOut, match="gave no answer in time"):
+        kind.make(url(server.config, kind.scheme), timeout=0.2).classify(heavy)
+
+
+def test_another_server(kind: Kind, server: Any) -> None:
+    """The management port answers REST, but not to predictions."""
+    if kind.scheme == "http":
+        with pytest.raises(ServerError, match="404 ResourceNotFoundException"):
+            kind.make(server.config.management).classify(b"x")
+    else:
+        with pytest.raises(ConnectionFailed):
+            kind.make(server.config.management.replace("http", "grpc")).classify(b"x")
+
+
+def test_tokens(kind: Kind, strict: Strict, jpeg: bytes) -> None:
+    address = url(strict.config, kind.scheme)
+    with pytest.raises(ServerError, match="400 InvalidKeyException: Token Authorization failed"):
+        kind.make(address).classify(jpeg)
+    with pytest.raises(ServerError, match="Token Authorization failed"):
+        kind.make(address, token="wrong").classify(jpeg)
+    key = json.loads(strict.run.key_file.read_text())["inference"]["key"]
+    assert kind.make(address, token=key).classify(jpeg).predictions
+    asked = 0
+
+    def current() -> str:
+        nonlocal asked
+        asked += 1
+        return str(key)
+
+    client = kind.make(address, token=current)
+    client.classify(jpeg)
+    client.classify(jpeg)
+    assert asked == 2, "tokens end: ask anew for each request"
+
+
+def test_a_netrc_does_not_replace_the_token(
+    strict: Strict, jpeg: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine localhost login who password what\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    key = json.loads(strict.run.key_file.read_text())["inference"]["key"]
+    with Client(strict.config.inference, token=key) as client:
+        client._transport._http.trust_env = True  # type: ignore[union-attr]  # as for a server far away
+        assert client.classify(jpeg).predictions
+
+
+def crowd(address: str, key: str, pictures: list[bytes], retries: int) -> set[int]:
+    """The statuses of ``pictures`` asked for at once from threads, 200 where one was answered."""
+    with (
+        Client(address, token=key, retries=retries) as client,
+        ThreadPoolExecutor(len(pictures)) as pool,
+    ):
+
+        def ask(picture: bytes) -> int:
+            try:
+                client.classify(picture)
+            except ServerError as error:
+                return error.code
+            return 200
+
+        return set(pool.map(ask, pictures))
+
+
+async def crowd_on_a_loop(address: str, key: str, pictures: list[bytes], retries: int) -> set[int]:
+    """The same from one event loop."""
+    async with AsyncClient(address, token=key, retries=retries) as client:
+
+        async def ask(picture: bytes) -> int:
+            try:
+                await client.classify(picture)
+            except ServerError as error:
+                return error.code
+            return 200
+
+        return set(await asyncio.gather(*map(ask, pictures)))
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_busy_server_is_asked_again(
+    strict: Strict, heavy: bytes, jpeg: bytes, scheme: str
+) -> None:
+    """One request waits, the others of a crowd are refused: they come back, and are answered."""
+    key = json.loads(strict.run.key_file.read_text())["inference"]["key"]
+    address, pictures = url(strict.config, scheme), [heavy] + [jpeg] * 7
+    assert crowd(address, key, pictures, retries=0) == {200, 503}
+    assert crowd(address, key, pictures, retries=6) == {200}
+    assert asyncio.run(crowd_on_a_loop(address, key, pictures, retries=0)) == {200, 503}
+    assert asyncio.run(crowd_on_a_loop(address, key, pictures, retries=6)) == {200}
+
+
+def test_tls(kind: Kind, secure: Any, jpeg: bytes) -> None:
+    address = secure.urls[kind.scheme]
+    assert kind.make(address, ca=secure.ca).classify(jpeg).predictions
+    with pytest.raises(ConnectionFailed, match=r"(?i)certificate"):
+        kind.make(address).classify(jpeg)
+
+
+def test_an_authority_that_is_not_there(kind: Kind) -> None:
+    with pytest.raises(OSError, match=r"nowhere\.pem"):
+        kind.make(f"{kind.scheme}s://127.0.0.1:9", ca="nowhere.pem").classify(b"x")
+
+
+def test_connections_are_kept(kind: Kind, server: Any, jpeg: bytes) -> None:
+    address = url(server.config, kind.scheme)
+    port = int(address.rpartition(":")[2])
+    client = kind.make(address)
+
+    def used() -> set[int]:
+        """This end's ports of the connections to the server that are open now."""
+        found = psutil.Process().net_connections("tcp")
+        return {c.laddr.port for c in found if c.raddr and c.raddr.port == port} - others
+
+    others: set[int] = set()
+    others = used()
+    client.classify(jpeg)
+    first = used()
+    client.classify(jpeg)
+    assert len(first) == 1
+    assert used() == first
+
+
+def test_threads_share_a_client(server: Any, photographs: dict[str, Image.Image]) -> None:
+    """Each gets the answer to its own picture."""
+    for address in (server.config.inference, f"grpc://{server.config.grpc}"):
+        with Client(address) as client, ThreadPoolExecutor(6) as pool:
+            alone = {name: client.classify(image).best for name, image in photographs.items()}
+            names = list(photographs) * 6
+            together = pool.map(lambda name: client.classify(photographs[name]).best, names)
+            for name, best in zip(names, together, strict=True):
+                assert best.class_id == alone[name].class_id
+                assert best.probability == pytest.approx(alone[name].probability, abs=1e-4)
+
+
+def test_cancelling_ends_the_call(server: Any, heavy: bytes, jpeg: bytes) -> None:
+    async def cancelled(scheme: str) -> None:
+        async with AsyncClient(url(server.config, scheme)) as client:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.classify(heavy), 0.1)
+            assert (await client.classify(jpeg)).predictions
+
+    for scheme in ("http", "grpc"):
+        asyncio.run(cancelled(scheme))
+
+
+def test_a_proxy_of_the_shells_is_not_for_this_machine(
+    kind: Kind, server: Any, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    assert kind.make(url(server.config, kind.scheme)).classify(jpeg).predictions

@@ -1,0 +1,43 @@
+"""Where a URL points, and the errors of one that points nowhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from vision_client import Client
+from vision_client.endpoint import Endpoint
+
+
+@pytest.mark.parametrize(
+    ("url", "written"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
+        ("https://models.example/vision/", "https://models.example:443/vision"),
+        ("http://models.example", "http://models.example:80"),
+        ("grpc://[::1]", "grpc://[::1]:7070"),
+        ("grpcs://models.example", "grpcs://models.example:443"),
+    ],
+)
+def test_urls(url: str, written: str) -> None:
+    endpoint = Endpoint.parse(url)
+    assert str(endpoint) == written
+    assert endpoint.prediction("resnet101") == f"{written}/predictions/resnet101"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:8080", "localhost", "ftp://host", "http://", "http://h:99999", "http://h?x"],
+)
+def test_no_url(url: str) -> None:
+    with pytest.raises(ValueError, match=r"looks like http://127|out of range"):
+        Client(url)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("localhost", True), ("127.0.0.1", True), ("127.1.2.3", True), ("[::1]", True),
+     ("10.0.0.1", False), ("models.example", False)],
+)  # fmt: skip
+def test_loopback(host: str, loopback: bool) -> None:
+    assert Endpoint.parse(f"http://{host}").is_loopback is loopback

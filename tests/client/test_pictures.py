@@ -1,0 +1,91 @@
+"""Whatever holds a picture gives the answer that its file gives."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from vision_client.pictures import encoded
+
+
+@pytest.fixture
+def png(photographs: dict[str, Image.Image], tmp_path: Path) -> Path:
+    path = tmp_path / "cat.png"
+    photographs["chelsea"].save(path)
+    return path
+
+
+WAYS: dict[str, Callable[[Path], Any]] = {
+    "path": lambda path: path,
+    "string": str,
+    "bytes": Path.read_bytes,
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "memoryview": lambda path: memoryview(path.read_bytes()),
+    "stream": lambda path: io.BytesIO(path.read_bytes()),
+    "image": Image.open,
+    "array": lambda path: np.asarray(Image.open(path)),
+    "strided array": lambda path: np.asarray(Image.open(path))[::-1][::-1],
+    "rgba array": lambda path: np.asarray(Image.open(path).convert("RGBA")),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_has_the_same_pixels(png: Path, way: str) -> None:
+    sent = encoded(WAYS[way](png))
+    with Image.open(io.BytesIO(sent)) as got, Image.open(png) as wanted:
+        assert got.convert("RGB").tobytes() == wanted.tobytes()
+
+
+def test_a_gray_array() -> None:
+    gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    with Image.open(io.BytesIO(encoded(gray))) as got:
+        assert (got.mode, got.size, got.tobytes()) == ("L", (4, 3), gray.tobytes())
+
+
+def test_an_open_file_is_read_from_where_it_stands(png: Path) -> None:
+    with png.open("rb") as file:
+        assert encoded(file) == png.read_bytes()
+
+
+def test_an_image_is_sent_upright_with_its_profile(photographs: dict[str, Image.Image]) -> None:
+    image = photographs["chelsea"].copy()
+    image.getexif()[0x0112] = 6  # turned by a quarter
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image.info["icc_profile"] = profile
+    with Image.open(io.BytesIO(encoded(image))) as got:
+        assert got.size == image.size[::-1]
+        assert got.info["icc_profile"] == profile
+        assert got.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "YCbCr", "HSV", "I;16"])
+def test_every_mode_of_pillow_can_be_sent(photographs: dict[str, Image.Image], mode: str) -> None:
+    image = photographs["chelsea"]
+    image = image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)
+    with Image.open(io.BytesIO(encoded(image))) as got:
+        assert got.format == "PNG"
+        assert got.size == image.size
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "words"),
+    [
+        (None, TypeError, "not NoneType"),
+        (12, TypeError, "not int"),
+        (io.StringIO("text"), TypeError, "not StringIO of text"),
+        (np.zeros((4, 4, 3), np.float32), TypeError, "must be uint8"),
+        (np.zeros((2, 4, 4, 3), np.uint8), ValueError, "must be .H, W."),
+        (np.zeros((3, 4, 5), np.uint8), ValueError, "not .3, 4, 5."),
+        ("nowhere.jpg", FileNotFoundError, "nowhere.jpg"),
+        (Path("/"), IsADirectoryError, "directory"),
+    ],
+)
+def test_what_is_no_picture(picture: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        encoded(picture)
