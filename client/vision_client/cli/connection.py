@@ -1,0 +1,102 @@
+"""The options that say which server, and the client they make."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from vision_client.client import AsyncClient, Client
+from vision_client.endpoint import Endpoint, Token
+
+GRPC_PORT = 7070
+
+_PANEL = "The server"
+
+ServerOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--server", "-s", envvar="VISION_SERVER", rich_help_panel=_PANEL,
+        help="http://, https://, grpc:// or grpcs:// with host and port.",
+    ),
+]  # fmt: skip
+GrpcOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--grpc", rich_help_panel=_PANEL,
+        help="Speak gRPC, to port 7070 of the server's host unless its URL is one of gRPC's.",
+    ),
+]  # fmt: skip
+TokenOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file", rich_help_panel=_PANEL, exists=True, dir_okay=False,
+        help="A token, or TorchServe's key_file.json. VISION_TOKEN may hold a token itself.",
+    ),
+]  # fmt: skip
+CaOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", rich_help_panel=_PANEL, exists=True, dir_okay=False,
+        help="PEM file of the authority to trust instead of the machine's.",
+    ),
+]  # fmt: skip
+TimeoutOption: TypeAlias = Annotated[
+    float, typer.Option(min=0.001, rich_help_panel=_PANEL, help="Seconds for each try.")
+]
+RetriesOption: TypeAlias = Annotated[
+    int, typer.Option(min=0, rich_help_panel=_PANEL, help="More tries where the server is busy.")
+]
+
+
+def connect(
+    server: str, grpc: bool, token_file: Path | None, ca: Path | None, timeout: float, retries: int
+) -> Client:
+    """typer.BadParameter where ``server`` names none."""
+    with _explained():
+        return Client(
+            _url(server, grpc), token=_token(token_file), ca=ca, timeout=timeout, retries=retries
+        )
+
+
+def connect_async(server: str, grpc: bool, token_file: Path | None, ca: Path | None) -> AsyncClient:
+    """The same for an event loop, with the client's own timeout and retries."""
+    with _explained():
+        return AsyncClient(_url(server, grpc), token=_token(token_file), ca=ca)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--server") from error
+
+
+def _url(server: str, grpc: bool) -> str:
+    endpoint = Endpoint.parse(server)
+    if not grpc or endpoint.is_grpc:
+        return server
+    if endpoint.is_secure:  # one port for both, as a proxy in front has it
+        return f"grpcs://{endpoint.address}"
+    return f"grpc://{replace(endpoint, port=GRPC_PORT).address}"
+
+
+def _token(file: Path | None) -> Token:
+    """What ``file`` or VISION_TOKEN holds; the file is read anew for each request."""
+    if file is None:
+        return os.environ.get("VISION_TOKEN")
+    return lambda: _read(file)
+
+
+def _read(file: Path) -> str:
+    text = file.read_text()
+    if text.lstrip().startswith("{"):
+        return str(json.loads(text)["inference"]["key"])
+    return text.strip()

@@ -1,0 +1,95 @@
+"""Answers as a person sees them: ranked bars, and before and after side by side."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.text import Text
+from rich_pixels import Pixels
+
+from vision_client.answers import Prediction
+from vision_client.pictures import Picture, encoded
+
+BAR = 30
+GAP = 8  # pixels between before and after
+COLUMNS = 76  # the most that a picture takes of a terminal
+# A kitty image is sent in chunks of base64 of at most this many bytes.
+KITTY_CHUNK = 4096
+
+
+def bars(predictions: Iterable[Prediction]) -> Text:
+    """One line per prediction: percent, a bar, the label."""
+    text = Text()
+    for rank, prediction in enumerate(predictions):
+        style = "bold" if rank == 0 else ""
+        text.append(f"  {100 * prediction.probability:6.2f} % ", style)
+        text.append(f"{'█' * round(BAR * prediction.probability):<{BAR}}", "green")
+        text.append(f" {prediction.label}\n", style)
+    text.rstrip()
+    return text
+
+
+def side_by_side(photograph: Picture, translated: Image.Image) -> Image.Image:
+    """Both in one picture, the photograph upright and at the size of its translation."""
+    width, height = translated.size
+    with Image.open(io.BytesIO(encoded(photograph))) as before:
+        before.draft("RGB", translated.size)  # a large JPEG is decoded at a fraction
+        upright = ImageOps.exif_transpose(before).convert("RGB").resize(translated.size)
+    both = Image.new("RGB", (2 * width + GAP, height), "white")
+    both.paste(upright, (0, 0))
+    both.paste(translated, (width + GAP, 0))
+    return both
+
+
+def picture(image: Image.Image, console: Console, environment: Mapping[str, str]) -> bool:
+    """Draw ``image`` with the best that the terminal can do; whether it can do anything.
+
+    Kitty's and iTerm2's protocols show the pixels; any other terminal of 256 colours or more shows
+    two of them a character.
+    """
+    program = environment.get("TERM_PROGRAM", "")
+    inside_tmux = "TMUX" in environment  # which does not pass the protocols on
+    colours = console.color_system in ("256", "truecolor") and not console.no_color
+    if not console.is_terminal or not colours:
+        return False
+    if not inside_tmux and ("KITTY_WINDOW_ID" in environment or program in ("ghostty", "WezTerm")):
+        console.file.write(_kitty(_png(image)))
+    elif not inside_tmux and program in ("iTerm.app", "vscode"):
+        console.file.write(_iterm(_png(image)))
+    else:
+        console.print(Pixels.from_image(_fitted(image, min(COLUMNS, console.width))))
+    return True
+
+
+def _fitted(image: Image.Image, columns: int) -> Image.Image:
+    """At most ``columns`` wide, with an even number of rows: two make a line."""
+    width = min(columns, image.width)
+    height = max(2, round(image.height * width / image.width / 2) * 2)
+    return image.resize((width, height))
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _kitty(png: bytes) -> str:
+    """Kitty's graphics protocol: f=100 is PNG, a=T sends and shows, m=1 says that more comes."""
+    data = base64.standard_b64encode(png).decode()
+    chunks = [data[i : i + KITTY_CHUNK] for i in range(0, len(data), KITTY_CHUNK)]
+    sent = []
+    for i, chunk in enumerate(chunks):
+        first = "a=T,f=100," if i == 0 else ""
+        sent.append(f"\x1b_G{first}m={int(i + 1 < len(chunks))};{chunk}\x1b\\")
+    return "".join(sent) + "\n"
+
+
+def _iterm(png: bytes) -> str:
+    """iTerm2's inline images."""
+    data = base64.standard_b64encode(png).decode()
+    return f"\x1b]1337;File=inline=1;size={len(png)}:{data}\x07\n"

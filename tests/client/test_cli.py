@@ -1,0 +1,355 @@
+"""The command `vision`, run as a person and as a script run it, against the real server."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.client.conftest import Strict
+from tests.running import free_port
+
+VISION = str(Path(sys.executable).with_name("vision"))
+TIMEOUT_S = 120
+QUIET = {name: value for name, value in os.environ.items() if not name.startswith("VISION_")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photographs: dict[str, Image.Image]) -> Path:
+    """Two photographs, one in a folder below, what is none, and one that says it is."""
+    folder = tmp_path / "photos"
+    (folder / "below").mkdir(parents=True)
+    photographs["chelsea"].save(folder / "cat.jpg")
+    photographs["coffee"].save(folder / "below" / "coffee.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture either")
+    return folder
+
+
+@pytest.fixture
+def at(server: Any) -> dict[str, str]:
+    return {**QUIET, "VISION_SERVER": server.config.inference}
+
+
+def vision(
+    *arguments: str | Path, env: dict[str, str], stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """In a pipe."""
+    return subprocess.run(
+        [VISION, *map(str, arguments)], env=env, input=stdin, capture_output=True,
+        timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+
+
+def in_terminal(*arguments: str | Path, env: dict[str, str]) -> tuple[int, str]:
+    """In a terminal of 80 columns and 16 million colours: exit status and all that it showed."""
+    leader, follower = pty.openpty()
+    env = {"COLORTERM": "truecolor", **env, "TERM": "xterm-256color", "COLUMNS": "80"}
+    process = subprocess.Popen(
+        [VISION, *map(str, arguments)], env=env, stdin=follower, stdout=follower, stderr=follower
+    )
+    os.close(follower)
+    shown = b""
+    try:
+        while data := os.read(leader, 65536):
+            shown += data
+    except OSError:  # Linux's end of a terminal whose programs have ended
+        pass
+    os.close(leader)
+    return process.wait(TIMEOUT_S), shown.decode()
+
+
+def plain(shown: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+
+
+def told(server: Any, path: Path, top_k: int = 5) -> list[dict[str, Any]]:
+    headers = {"x-top-k": str(top_k)}
+    answer = requests.post(server.url("resnet101"), data=path.read_bytes(), headers=headers)
+    found: list[dict[str, Any]] = answer.json()["predictions"]
+    return found
+
+
+def test_a_pipe_gets_plain_data(server: Any, at: dict[str, str], folder: Path) -> None:
+    run = vision("classify", folder / "cat.jpg", "-k", "3", env=at)
+    assert run.returncode == 0
+    rows = [line.split("\t") for line in run.stdout.decode().splitlines()]
+    wanted = told(server, folder / "cat.jpg", 3)
+    assert rows == [
+        [str(folder / "cat.jpg"), str(rank), str(p["class_id"]), p["label"], str(p["probability"])]
+        for rank, p in enumerate(wanted, 1)
+    ]
+    assert run.stderr.decode() == "untrained networks: everything works, the answers mean nothing\n"
+
+
+def test_json_and_csv(server: Any, at: dict[str, str], folder: Path) -> None:
+    cat = folder / "cat.jpg"
+    line = json.loads(vision("classify", cat, "--json", env=at).stdout)
+    assert line == {"picture": str(cat), "weights": "untrained", "predictions": told(server, cat)}
+    text = vision("classify", cat, "--csv", "-k", "2", env=at).stdout.decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["label"] for row in rows] == [p["label"] for p in told(server, cat, 2)]
+
+
+def test_a_terminal_gets_ranked_bars(server: Any, at: dict[str, str], folder: Path) -> None:
+    status, shown = in_terminal("classify", folder / "below", env=at)
+    assert status == 0
+    lines = [line for line in plain(shown).splitlines() if " % " in line]
+    for line, wanted in zip(lines, told(server, folder / "below" / "coffee.png"), strict=True):
+        assert f"{100 * wanted['probability']:6.2f} % " in line
+        assert line.count("█") == round(30 * wanted["probability"])
+        assert line.rstrip().endswith(wanted["label"])
+
+
+def test_grpc_says_the_same(server: Any, at: dict[str, str], folder: Path) -> None:
+    over_rest = vision("classify", folder / "cat.jpg", env=at).stdout
+    server_option = ("--server", f"grpc://{server.config.grpc}")
+    rows = vision("classify", folder / "cat.jpg", *server_option, env=at).stdout
+    assert [r.split(b"\t")[:4] for r in rows.splitlines()] == [
+        r.split(b"\t")[:4] for r in over_rest.splitlines()
+    ]
+
+
+def test_standard_input_and_output(at: dict[str, str], folder: Path) -> None:
+    cat = (folder / "cat.jpg").read_bytes()
+    assert vision("classify", "-", env=at, stdin=cat).stdout.startswith(b"-\t1\t")
+    for output in ((), ("-o", "-")):
+        run = vision("translate", "-", "--format", "webp", *output, env=at, stdin=cat)
+        with Image.open(io.BytesIO(run.stdout)) as picture:
+            assert (picture.format, picture.size) == ("WEBP", (384, 256))
+
+
+def test_a_folder(at: dict[str, str], folder: Path) -> None:
+    """What is a picture is answered, what is none is listed, what claims nothing is not sent."""
+    run = vision("classify", folder, env=at)
+    assert run.returncode == 1
+    names = {line.split(b"\t")[0].decode() for line in run.stdout.splitlines()}
+    assert names == {str(folder / "cat.jpg"), str(folder / "below" / "coffee.png")}
+    errors = run.stderr.decode()
+    assert f"failed {folder}/broken.jpg: 400 BadImage: the bytes are no picture" in errors
+    assert re.search(r"^classified 2 in \d+\.\d s, 1 failed$", errors, re.MULTILINE)
+
+
+def test_a_folder_in_a_terminal_shows_progress(at: dict[str, str], folder: Path) -> None:
+    status, shown = in_terminal("classify", folder, env=at)
+    assert status == 1
+    assert re.search(r"classified .*\d/3", plain(shown))
+    assert plain(shown).rstrip().endswith("1 failed")
+
+
+def test_missing_files_are_failures_and_the_rest_goes_on(at: dict[str, str], folder: Path) -> None:
+    run = vision("classify", folder / "gone.jpg", folder / "cat.jpg", env=at)
+    assert run.returncode == 1
+    assert b"gone.jpg: No such file or directory" in run.stderr
+    assert run.stdout.count(b"cat.jpg") == 5
+
+
+@pytest.mark.parametrize("name", ["results.csv", "results.jsonl"])
+def test_classify_goes_on_where_a_run_ended(
+    at: dict[str, str], folder: Path, tmp_path: Path, name: str
+) -> None:
+    output = tmp_path / name
+    first = vision("classify", folder / "cat.jpg", "-o", output, env=at)
+    assert (first.returncode, first.stdout) == (0, b"")
+    output.write_bytes(output.read_bytes() + b'{"picture": "half')
+    second = vision("classify", folder, "-o", output, env=at)
+    assert second.returncode == 1
+    assert re.search(rb"classified 1 in .*, 1 were there already, 1 failed", second.stderr)
+    text = output.read_text()
+    assert text.count("cat.jpg") == text.count("coffee.png") == (5 if name == "results.csv" else 1)
+
+
+def test_translate_writes_below_its_folder_and_goes_on(at: dict[str, str], folder: Path) -> None:
+    zebras = folder / "zebras"
+    arguments = ("translate", folder, "-o", zebras, "--format", "jpeg", "--size", "64")
+    assert vision(*arguments, env=at).returncode == 1
+    found = sorted(str(p.relative_to(zebras)) for p in zebras.rglob("*") if p.is_file())
+    assert found == ["below/coffee.jpg", "cat.jpg"]
+    with Image.open(zebras / "cat.jpg") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (96, 64))
+    (zebras / "cat.jpg").unlink()
+    before = (zebras / "below" / "coffee.jpg").stat().st_mtime_ns
+    second = vision(*arguments, env=at)
+    assert re.search(rb"translated 1 in .*, 1 were there already, 1 failed", second.stderr)
+    assert (zebras / "cat.jpg").exists()
+    assert (zebras / "below" / "coffee.jpg").stat().st_mtime_ns == before
+    third = vision(*arguments, "--force", env=at)
+    assert re.search(rb"translated 2 in .*, 1 failed", third.stderr)
+    assert (zebras / "below" / "coffee.jpg").stat().st_mtime_ns > before
+
+
+def test_a_picture_is_the_servers(server: Any, at: dict[str, str], folder: Path) -> None:
+    vision("translate", folder / "cat.jpg", "-o", folder / "out", env=at)
+    wanted = requests.post(server.url("cyclegan"), data=(folder / "cat.jpg").read_bytes()).content
+    assert (folder / "out" / "cat.png").read_bytes() == wanted
+
+
+def test_a_terminal_shows_before_and_after(at: dict[str, str], folder: Path) -> None:
+    arguments = ("translate", folder / "cat.jpg", "-o", folder / "out", "--size", "64")
+    status, shown = in_terminal(*arguments, env=at)
+    assert status == 0
+    assert shown.count("▀") + shown.count("▄") > 76 * 8
+    assert re.search(r"out/cat\.png in \d", plain(shown))
+
+
+def test_kitty_and_iterm_get_the_pixels(at: dict[str, str], folder: Path) -> None:
+    arguments = ("translate", folder / "cat.jpg", "-o", folder / "out", "--size", "64", "--force")
+    _, shown = in_terminal(*arguments, env={**at, "KITTY_WINDOW_ID": "1"})
+    chunks = re.findall(r"\x1b_G(?:a=T,f=100,)?m=([01]);([^\x1b]*)\x1b\\", shown)
+    assert [more for more, _ in chunks] == ["1"] * (len(chunks) - 1) + ["0"]
+    assert all(len(chunk) <= 4096 for _, chunk in chunks)
+    kitty = base64.b64decode("".join(chunk for _, chunk in chunks))
+    _, shown = in_terminal(*arguments, env={**at, "TERM_PROGRAM": "iTerm.app"})
+    sent = re.search(r"\x1b\]1337;File=inline=1;size=(\d+):([^\x07]*)\x07", shown)
+    assert sent is not None
+    iterm = base64.b64decode(sent[2])
+    assert len(iterm) == int(sent[1])
+    for png in (kitty, iterm):
+        with Image.open(io.BytesIO(png)) as both:
+            assert both.size == (2 * 96 + 8, 64)
+
+
+def test_a_terminal_that_can_show_none_gets_none(at: dict[str, str], folder: Path) -> None:
+    arguments = ("translate", folder / "cat.jpg", "-o", folder / "out", "--size", "64")
+    status, shown = in_terminal(*arguments, env={**at, "NO_COLOR": "1"})
+    assert status == 0
+    assert "▀" not in shown
+    assert "▄" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("classify",), "Missing argument"),
+        (("classify", "x", "--json", "--csv"), "one of --json and --csv"),
+        (("classify", "x", "--server", "nowhere"), "'nowhere' names no server"),
+        (("translate", "x", "-o", "y", "--size", "65"), "a multiple of 4"),
+        (("translate", "x", "y"), "standard output holds one picture"),
+        (("translate", "x", "-o", "y", "--format", "gif"), "'gif' is not one of"),
+        (("paint", "x"), "No such command"),
+    ],
+)
+def test_wrong_usage(arguments: Sequence[str], words: str) -> None:
+    run = vision(*arguments, env=QUIET)
+    assert run.returncode == 2
+    # The frame that Typer draws breaks lines.
+    assert words in " ".join(re.sub(r"[│╭╮╰╯─]", "", run.stderr.decode()).split())
+
+
+def test_a_terminal_is_not_filled_with_a_picture(folder: Path) -> None:
+    status, shown = in_terminal("translate", folder / "cat.jpg", env=QUIET)
+    assert status == 2
+    assert "say where the pictures go: -o DIR" in plain(shown)
+
+
+def test_a_server_that_is_down_ends_it_at_once(folder: Path) -> None:
+    env = {**QUIET, "VISION_SERVER": f"http://127.0.0.1:{free_port()}"}
+    run = vision("classify", folder, env=env)
+    assert run.returncode == 1
+    assert b"Connection refused; is it up (`make start`)?" in run.stderr
+    assert re.search(rb"classified 0 in .*, 1 failed, 2 not tried", run.stderr)
+
+
+def test_status(server: Any, at: dict[str, str]) -> None:
+    run = vision("status", env=at)
+    assert run.returncode == 0
+    pattern = r"answers in \d+\.\d\d s, weights untrained: the answers mean nothing"
+    assert re.search(rf"resnet101  {pattern}\ncyclegan   {pattern}\n", run.stdout.decode())
+    over_grpc = vision("status", "--server", f"grpc://{server.config.grpc}", env=at)
+    assert over_grpc.returncode == 0
+    assert b"weights not told over gRPC" in over_grpc.stdout
+
+
+def test_status_of_what_is_not_there(strict: Strict) -> None:
+    down = vision("status", env={**QUIET, "VISION_SERVER": f"http://127.0.0.1:{free_port()}"})
+    assert down.returncode == 1
+    assert down.stdout.count(b"Connection refused") == 2
+    env = {**QUIET, "VISION_SERVER": strict.config.inference}
+    half = vision("status", "--token-file", strict.run.key_file, env=env)
+    assert half.returncode == 1
+    assert b"resnet101  answers in" in half.stdout
+    assert b"cyclegan   404 ModelNotFoundException" in half.stdout
+
+
+def test_tokens(strict: Strict, folder: Path, tmp_path: Path) -> None:
+    cat, env = folder / "cat.jpg", {**QUIET, "VISION_SERVER": strict.config.inference}
+    refused = vision("classify", cat, cat.with_name("broken.jpg"), "-j", "1", env=env)
+    assert refused.returncode == 1
+    assert b"--token-file FILE, or VISION_TOKEN" in refused.stderr
+    assert b"1 not tried" in refused.stderr
+    key = json.loads(strict.run.key_file.read_text())["inference"]["key"]
+    (tmp_path / "token").write_text(f"{key}\n")
+    assert vision("classify", cat, "--token-file", tmp_path / "token", env=env).returncode == 0
+    assert vision("classify", cat, "--token-file", strict.run.key_file, env=env).returncode == 0
+    assert vision("classify", cat, env={**env, "VISION_TOKEN": key}).returncode == 0
+
+
+def test_ctrl_c_keeps_what_is_done(at: dict[str, str], folder: Path, heavy: bytes) -> None:
+    """The first photographs are quick, the last take seconds: it does not wait for those."""
+    for i in range(8):
+        (folder / f"z{i}.png").write_bytes(heavy)
+    output = folder / "results.jsonl"
+    arguments = [VISION, "classify", str(folder), "-o", str(output), "-j", "8"]
+    process = subprocess.Popen(arguments, env=at, stderr=subprocess.PIPE)
+    while not output.exists() or output.read_text().count("\n") < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert time.monotonic() - sent < 5
+    assert process.returncode == 130
+    assert re.search(rb"stopped: classified \d+ of 11", errors)
+    done = len(output.read_text().splitlines())
+    again = vision("classify", folder, "-o", output, env=at)
+    assert f"{done} were there already, 1 failed" in again.stderr.decode()
+    assert len(output.read_text().splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("vision ", {"classify", "translate", "status", "page"}),
+        ("vision tr", {"translate"}),
+        ("vision classify --to", {"--top-k", "--token-file"}),
+        ("vision translate --format ", {"png", "jpeg", "webp"}),
+    ],
+)
+def test_completion_in_bash(line: str, offered: set[str]) -> None:
+    script = f"""
+        eval "$(vision --show-completion bash)"
+        COMP_LINE={line!r}
+        COMP_WORDS=({line}{"''" if line.endswith(" ") else ""})
+        COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+        complete=$(complete -p vision | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+        $complete vision "${{COMP_WORDS[$COMP_CWORD]}}"
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    path = f"{Path(VISION).parent}:{os.environ['PATH']}"
+    run = subprocess.run(
+        ["bash", "-c", script], env={**QUIET, "PATH": path, "SHELL": "/bin/bash"},
+        capture_output=True, text=True, timeout=TIMEOUT_S, check=True,
+    )  # fmt: skip
+    assert set(run.stdout.split()) == offered
+
+
+def test_help_teaches() -> None:
+    for command in ("classify", "translate"):
+        text = vision(command, "--help", env=QUIET).stdout.decode()
+        assert f"vision {command} " in text
+        assert "--output" in text

@@ -1,0 +1,65 @@
+"""Which pictures arguments mean, and where their results go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vision_client.cli.photos import Clash, Photo, find, outputs
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in (
+        "b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "phone.heic", "sub/c.webp", "sub/d.tiff",
+        ".thumbs/e.jpg", "zebras/f.png", "zebras/deep/g.png",
+    ):  # fmt: skip
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder(folder: Path) -> None:
+    names = [photo.name for photo in find(["in"])]
+    assert names == [
+        "in/a.PNG", "in/b.jpg", "in/phone.heic", "in/sub/c.webp", "in/sub/d.tiff",
+        "in/zebras/f.png", "in/zebras/deep/g.png",
+    ]  # fmt: skip
+
+
+def test_results_of_an_earlier_run_are_no_photographs(folder: Path) -> None:
+    names = [photo.name for photo in find(["in"], but=Path("in/zebras"))]
+    assert "in/sub/d.tiff" in names
+    assert not [name for name in names if "zebras" in name]
+
+
+def test_named_files_are_taken_as_they_are_and_once(folder: Path) -> None:
+    found = find(["in/notes.txt", "-", "in/b.jpg", "in", "missing.jpg"])
+    names = [photo.name for photo in found]
+    assert names[:3] == ["in/notes.txt", "-", "in/b.jpg"]
+    assert names[-1] == "missing.jpg"
+    assert names.count("in/b.jpg") == 1
+
+
+def test_outputs_mirror_the_folders(folder: Path) -> None:
+    found = find(["in", "-"], but=Path("in/zebras"))
+    paths = [str(path) for path in outputs(found, Path("out"), ".png").values()]
+    assert paths == [
+        "out/a.png", "out/b.png", "out/phone.png", "out/sub/c.png", "out/sub/d.png",
+        "out/stdin.png",
+    ]  # fmt: skip
+
+
+def test_photographs_that_differ_in_their_suffix_keep_it() -> None:
+    photos = [Photo(name, Path(name)) for name in ("a.jpg", "a.webp", "b.jpg")]
+    paths = [str(path) for path in outputs(photos, Path("out"), ".png").values()]
+    assert paths == ["out/a.jpg.png", "out/a.webp.png", "out/b.png"]
+
+
+def test_results_that_would_overwrite_each_other_are_refused(folder: Path) -> None:
+    photos = find(["in/b.jpg", "in/sub/../b.jpg"])
+    with pytest.raises(Clash, match=r"in/b\.jpg and in/sub/\.\./b\.jpg would both become"):
+        outputs(photos, Path("out"), ".png")
