@@ -9,7 +9,7 @@ MINUTES ?= 10
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status verify test tools fuzz soak bench bench-gpu profile lint clean
+.PHONY: help demo install lock export archive serve start stop status ui verify test tools fuzz soak bench bench-gpu profile lint clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -17,7 +17,7 @@ help: ## this list
 	@echo 'options: WEIGHTS=pretrained|random  RESNET101_WEIGHTS=PATH  RESNET101_LABELS=FILE  CYCLEGAN_WEIGHTS=PATH'
 	@echo '         RESNET101_PREPROCESS=v1|v2  CYCLEGAN_PREPROCESS=book|original  DEVICE=auto|gpu|cpu  WORKERS=N'
 	@echo '         PRECISION=auto|float32|bfloat16|float16  (of what is served)'
-	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)'
+	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
 
 demo: install ## see it all: install, export, serve, classify and translate a photograph (ONCE=1: then stop)
 	@$(PY) -m serving demo --device $(DEVICE) $(if $(ONCE),--once)
@@ -45,6 +45,9 @@ stop: install ## end it, workers included
 
 status: install ## what each model and worker truly does
 	@$(PY) -m serving status
+
+ui: install ## a page in the browser on the running server: drop a photograph, see classes and a zebra (SERVER=URL)
+	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port)
 
 verify: install ## the book's two pictures and numbers against the running server
 	@$(PY) -m serving verify

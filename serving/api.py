@@ -14,6 +14,7 @@ import requests
 from PIL import Image
 
 from serving.config import Config
+from vision_client import Client
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Api:
         self._key_file = key_file
         self._http = requests.Session()
         self._http.trust_env = False  # a proxy of the shell's is not for our own server
+
+    def client(self, timeout: float) -> Client:
+        """What users have, let in as its own tools are; ``timeout`` in seconds."""
+        return Client(
+            self._config.inference, token=lambda: self._key("inference") or "", timeout=timeout
+        )
 
     def predict(
         self, model: str, picture: bytes, *, timeout: float, **options: str | int
@@ -91,13 +98,16 @@ class Api:
         return response
 
     def _token(self, api: str) -> dict[str, str]:
+        key = self._key(api)
+        return {"authorization": f"Bearer {key}"} if key else {}
+
+    def _key(self, api: str) -> str | None:
         if not self._config.has_tokens:
-            return {}
+            return None
         try:
-            key = json.loads(self._key_file.read_text())[api]["key"]
+            return str(json.loads(self._key_file.read_text())[api]["key"])
         except (OSError, ValueError, KeyError):
-            return {}  # TorchServe is about to write it; until then it refuses us, as it should
-        return {"authorization": f"Bearer {key}"}
+            return None  # TorchServe is about to write it; until then it refuses us, as it should
 
 
 def _worker(found: dict[str, Any]) -> Worker:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import requests
-from PIL import Image
+from rich.console import Console
 
 from serving import commands
 from serving.api import Api
@@ -16,10 +15,11 @@ from serving.config import Config
 from serving.errors import ServingError
 from serving.runfolder import RunFolder
 from serving.supervisor import Stopped, running
+from vision_client import VisionError
+from vision_client.show import bars, draw, side_by_side
 
 # Chelsea the cat, by Stéfan van der Walt, CC0; as in scikit-image.
 SAMPLE = Path(__file__).with_name("sample.jpg")
-BAR = 30
 TIMEOUT_S = 120
 
 UNTRAINED = """
@@ -40,7 +40,7 @@ def demo(config: Config, run: RunFolder, device: str, *, once: bool) -> int:
             workers = server.wait_until_ready()
             show(server.api, run.path)
             commands.announce(server, workers)
-            print_curl(config)
+            print_next(config)
             if not once:
                 print("\nserving until Ctrl-C", flush=True)
                 server.wait()
@@ -63,54 +63,31 @@ def export(model_store: Path) -> None:
 
 def show(api: Api, folder: Path) -> None:
     """Classify and translate the sample photograph; the picture goes into ``folder``."""
-    photograph = SAMPLE.read_bytes()
-    predictions = _answer(api, "resnet101", photograph).json()["predictions"]
+    terminal = Console()
+    try:
+        with api.client(TIMEOUT_S) as client:
+            seen = client.classify(SAMPLE)
+            translated = client.translate(SAMPLE).image()
+    except VisionError as error:
+        raise ServingError(f"no true answer: {error}") from error
     print(f"\n{SAMPLE.parent.name}/{SAMPLE.name}: what ResNet-101 sees")
-    print(bars(predictions))
-    translated = _answer(api, "cyclegan", photograph).content
+    terminal.print(bars(seen.predictions), soft_wrap=True)
+    both = side_by_side(SAMPLE, translated)
     path = folder / "before_after.png"
-    before_after(photograph, translated).save(path)
+    both.save(path)
     print(f"\nbefore and after the CycleGAN generator: {path}")
+    draw(both, terminal, os.environ)
 
 
-def bars(predictions: list[dict[str, object]]) -> str:
-    """One line per prediction: percent, a bar, the label."""
-    lines = []
-    for prediction in predictions:
-        probability = float(str(prediction["probability"]))
-        bar = "█" * round(BAR * probability)
-        lines.append(f"  {100 * probability:6.2f} % {bar:<{BAR}} {prediction['label']}")
-    return "\n".join(lines)
-
-
-def before_after(photograph: bytes, translated: bytes) -> Image.Image:
-    """Both pictures side by side, the photograph at the size of its translation."""
-    with Image.open(io.BytesIO(translated)) as after, Image.open(io.BytesIO(photograph)) as before:
-        width, height = after.size
-        both = Image.new("RGB", (2 * width + 8, height), "white")
-        both.paste(before.convert("RGB").resize(after.size), (0, 0))
-        both.paste(after, (width + 8, 0))
-        return both
-
-
-def print_curl(config: Config) -> None:
+def print_next(config: Config) -> None:
     """The lines to try next."""
     url = f"{config.inference}/predictions"
-    print("\ntry it on a picture of yours")
+    print("\ntry it on a picture of yours, from another terminal")
+    print("  make ui                                        a page in the browser")
+    print("  .venv/bin/vision classify photo.jpg            whole folders, too: vision --help")
+    print("  .venv/bin/vision translate photo.jpg -o zebras")
     print(f"  curl -T photo.jpg {url}/resnet101")
-    print(f"  curl -T photo.jpg -H 'x-top-k: 3' {url}/resnet101")
-    print(f"  curl -T photo.jpg -H 'accept: image/jpeg' {url}/cyclegan -o zebra.jpg")
-    print(f"  curl -F data=@photo.jpg -F size=512 {url}/cyclegan -o zebra.png")
-
-
-def _answer(api: Api, model: str, photograph: bytes) -> requests.Response:
-    try:
-        response = api.predict(model, photograph, timeout=TIMEOUT_S)
-    except requests.RequestException as error:
-        raise ServingError(f"{model} does not answer: {error}") from error
-    if not response.ok:
-        raise ServingError(f"{model} answers {response.status_code}: {response.text}")
-    return response
+    print(f"  curl -T photo.jpg {url}/cyclegan -o zebra.png")
 
 
 def _python(*arguments: str) -> int:

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import io
-
 import requests
-from PIL import Image
 
 from export.errors import ExportError
 from export.weights import default, fetch, pictures
@@ -16,6 +13,7 @@ from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
 from serving.runfolder import RunFolder
+from vision_client import ConnectionFailed, VisionError
 
 # Percent, of bobby.jpg through IMAGENET1K_V1 in float32.
 BOOK = {
@@ -41,8 +39,10 @@ def verify(config: Config, run: RunFolder) -> int:
         return 0 if check_horse(api, horse, run) and good else 1
     except ExportError as error:
         raise ServingError(str(error)) from error
-    except requests.ConnectionError as error:
+    except (requests.ConnectionError, ConnectionFailed) as error:
         raise ServingError("no server answers: `make start` first") from error
+    except VisionError as error:
+        raise ServingError(str(error)) from error
 
 
 def _check_weights(api: Api, model: str) -> None:
@@ -58,27 +58,26 @@ def _check_weights(api: Api, model: str) -> None:
 
 def check_bobby(api: Api, picture: bytes) -> bool:
     """Print what resnet101 says of ``picture`` beside the book's five; whether they agree."""
-    answer = api.predict("resnet101", picture, timeout=TIMEOUT_S, top_k=len(BOOK))
-    answer.raise_for_status()
+    with api.client(TIMEOUT_S) as client:
+        predictions = client.classify(picture, top_k=len(BOOK)).predictions
     good = True
     print("bobby.jpg             served      book")
-    for expected, got in zip(BOOK.items(), answer.json()["predictions"], strict=True):
-        percent = 100 * got["probability"]
-        agrees = got["label"] == expected[0] and abs(percent - expected[1]) <= TOLERANCE
+    for expected, got in zip(BOOK.items(), predictions, strict=True):
+        percent = 100 * got.probability
+        agrees = got.label == expected[0] and abs(percent - expected[1]) <= TOLERANCE
         good = good and agrees
         note = "" if agrees else f"   differs: the book has {expected[0]}"
-        print(f"  {got['label']:<18} {percent:8.4f}  {expected[1]:8.4f}{note}")
+        print(f"  {got.label:<18} {percent:8.4f}  {expected[1]:8.4f}{note}")
     return good
 
 
 def check_horse(api: Api, picture: bytes, run: RunFolder) -> bool:
     """Keep the translation of ``picture`` in the run folder; whether it has the book's size."""
-    answer = api.predict("cyclegan", picture, timeout=TIMEOUT_S)
-    answer.raise_for_status()
+    with api.client(TIMEOUT_S) as client:
+        zebra = client.translate(picture)
     path = run.path / "zebra.png"
-    path.write_bytes(answer.content)
-    with Image.open(io.BytesIO(answer.content)) as zebra:
-        size = zebra.size
+    zebra.save(path)
+    size = zebra.image().size
     good = size == ZEBRA_SIZE
     print(f"horse.jpg: {size[0]}x{size[1]} picture in {path}{'' if good else ', not 316x256'}")
     return good

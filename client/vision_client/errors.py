@@ -80,7 +80,9 @@ def from_json(body: bytes) -> ServerError | None:
 def from_grpc(error: grpc.RpcError, server: str) -> VisionError:
     """What a call's status means. Line 1 of its details is our JSON or TorchServe's sentence."""
     status, details = error.code(), error.details() or ""
-    if status == grpc.StatusCode.DEADLINE_EXCEEDED:
+    # TorchServe heeds the deadline too: where it is the first to act, the call is cancelled.
+    cancelled = status == grpc.StatusCode.CANCELLED
+    if status == grpc.StatusCode.DEADLINE_EXCEEDED or (cancelled and "RST_STREAM" not in details):
         return TimedOut(f"{server} gave no answer in time")
     sentence, _, java = details.partition("\n")
     told = from_json(sentence.encode())
@@ -89,7 +91,7 @@ def from_grpc(error: grpc.RpcError, server: str) -> VisionError:
     if status == grpc.StatusCode.UNAVAILABLE:
         reason = re.sub(r"^.*last error: \w+: \w+:\S+:\d+: ", "", sentence)
         return ConnectionFailed(f"no connection to {server}: {reason}")
-    if status == grpc.StatusCode.CANCELLED:
+    if cancelled:
         return ServerError(413, "RequestEntityTooLarge", _WITHOUT_WORDS[413])
     for words, (code, type) in _TORCHSERVES.items():
         if words in sentence:

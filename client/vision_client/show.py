@@ -45,7 +45,7 @@ def side_by_side(photograph: Picture, translated: Image.Image) -> Image.Image:
     return both
 
 
-def picture(image: Image.Image, console: Console, environment: Mapping[str, str]) -> bool:
+def draw(image: Image.Image, console: Console, environment: Mapping[str, str]) -> bool:
     """Draw ``image`` with the best that the terminal can do; whether it can do anything.
 
     Kitty's and iTerm2's protocols show the pixels; any other terminal of 256 colours or more shows

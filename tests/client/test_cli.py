@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -21,8 +20,10 @@ import pytest
 import requests
 from PIL import Image
 
+from tests import terminal
 from tests.client.conftest import Strict
 from tests.running import free_port
+from tests.terminal import plain
 
 VISION = str(Path(sys.executable).with_name("vision"))
 TIMEOUT_S = 120
@@ -57,25 +58,7 @@ def vision(
 
 
 def in_terminal(*arguments: str | Path, env: dict[str, str]) -> tuple[int, str]:
-    """In a terminal of 80 columns and 16 million colours: exit status and all that it showed."""
-    leader, follower = pty.openpty()
-    env = {"COLORTERM": "truecolor", **env, "TERM": "xterm-256color", "COLUMNS": "80"}
-    process = subprocess.Popen(
-        [VISION, *map(str, arguments)], env=env, stdin=follower, stdout=follower, stderr=follower
-    )
-    os.close(follower)
-    shown = b""
-    try:
-        while data := os.read(leader, 65536):
-            shown += data
-    except OSError:  # Linux's end of a terminal whose programs have ended
-        pass
-    os.close(leader)
-    return process.wait(TIMEOUT_S), shown.decode()
-
-
-def plain(shown: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    return terminal.in_terminal([VISION, *arguments], env)
 
 
 def told(server: Any, path: Path, top_k: int = 5) -> list[dict[str, Any]]:
@@ -297,6 +280,10 @@ def test_tokens(strict: Strict, folder: Path, tmp_path: Path) -> None:
     assert vision("classify", cat, "--token-file", tmp_path / "token", env=env).returncode == 0
     assert vision("classify", cat, "--token-file", strict.run.key_file, env=env).returncode == 0
     assert vision("classify", cat, env={**env, "VISION_TOKEN": key}).returncode == 0
+    (tmp_path / "token").write_text('{"inference": ')
+    broken = vision("classify", cat, "--token-file", tmp_path / "token", env=env)
+    assert broken.returncode == 2
+    assert b"is no key_file.json" in broken.stderr
 
 
 def test_ctrl_c_keeps_what_is_done(at: dict[str, str], folder: Path, heavy: bytes) -> None:

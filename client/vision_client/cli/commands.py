@@ -112,7 +112,7 @@ def classify(
         else:
             if several:
                 out.print(f"[bold]{escape(photo.name)}[/]", soft_wrap=True, highlight=False)
-            out.print(show.bars(answer.predictions))
+            out.print(show.bars(answer.predictions), soft_wrap=True)
 
     if csv and results is None:
         print(csv_line(CSV_HEADER), end="")
@@ -213,7 +213,7 @@ def translate(
         paths[photo].parent.mkdir(parents=True, exist_ok=True)
         answer.save(paths[photo])
         if len(everything) == 1 and out.is_terminal:
-            show.picture(show.side_by_side(data, answer.image()), out, os.environ)
+            show.draw(show.side_by_side(data, answer.image()), out, os.environ)
             out.print(
                 escape(f"{paths[photo]} in {answer.seconds:.2f} s"), soft_wrap=True, highlight=False
             )

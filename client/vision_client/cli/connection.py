@@ -76,7 +76,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--server") from error
+        raise typer.BadParameter(str(error)) from error
 
 
 def _url(server: str, grpc: bool) -> str:
@@ -92,11 +92,15 @@ def _token(file: Path | None) -> Token:
     """What ``file`` or VISION_TOKEN holds; the file is read anew for each request."""
     if file is None:
         return os.environ.get("VISION_TOKEN")
+    _read(file)  # what is no token is told before the first request
     return lambda: _read(file)
 
 
 def _read(file: Path) -> str:
     text = file.read_text()
-    if text.lstrip().startswith("{"):
+    if not text.lstrip().startswith("{"):
+        return text.strip()
+    try:
         return str(json.loads(text)["inference"]["key"])
-    return text.strip()
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no key_file.json of TorchServe's") from error

@@ -1,0 +1,232 @@
+// The page: one photograph at a time, put to both networks at once.
+
+import { takePhotograph } from "./camera.js";
+import { about, classify, example, Problem, translate } from "./server.js";
+
+const $ = (selector, within = document) => within.querySelector(selector);
+
+// One network's answer to the photograph. A newer question ends an older one, whose answer, though
+// it may still come, is never shown. The server is not told and works on, so where `pause` (ms) is
+// given it may be the next click that is asked about.
+class Panel {
+  #asking = new AbortController();
+
+  constructor(model, options, ask, show) {
+    this.model = model;
+    this.options = options;
+    this.ask = ask;
+    this.show = show;
+    this.failed = false;
+    this.section = $(`#${model}`);
+    this.result = $(".result", this.section);
+    this.problem = $(".problem", this.section);
+  }
+
+  async put(photo, pause = 0) {
+    this.#asking.abort();
+    const { signal } = (this.#asking = new AbortController());
+    this.failed = false;
+    this.problem.replaceChildren();
+    this.#state("Asking …", true);
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    if (signal.aborted) return;
+    const options = Object.fromEntries(this.options.map((name) => [name, $(`#${name}`).value]));
+    try {
+      const answer = await this.ask(photo, options, signal);
+      if (signal.aborted) return;
+      this.show(answer, options);
+      this.result.hidden = false;
+      this.#state(`Answered in ${seconds(answer.seconds)}`, false);
+      showWeights({ [this.model]: answer.weights ?? UNTOLD });
+    } catch (problem) {
+      if (signal.aborted) return;
+      this.failed = true;
+      this.result.hidden = true;
+      this.#state("", false);
+      tell(this.problem, problem);
+    }
+  }
+
+  #state(text, busy) {
+    this.section.setAttribute("aria-busy", busy);
+    $(".state", this.section).textContent = text;
+  }
+}
+
+const OPTIONS_PAUSE_MS = 300;
+const panels = [
+  new Panel("resnet101", ["top_k"], ({ file }, ...how) => classify(file, ...how), showBars),
+  new Panel("cyclegan", ["size", "format"], translated, showTranslation),
+];
+let photo = null;
+
+async function take(file) {
+  if (photo) URL.revokeObjectURL(photo.url);
+  const url = URL.createObjectURL(file);
+  photo = { file, url, visible: decoded(url) };
+  $("#notice").replaceChildren();
+  for (const panel of panels) {
+    panel.result.hidden = true;
+    panel.put(photo);
+  }
+  await showPhotograph(photo);
+  const answers = $(".answers"); // on a phone they are below what is seen
+  if (answers.getBoundingClientRect().top > innerHeight / 2) answers.scrollIntoView();
+}
+
+async function showPhotograph(shown) {
+  const told = `${shown.file.name}, ${bytes(shown.file.size)}`;
+  const visible = await shown.visible;
+  if (shown !== photo) return;
+  const unshowable = `${told}. This browser cannot show it; the server is asked all the same.`;
+  $("#name").textContent = visible ? told : unshowable;
+  $("#drop").classList.toggle("filled", Boolean(visible));
+  $("#preview").hidden = !visible;
+  if (visible) $("#preview").src = shown.url;
+}
+
+function showBars({ predictions }) {
+  const rows = predictions.map(({ label, probability }) => {
+    const bar = element("span", "bar");
+    bar.style.setProperty("--share", probability);
+    const name = element("span", "label", label);
+    return element("li", "", name, element("span", "percent", percent(probability)), bar);
+  });
+  $("#resnet101 .result").replaceChildren(...rows);
+}
+
+async function translated(photo, options, signal) {
+  const answer = await translate(photo.file, options, signal);
+  const after = await decoded(URL.createObjectURL(answer.picture));
+  const before = await photo.visible;
+  return { ...answer, name: photo.file.name, after, before };
+}
+
+function showTranslation({ name, before, after, picture }, { format }) {
+  const { naturalWidth: width, naturalHeight: height } = after;
+  const compare = $(".compare");
+  compare.style.setProperty("--ratio", width / height);
+  compare.classList.toggle("alone", !before);
+  $("#unshowable").hidden = Boolean(before);
+  if (before) $("#before").src = before.src;
+  URL.revokeObjectURL($("#after").src);
+  $("#after").src = after.src;
+  const link = $("#download");
+  link.href = after.src;
+  link.download = `${name.replace(/\.[^.]*$/, "")}-zebra.${format}`;
+  link.textContent = `Download ${FORMATS[format]}`;
+  $("#extent").textContent = `${width} × ${height} pixels, ${bytes(picture.size)}`;
+}
+
+const FORMATS = { png: "PNG", jpeg: "JPEG", webp: "WebP" };
+
+// The picture at `url` as an image ready to be shown, or null where the browser cannot.
+async function decoded(url) {
+  const image = new Image();
+  image.src = url;
+  return image.decode().then(() => image, () => null);
+}
+
+// Who the server is, below the page; above it, where no network answers.
+async function introduce() {
+  $("#notice").replaceChildren();
+  try {
+    const { server, advice, models } = await about();
+    $("#server").textContent = `Server ${server}`;
+    for (const { model, answers, weights } of models)
+      showWeights({ [model]: answers ? (weights ?? UNTOLD) : NONE });
+    if (photo || models.some(({ answers }) => answers)) return;
+    throw new Problem("The server does not answer.", `${models[0].error}. ${advice}`, true);
+  } catch (problem) {
+    tell($("#notice"), problem);
+  }
+}
+
+const weights = {};
+const NONE = "no answer";
+const UNTOLD = "not told over gRPC";
+
+function showWeights(found) {
+  Object.assign(weights, found);
+  const each = Object.entries(weights).map(([model, name]) => ` · ${model}: ${name}`);
+  $("#weights").textContent = each.join("");
+  const untrained = Object.keys(weights).filter((model) => weights[model] === "untrained");
+  const words = [
+    "",
+    `${untrained[0]} is untrained: everything works, its answers mean nothing.`,
+    "Untrained networks: everything works, the answers mean nothing.",
+  ];
+  $("#untrained").textContent = words[untrained.length];
+}
+
+function tell(place, { name, title = name, message, mayPass }) {
+  place.replaceChildren(element("p", "", element("strong", "", title), " ", message));
+  if (!mayPass) return;
+  const again = element("button", "", "Try again");
+  again.type = "button";
+  again.addEventListener("click", tryAgain);
+  place.append(again);
+}
+
+function tryAgain() {
+  introduce();
+  for (const panel of panels) if (panel.failed) panel.put(photo);
+}
+
+// Takes what `source` gives, if anything, as it is now: the file may change or go. Says what is in
+// the way.
+async function takeFrom(source) {
+  $("#source-problem").replaceChildren();
+  try {
+    const file = await source();
+    if (file) take(new File([await file.arrayBuffer()], file.name, { type: file.type }));
+  } catch (problem) {
+    tell($("#source-problem"), problem);
+  }
+}
+
+function element(name, className, ...content) {
+  const made = document.createElement(name);
+  made.className = className;
+  made.append(...content);
+  return made;
+}
+
+const percent = (share) => `${(100 * share).toFixed(2)} %`;
+const seconds = (s) => `${s.toFixed(s < 10 ? 2 : 0)} s`;
+const bytes = (n) => (n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`);
+
+for (const panel of panels)
+  for (const name of panel.options)
+    $(`#${name}`).addEventListener("change", () => photo && panel.put(photo, OPTIONS_PAUSE_MS));
+
+for (const button of document.querySelectorAll(".examples button")) {
+  const url = $("img", button).getAttribute("src");
+  button.addEventListener("click", () => takeFrom(() => example(url)));
+}
+
+$("#camera-open").addEventListener("click", () => takeFrom(() => takePhotograph($("#camera"))));
+$("#file").addEventListener("change", ({ target }) => {
+  takeFrom(() => target.files[0]);
+  target.value = ""; // so that the same file, chosen again, is asked again
+});
+document.addEventListener("paste", ({ clipboardData }) =>
+  takeFrom(() => clipboardData.files[0]));
+
+const over = (is) => $("#drop").classList.toggle("over", is);
+document.addEventListener("dragover", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return;
+  event.preventDefault();
+  over(true);
+});
+document.addEventListener("dragleave", ({ relatedTarget }) => relatedTarget ?? over(false));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  over(false);
+  takeFrom(() => event.dataTransfer.files[0]);
+});
+
+$("#slider").addEventListener("input", ({ target }) =>
+  $(".compare").style.setProperty("--cut", `${target.value}%`));
+
+introduce();

@@ -1,0 +1,57 @@
+// What the page asks of its own server, which asks the real one.
+
+export class Problem extends Error {
+  // `title` and `message` are for people; `mayPass` says whether asking again is worth it.
+  constructor(title, message, mayPass) {
+    super(message);
+    this.title = title;
+    this.mayPass = mayPass;
+  }
+}
+
+export async function classify(file, options, signal) {
+  const { body } = await request("classify", options, { method: "POST", body: file, signal });
+  return JSON.parse(await body.text());
+}
+
+export async function translate(file, options, signal) {
+  const init = { method: "POST", body: file, signal };
+  const { body, headers } = await request("translate", options, init);
+  return {
+    picture: body,
+    weights: headers.get("x-model-weights"),
+    seconds: Number(headers.get("x-seconds")),
+  };
+}
+
+export async function about() {
+  const { body } = await request("about");
+  return JSON.parse(await body.text());
+}
+
+export async function example(url) {
+  const { body } = await request(url);
+  return new File([body], url.split("/").pop(), { type: body.type });
+}
+
+async function request(path, options = {}, init = {}) {
+  let response, body;
+  try {
+    response = await fetch(`${path}?${new URLSearchParams(options)}`, init);
+    body = await response.blob();
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    throw new Problem("The page's own server does not answer.", "Start it again: make ui", true);
+  }
+  if (response.ok) return { body, headers: response.headers };
+  throw await refusal(response, body);
+}
+
+async function refusal({ status, statusText }, body) {
+  try {
+    const { code, type, message } = JSON.parse(await body.text());
+    return new Problem(`${code} ${type}:`, message, code >= 500);
+  } catch {
+    return new Problem(`${status} ${statusText}`, "", status >= 500);
+  }
+}

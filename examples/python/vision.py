@@ -1,0 +1,140 @@
+"""What classify.py and translate.py share: a checked network, and photographs as its input.
+
+Needs PyTorch and Pillow alone. Copy it into your application.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+
+# How far the golden example may be off, relative to its largest value: room for the other kernels
+# of another device, none for a damaged file.
+TOLERANCE = 1e-3
+
+
+class Unusable(Exception):
+    """A file or a device that cannot be used; the message is for whoever runs the program."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that gave its golden example's answer on ``device``, and how to feed it.
+
+    ``spec`` is what ``model.json`` says: resize, crop, multiple, mean, std, labels.
+    """
+
+    network: torch.jit.ScriptModule
+    spec: dict[str, Any]
+    weights: str
+    device: torch.device
+
+    def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
+        """``(N, 3, H, W) float32`` -> the network's output, on the CPU. Raises Unusable."""
+        try:
+            with torch.inference_mode():
+                output: torch.Tensor = self.network(pictures.to(self.device))
+                return output.cpu()
+        except RuntimeError as error:  # not enough memory, most of the time
+            raise Unusable(f"the network failed: {str(error).strip().splitlines()[-1]}") from error
+
+
+def load(path: Path, output: str, device: str = "auto") -> Model:
+    """The network in ``path``, whose ``output`` must be ``classes`` or ``picture``.
+
+    ``auto`` is the GPU where PyTorch can use one, else the CPU. Raises Unusable.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise Unusable("PyTorch finds no GPU that it can use: take --device cpu")
+    if not path.is_file():
+        raise Unusable(f"{path}: there is no such file")
+    extra: dict[str, Any] = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # every load says that TorchScript is deprecated
+            network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Unusable(f"{path} is no TorchScript file, or is damaged") from error
+    # float32 means float32: a GPU's convolutions would otherwise take TF32.
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        about = json.loads(extra["model.json"])
+        spec, golden = about["spec"], about["golden"]
+        example = _tensor(extra["golden_input.f32"], golden["input_shape"])
+        expected = _tensor(extra["golden_output.f32"], golden["output_shape"])
+        model = Model(network.to(device), spec, about["weights"]["name"], torch.device(device))
+        off = float((model(example) - expected).abs().max() / expected.abs().max())
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise Unusable(f"{path} cannot be checked: its model.json or golden example") from error
+    if not off <= TOLERANCE:  # NaN too
+        raise Unusable(
+            f"{path} misses its golden example on {device}: relative error {off:.2g}, "
+            f"allowed {TOLERANCE:g}; the file or the device is faulty"
+        )
+    if spec["output"] != output:
+        raise Unusable(f"{path} gives {spec['output']}, this program needs {output}")
+    return model
+
+
+def read(path: Path) -> Image.Image:
+    """The picture in ``path``, upright, RGB, on white where it is transparent. Raises Unusable."""
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith(("I", "F")):
+                # convert() would cut them off at 255.
+                raise Unusable(f"{path} has more than 8 bits per sample: convert it first")
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture)
+            return picture.convert("RGB")
+    except FileNotFoundError as error:
+        raise Unusable(f"{path}: there is no such file") from error
+    # Pillow's readers raise all of these, SyntaxError too, for a damaged file.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Unusable(f"{path} is no picture that Pillow can read, or is damaged") from error
+
+
+def resize(spec: dict[str, Any], picture: Image.Image, short: int) -> Image.Image:
+    """``picture`` with a shorter side of ``short`` pixels, cropped where ``spec`` says so."""
+    if spec["multiple"] == 1:
+        long = short * max(picture.size) // min(picture.size)
+    else:
+        exact = short * max(picture.size) / min(picture.size)
+        long = max(round(exact / spec["multiple"]) * spec["multiple"], short)
+    width, height = (short, long) if picture.width <= picture.height else (long, short)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    if spec["crop"] is None:
+        return picture
+    left, top = round((width - spec["crop"]) / 2), round((height - spec["crop"]) / 2)
+    return picture.crop((left, top, left + spec["crop"], top + spec["crop"]))
+
+
+def to_input(spec: dict[str, Any], picture: Image.Image) -> torch.Tensor:
+    """A resized RGB picture -> ``(1, 3, H, W) float32``."""
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    pixels = pixels.view(picture.height, picture.width, 3).permute(2, 0, 1)[None]
+    mean, std = (torch.tensor(spec[name]).view(3, 1, 1) for name in ("mean", "std"))
+    return (pixels / 255 - mean) / std
+
+
+def to_picture(output: torch.Tensor) -> Image.Image:
+    """A generator's output, ``(1, 3, H, W)`` in [-1, 1] -> RGB picture."""
+    levels = ((output[0] + 1) / 2 * 255).round().clamp(0, 255).to(torch.uint8)
+    _, height, width = levels.shape
+    # Not through NumPy, which PyTorch does not bring with it.
+    samples = bytes(levels.permute(1, 2, 0).flatten().tolist())
+    return Image.frombytes("RGB", (width, height), samples)
+
+
+def _tensor(data: bytes, shape: list[int]) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.float32).view(shape)

@@ -1,0 +1,101 @@
+"""The page's own server, asked without a browser, as another program or site would."""
+
+from __future__ import annotations
+
+import subprocess
+
+import psutil
+import pytest
+import requests
+
+from tests.page.opened import command
+from tests.running import free_port
+from vision_client import Client
+
+
+def test_answers_are_those_of_the_client(address: str, client: Client, jpeg: bytes) -> None:
+    told = client.classify(jpeg, top_k=2)
+    answer = requests.post(f"{address}/classify?top_k=2", data=jpeg, timeout=60).json()
+    assert [p["class_id"] for p in answer["predictions"]] == [p.class_id for p in told.predictions]
+    assert answer["weights"] == "untrained"
+    assert answer["request_id"]
+    assert answer["seconds"] > 0
+    url = f"{address}/translate?size=64&format=jpeg&quality=50"
+    picture = requests.post(url, data=jpeg, timeout=60)
+    assert picture.content == client.translate(jpeg, size=64, format="jpeg", quality=50).data
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert picture.headers["x-model-weights"] == "untrained"
+    assert picture.headers["x-request-id"]
+    assert float(picture.headers["x-seconds"]) > 0
+
+
+@pytest.mark.parametrize(
+    "question", ["classify?top_k=0", "classify?top_k=many", "translate?size=9"]
+)
+def test_a_bad_option_is_told_as_the_server_tells_it(
+    address: str, jpeg: bytes, question: str
+) -> None:
+    answer = requests.post(f"{address}/{question}", data=jpeg, timeout=60)
+    assert answer.status_code == 422
+    assert answer.json()["code"] == 422
+    assert answer.json()["type"] == "InvalidOption"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost:1:2", ""])
+@pytest.mark.parametrize("path", ["", "/about", "/static/page.js"])
+def test_another_name_for_this_machine_is_refused(address: str, path: str, host: str) -> None:
+    answer = requests.get(f"{address}{path}", headers={"host": host}, timeout=10)
+    assert answer.status_code == 421
+    assert answer.json()["type"] == "MisdirectedRequest"
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize("path", ["/classify", "/translate"])
+def test_another_sites_question_is_refused(
+    address: str, jpeg: bytes, path: str, origin: str
+) -> None:
+    answer = requests.post(f"{address}{path}", data=jpeg, headers={"origin": origin}, timeout=60)
+    assert answer.status_code == 403
+    assert answer.json()["type"] == "ForeignOrigin"
+
+
+def test_a_tunnel_on_another_port_is_let_in(address: str, jpeg: bytes) -> None:
+    headers = {"host": "localhost:9000", "origin": "http://localhost:9000"}
+    answer = requests.post(f"{address}/classify", data=jpeg, headers=headers, timeout=60)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["", "/static/page.js", "/nowhere", "/classify"])
+def test_every_answer_is_protected(address: str, path: str) -> None:
+    headers = requests.get(f"{address}{path}", timeout=10).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "camera=(self)" in headers["permissions-policy"]
+
+
+def test_loopback_only(address: str) -> None:
+    port = address.rpartition(":")[2]
+    listening = [
+        ":".join(map(str, connection.laddr))
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert [where for where in listening if where.endswith(f":{port}")] == [f"127.0.0.1:{port}"]
+
+
+def test_a_port_that_is_taken(address: str) -> None:
+    port = int(address.rpartition(":")[2])
+    ended = subprocess.run(
+        command(f"http://127.0.0.1:{free_port()}", port),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == f"port {port} cannot be had: Address already in use; choose another\n"
+    assert ended.stdout == ""
