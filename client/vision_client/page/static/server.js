@@ -41,7 +41,7 @@ async function request(path, options = {}, init = {}) {
     body = await response.blob();
   } catch (error) {
     if (init.signal?.aborted) throw error;
-    throw new Problem("The page's own server does not answer.", "Start it again: make ui", true);
+    throw new Problem("The page's own server does not answer.", "Start it again where it was started.", true);
   }
   if (response.ok) return { body, headers: response.headers };
   throw await refusal(response, body);
