@@ -83,8 +83,8 @@ def print_next(config: Config) -> None:
     """The lines to try next."""
     url = f"{config.inference}/predictions"
     print("\ntry it on a picture of yours, from another terminal")
-    print("  make ui                                        a page in the browser")
-    print("  .venv/bin/vision classify photo.jpg            whole folders, too: vision --help")
+    print("  make ui                                 a page in the browser")
+    print("  .venv/bin/vision classify photo.jpg     folders, too: vision --help")
     print("  .venv/bin/vision translate photo.jpg -o zebras")
     print(f"  curl -T photo.jpg {url}/resnet101")
     print(f"  curl -T photo.jpg {url}/cyclegan -o zebra.png")

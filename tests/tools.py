@@ -13,26 +13,31 @@ from pathlib import Path
 
 import pytest
 
-# By package: where it is found, as a command or a file.
+# By package: where it is found, as a command or a file; any of several will do.
 PACKAGES = {
-    "chromium": "chromium",
-    "cmake": "cmake",
-    "g++": "g++",
-    "make": "make",
-    "nodejs": "node",
-    "npm": "npm",
-    "libstb-dev": "/usr/include/stb/stb_image.h",
-    "nlohmann-json3-dev": "/usr/include/nlohmann/json.hpp",
+    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "cmake": ("cmake",),
+    "g++": ("g++",),
+    "make": ("make",),
+    "nodejs": ("node",),
+    "npm": ("npm",),
+    "libstb-dev": ("/usr/include/stb/stb_image.h",),
+    "nlohmann-json3-dev": ("/usr/include/nlohmann/json.hpp",),
 }
+
+
+def find(package: str) -> str | None:
+    """The path of what ``package`` is needed for, or None where this machine lacks it."""
+    for name in PACKAGES[package]:
+        path = shutil.which(name) or (name if Path(name).is_file() else None)
+        if path is not None:
+            return path
+    return None
 
 
 def missing(*packages: str) -> list[str]:
     """Those of ``packages`` that this machine lacks."""
-    return [
-        package
-        for package in packages
-        if shutil.which(PACKAGES[package]) is None and not Path(PACKAGES[package]).exists()
-    ]
+    return [package for package in packages if find(package) is None]
 
 
 def require(*packages: str) -> None:
