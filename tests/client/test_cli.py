@@ -252,6 +252,38 @@ def test_a_server_that_is_down_ends_it_at_once(folder: Path) -> None:
     assert re.search(rb"classified 0 in .*, 1 failed, 2 not tried", run.stderr)
 
 
+def test_an_output_that_cannot_be_is_told_before_anything_is_asked(
+    at: dict[str, str], folder: Path
+) -> None:
+    (folder / "file").touch()
+    run = vision("translate", folder / "cat.jpg", "-o", folder / "file", env=at)
+    assert run.returncode == 2
+    assert "File exists" in unframed(run)
+    assert "untrained" not in unframed(run)
+
+
+def test_a_full_disk_ends_it(at: dict[str, str], folder: Path, tmp_path: Path) -> None:
+    """Files of this process may have 10 kB, which the kernel says much as of a full disk."""
+    output = tmp_path / "zebras"
+    limited = f"ulimit -f 10; trap '' XFSZ; exec {VISION} translate {folder} -o {output}"
+    run = subprocess.run(
+        ["bash", "-c", limited], env=at, capture_output=True, timeout=TIMEOUT_S, check=False
+    )
+    assert run.returncode == 1
+    assert b"cat.jpg: File too large" in run.stderr
+    assert [path for path in output.rglob("*") if path.is_file()] == []
+
+
+def test_who_reads_it_may_leave(at: dict[str, str], folder: Path) -> None:
+    line = f"set -o pipefail; {VISION} classify {folder} -j 1 | head -n 1"
+    run = subprocess.run(
+        ["bash", "-c", line], env=at, capture_output=True, timeout=TIMEOUT_S, check=False
+    )
+    assert run.stdout.count(b"\n") == 1
+    assert b"Traceback" not in run.stderr
+    assert b"roken pipe" not in run.stderr
+
+
 def test_status(server: Any, at: dict[str, str]) -> None:
     run = vision("status", env=at)
     assert run.returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -194,8 +195,10 @@ def translate(
     suffix = ".jpg" if format == "jpeg" else f".{format}"
     try:
         paths = found.outputs(everything, folder, suffix) if folder is not None else {}
-    except found.Clash as error:
-        raise typer.BadParameter(str(error), param_hint="PHOTO...") from error
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+    except (found.Clash, OSError) as error:
+        raise typer.BadParameter(str(error), param_hint="--output") from error
     left = [p for p in everything if force or p not in paths or not paths[p].exists()]
     warning = _Warning()
 
@@ -210,10 +213,11 @@ def translate(
             sys.stdout.buffer.write(answer.data)
             sys.stdout.buffer.flush()
             return
-        paths[photo].parent.mkdir(parents=True, exist_ok=True)
         answer.save(paths[photo])
         if len(everything) == 1 and out.is_terminal:
-            show.draw(show.side_by_side(data, answer.image()), out, os.environ)
+            # What the server can read, Pillow here may not: then it is not shown.
+            with suppress(OSError, SyntaxError, ValueError):
+                show.draw(show.side_by_side(data, answer.image()), out, os.environ)
             out.print(
                 escape(f"{paths[photo]} in {answer.seconds:.2f} s"), soft_wrap=True, highlight=False
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -28,6 +29,7 @@ T = TypeVar("T")
 AHEAD = 4
 # Not this photograph's fault: the rest would fail in the same way.
 HOPELESS = {401, 403, 404}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_TOKEN = "InvalidKeyException"  # noqa: S105  # TorchServe's name for it, a 400
 
 
@@ -44,7 +46,7 @@ def work(
     """Call ``ask`` for every photograph, ``jobs`` at once, and ``done`` with each result, in order.
 
     Progress and failures go to ``console``. Returns the exit status: 0 where all went well, else 1.
-    Once the server cannot be reached, no further one is tried.
+    Once the server cannot be reached, or the disk is full, no further one is tried.
     """
     begun = time.monotonic()
     failures: list[str] = []
@@ -63,14 +65,14 @@ def work(
         with progress, closing(_in_order(photos, ask, jobs)) as answers:
             for photo, answer in progress.track(answers, len(photos), description=verb):
                 try:
-                    result = answer.result()
+                    done(photo, answer.result())
+                    good += 1
+                except BrokenPipeError:
+                    raise  # nobody reads the rest
                 except (VisionError, OSError) as error:
                     failures.append(f"{photo.name}: {reason(error)}")
                     if _is_hopeless(error):
                         break
-                else:
-                    done(photo, result)
-                    good += 1
     except KeyboardInterrupt:
         console.print(f"stopped: {verb} {good} of {len(photos)}", highlight=False)
         raise
@@ -108,6 +110,8 @@ def _in_order(
 def _is_hopeless(error: Exception) -> bool:
     if isinstance(error, ServerError):
         return error.code in HOPELESS or error.type == NO_TOKEN
+    if isinstance(error, OSError):
+        return error.errno in FULL
     return isinstance(error, ConnectionFailed)
 
 
