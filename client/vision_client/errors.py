@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 import grpc
@@ -53,7 +53,7 @@ def from_http(status: int, headers: Any, body: bytes) -> ServerError:
     """The error in a response of ``status``, which may be a proxy's and no JSON at all."""
     told = from_json(body)
     if told is None:
-        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unknown"
+        phrase = responses.get(status, "Unknown")
         type = phrase.title().replace(" ", "")
         told = ServerError(status, type, _WITHOUT_WORDS.get(status, phrase))
     told.request_id = headers.get("x-request-id")

@@ -45,8 +45,8 @@ def side_by_side(photograph: Picture, translated: Image.Image) -> Image.Image:
     return both
 
 
-def draw(image: Image.Image, console: Console, environment: Mapping[str, str]) -> bool:
-    """Draw ``image`` with the best that the terminal can do; whether it can do anything.
+def draw(image: Image.Image, console: Console, environment: Mapping[str, str]) -> None:
+    """Draw ``image`` with the best that the terminal can do, which may be nothing.
 
     Kitty's and iTerm2's protocols show the pixels; any other terminal of 256 colours or more shows
     two of them a character.
@@ -55,14 +55,13 @@ def draw(image: Image.Image, console: Console, environment: Mapping[str, str]) -
     inside_tmux = "TMUX" in environment  # which does not pass the protocols on
     colours = console.color_system in ("256", "truecolor") and not console.no_color
     if not console.is_terminal or not colours:
-        return False
+        return
     if not inside_tmux and ("KITTY_WINDOW_ID" in environment or program in ("ghostty", "WezTerm")):
-        console.file.write(_kitty(_png(image)))
+        console.file.write(_kitty(encoded(image)))
     elif not inside_tmux and program in ("iTerm.app", "vscode"):
-        console.file.write(_iterm(_png(image)))
+        console.file.write(_iterm(encoded(image)))
     else:
         console.print(Pixels.from_image(_fitted(image, min(COLUMNS, console.width))))
-    return True
 
 
 def _fitted(image: Image.Image, columns: int) -> Image.Image:
@@ -70,12 +69,6 @@ def _fitted(image: Image.Image, columns: int) -> Image.Image:
     width = min(columns, image.width)
     height = max(2, round(image.height * width / image.width / 2) * 2)
     return image.resize((width, height))
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _kitty(png: bytes) -> str:

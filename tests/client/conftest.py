@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,11 @@ class Strict:
     config: Config
     run: RunFolder
 
+    @property
+    def key(self) -> str:
+        """The token that it wants."""
+        return str(json.loads(self.run.key_file.read_text())["inference"]["key"])
+
 
 @pytest.fixture(scope="session")
 def strict(
@@ -115,46 +121,62 @@ def secure(tmp_path_factory: pytest.TempPathFactory, server: Any) -> Iterator[Se
         check=True, capture_output=True,
     )  # fmt: skip
     behind = {"http": server.config.inference.removeprefix("http://"), "grpc": server.config.grpc}
+    with ExitStack() as stack:
+        urls = {}
+        for scheme, address in behind.items():
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(ca, key)
+            tls.set_alpn_protocols(["h2" if scheme == "grpc" else "http/1.1"])
+            port = stack.enter_context(forwarder(address, tls)).port
+            urls[scheme] = f"{scheme}s://127.0.0.1:{port}"
+        yield Secure(urls, ca)
+
+
+class Forwarder:
+    """Passes the bytes of each connection to its ``port`` on to ``address``, in both directions."""
+
+    def __init__(self, address: str) -> None:
+        self._host, port = address.split(":")
+        self._behind = int(port)
+        self.port = 0
+        self.accepted = 0  # connections so far
+
+    async def listen(self, tls: ssl.SSLContext | None) -> asyncio.Server:
+        listener = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self.port = listener.sockets[0].getsockname()[1]
+        return listener
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        behind_reader, behind_writer = await asyncio.open_connection(self._host, self._behind)
+        await asyncio.gather(_pipe(reader, behind_writer), _pipe(behind_reader, writer))
+
+
+@contextmanager
+def forwarder(address: str, tls: ssl.SSLContext | None = None) -> Iterator[Forwarder]:
+    """One that works in a thread of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    urls = {}
-    listeners = []
-    for scheme, address in behind.items():
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(ca, key)
-        tls.set_alpn_protocols(["h2" if scheme == "grpc" else "http/1.1"])
-        started = asyncio.run_coroutine_threadsafe(_forward(address, tls), loop)
-        listeners.append(started.result(10))
-        port = listeners[-1].sockets[0].getsockname()[1]
-        urls[scheme] = f"{scheme}s://127.0.0.1:{port}"
-    yield Secure(urls, ca)
-    for listener in listeners:
-        loop.call_soon_threadsafe(listener.close)
+    made = Forwarder(address)
+    listener = asyncio.run_coroutine_threadsafe(made.listen(tls), loop).result(10)
+    yield made
+    loop.call_soon_threadsafe(listener.close)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.run_until_complete(_cancel_rest())
     loop.close()
 
 
-async def _forward(address: str, tls: ssl.SSLContext) -> asyncio.Server:
-    host, port = address.split(":")
-
-    async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass  # a client that left
-        finally:
-            sink.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind_reader, behind_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(pipe(reader, behind_writer), pipe(behind_reader, writer))
-
-    return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+async def _pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    try:
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    except OSError:
+        pass  # a client that left
+    finally:
+        sink.close()
 
 
 async def _cancel_rest() -> None:

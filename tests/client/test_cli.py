@@ -311,7 +311,7 @@ def test_tokens(strict: Strict, folder: Path, tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert b"--token-file FILE, or VISION_TOKEN" in refused.stderr
     assert b"1 not tried" in refused.stderr
-    key = json.loads(strict.run.key_file.read_text())["inference"]["key"]
+    key = strict.key
     (tmp_path / "token").write_text(f"{key}\n")
     assert vision("classify", cat, "--token-file", tmp_path / "token", env=env).returncode == 0
     assert vision("classify", cat, "--token-file", strict.run.key_file, env=env).returncode == 0

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from vision_client import health, show
-from vision_client.answers import UNTRAINED, Classification, Translation
+from vision_client.answers import UNTRAINED, Answer, Classification, Translation
 from vision_client.cli import photos as found
 from vision_client.cli.connection import (
     CaOption,
@@ -104,7 +104,7 @@ def classify(
     several = len(everything) > 1
 
     def done(photo: Photo, answer: Classification) -> None:
-        warning.of(answer.weights)
+        warning.of(answer)
         if results is not None:
             results.add(photo.name, answer)
         elif json or csv or not out.is_terminal:
@@ -208,7 +208,7 @@ def translate(
 
     def done(photo: Photo, answered: tuple[bytes, Translation]) -> None:
         data, answer = answered
-        warning.of(answer.weights)
+        warning.of(answer)
         if photo not in paths:
             sys.stdout.buffer.write(answer.data)
             sys.stdout.buffer.flush()
@@ -284,8 +284,8 @@ class _Warning:
     def __init__(self) -> None:
         self._told = False
 
-    def of(self, weights: str | None) -> None:
-        if weights == UNTRAINED and not self._told:
+    def of(self, answer: Answer) -> None:
+        if answer.untrained and not self._told:
             self._told = True
             err.print("[yellow]untrained networks: everything works, the answers mean nothing[/]")
 
