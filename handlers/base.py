@@ -1,8 +1,8 @@
 """The part every handler shares: load, warm up, and answer each request of a batch on its own.
 
-TorchServe answers every member of a batch with the same 503 when a handler raises, so nothing here
-raises for a request's own reasons: each step of each request yields its result or the RequestError
-that it is answered with, and the others never notice.
+TorchServe answers every member of a batch with the same 503 when a handler raises, so each step of
+each request yields its result or the RequestError that the request is answered with. ``handle``
+raises in one case: all requests of the batch came over gRPC and failed alike (``_raise_for_grpc``).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from PIL import Image
 from ts.utils.util import PredictionException
 
 from handlers.decode_pool import DecodePool
-from handlers.errors import InternalError, Overloaded, RequestError, TooLarge
+from handlers.errors import BadRequest, InternalError, Overloaded, RequestError, TooLarge
 from handlers.imaging import encode
 from handlers.limits import LIMITS, Limits
 from handlers.memory import give_back_after, use_one_heap
 from handlers.network import LoadError, Network
 from handlers.preprocess import to_pixels
-from handlers.request import Request, header_values, is_grpc, parse
+from handlers.request import Request, header_values, is_bidirectional, is_grpc, parse
 from handlers.settings import PRECISION_VARIABLE, Settings
 from handlers.specs import ModelSpec
 from handlers.stages import Stages, declare
@@ -140,6 +140,8 @@ class ImageHandler(abc.ABC):
         deadline = time.monotonic() + self._decode_seconds
 
         def prepare(i: int) -> Prepared | RequestError:
+            if is_bidirectional(headers[i]):
+                return BadRequest("StreamPredictions2 is not served: use Predictions")
             return _attempt(self.prepare, rows[i], headers[i], deadline)
 
         with stages("decode"):
@@ -157,6 +159,7 @@ class ImageHandler(abc.ABC):
             # Without it TorchServe fails on StreamPredictions, and ends the worker with all that it
             # was asked. Predictions over gRPC ignores it; to REST it would mean a chunked answer.
             context.set_response_header(i, "ts_stream_next", "false")
+        _drop_bidirectional(context, headers)
         give_back_after(rows)
         return [self._respond(context, i, answer) for i, answer in enumerate(answers)]
 
@@ -290,11 +293,27 @@ def _raise_for_grpc(
     """Give gRPC callers a real status where TorchServe can: when the whole batch failed alike.
 
     TorchServe drops statuses per request over gRPC, and a raised PredictionException answers all.
+    A batch with a call of StreamPredictions2 is answered in place: see ``_drop_bidirectional``.
     """
+    if any(map(is_bidirectional, headers)):
+        return
     bodies = {a.to_json() if isinstance(a, RequestError) else b"" for a in answers}
     first = answers[0]
     if isinstance(first, RequestError) and len(bodies) == 1 and all(map(is_grpc, headers)):
         raise PredictionException(first.to_json().decode(), first.code)
+
+
+def _drop_bidirectional(context: Any, headers: Sequence[Mapping[str, object]]) -> None:
+    """Leave calls of the gRPC method StreamPredictions2 without an answer from this worker.
+
+    Clients can call it although our .proto omits it. TorchServe 0.12 ends the call by itself, with
+    status UNKNOWN, as soon as it has queued the request. An answer or an error that then comes from
+    the worker is one exception too many in the thread that serves the worker: the thread ends, the
+    worker stays READY, and the model answers nobody until a restart.
+    """
+    for i, known in enumerate(headers):
+        if is_bidirectional(known):
+            del context.request_ids[i]
 
 
 def _asks_description(row: Mapping[str, Any], headers: Mapping[str, object]) -> bool:

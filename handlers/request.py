@@ -31,6 +31,8 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 # ASCII: int() takes no other white space around other digits.
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,7}\s*", re.ASCII)
+# TorchServe adds ts_request_sequence_id and others to calls of the gRPC method StreamPredictions2.
+_SEQUENCE_HEADERS = "ts_request_sequence"
 # What a form has around each field's value: boundary, name, file name, type.
 _PART_BYTES = 1024
 
@@ -132,7 +134,12 @@ def is_grpc(headers: Mapping[str, object]) -> bool:
 
     Over REST there is at least one: TorchServe adds its own to every route of ours.
     """
-    return all(name.startswith("ts_request_sequence") for name in header_values(headers))
+    return all(name.startswith(_SEQUENCE_HEADERS) for name in header_values(headers))
+
+
+def is_bidirectional(headers: Mapping[str, object]) -> bool:
+    """Whether the caller used the gRPC method StreamPredictions2, or sent such a header."""
+    return any(name.startswith(_SEQUENCE_HEADERS) for name in header_values(headers))
 
 
 def _is_json(body: bytes | bytearray, known: Mapping[str, str]) -> bool:

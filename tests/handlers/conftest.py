@@ -93,9 +93,9 @@ def predict() -> Callable[..., list[Reply]]:
     def batch(handler: ImageHandler, *sent: Sent) -> list[Reply]:
         service = Service("model", "/", {}, handler.handle, None, len(sent))
         messages = [_message(i, row, headers) for i, (row, headers) in enumerate(sent)]
-        processors, rows, _ = service.retrieve_data_for_inference(messages)
+        processors, rows, ids = service.retrieve_data_for_inference(messages)
         context = service.context
-        context.request_processor = processors
+        context.request_processor, context.request_ids = processors, ids
         bodies = handler.handle(rows, context)
         assert len(bodies) == len(sent)
         return [

@@ -21,6 +21,11 @@ def call(**inputs: bytes) -> Sent:
     return dict(inputs), {}
 
 
+def bidirectional(**inputs: bytes) -> Sent:
+    """A call of StreamPredictions2."""
+    return dict(inputs), {"ts_request_sequence_id": "x"}
+
+
 def rest(data: bytes) -> Sent:
     return {"body": data}, {"Host": "localhost:8080"}
 
@@ -93,3 +98,13 @@ def test_a_network_that_fails_for_all_raises_too(
         predict(resnet, call(data=chelsea), call(data=chelsea))
     assert caught.value.error_code == 500
     assert "secret" not in caught.value.message
+
+
+def test_a_bidirectional_call_is_never_raised_for(
+    resnet: ImageHandler, predict: Predict, chelsea: bytes
+) -> None:
+    """TorchServe's thread would end, and the model with it."""
+    replies = predict(resnet, bidirectional(data=b"x"), bidirectional(data=b"x"))
+    assert [kind(reply) for reply in replies] == ["BadRequest", "BadRequest"]
+    replies = predict(resnet, bidirectional(data=b"x"), call(data=chelsea), call(data=b"x"))
+    assert [kind(reply) for reply in replies] == ["BadRequest", "predictions", "BadImage"]
