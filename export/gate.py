@@ -2,7 +2,8 @@
 
 The worker that serves may run on another machine than the export, with other instructions, so the
 figures come from emulation, which gives the same everywhere: weights and the result of every layer
-are rounded to the type, and computed in float32 in between, as hardware accumulates.
+are rounded to the type, and computed in float32 in between, as hardware accumulates. Layers that
+are served in float32 are not rounded.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import torch
 from torch import nn
 
 from export.models import Network
-from export.simplify import simplified
+from export.simplify import InFloat32, simplified
 from export.untrained import example_input
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# DESIGN.md, "Numbers". The error is that of the logits, relative in the 2-norm, its mean over
-# pictures; margins are between the two highest probabilities; pictures differ in 8-bit steps.
+# What reduced precision may change. The error is that of the logits, relative in the 2-norm, as a
+# mean over pictures; a margin is between the two highest probabilities; pictures differ in 8-bit
+# steps.
 LOGITS_ERROR = 0.02
 MARGIN = 0.02
 PICTURE_STEPS = 2.0
@@ -47,9 +49,17 @@ def emulated(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     def rounded(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(dtype).float()
 
-    emulation = copy.deepcopy(module).to(dtype).float()
+    emulation = copy.deepcopy(module)
     emulation.register_forward_pre_hook(lambda _, inputs: tuple(map(rounded, inputs)))
-    for layer in emulation.modules():
+    exact = {
+        inner
+        for layer in emulation.modules()
+        if isinstance(layer, InFloat32)
+        for inner in layer.modules()
+    }
+    for layer in set(emulation.modules()) - exact:
+        for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+            tensor.copy_(rounded(tensor))
         if not list(layer.children()):
             layer.register_forward_hook(lambda _, _inputs, output: rounded(output))
     return emulation

@@ -2,6 +2,7 @@
 
 Batch norms are folded into the convolutions before them: one rounding fewer per layer where weights
 are reduced in precision, and nothing left to fold at each load. Instance norms become group norms.
+A classifier's pooling and linear layers stay in float32 when the rest is reduced.
 """
 
 from __future__ import annotations
@@ -34,6 +35,25 @@ class CentredGroupNorm(nn.Module):
         return F.group_norm(centred, self.channels, eps=self.eps)
 
 
+class InFloat32(nn.Module):
+    """A layer that computes in float32 in a network of reduced precision.
+
+    bfloat16 has 8 significant bits: two logits that differ by less than 1 in 256 become equal, and
+    classes then tie. Pooling and the last layer are a thousandth of a classifier's work. Whoever
+    reduces the network's parameters must leave those below this module as they are;
+    ``handlers.network`` finds it by its class's name, which TorchScript keeps.
+    """
+
+    def __init__(self, layer: nn.AdaptiveAvgPool2d | nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` of any floating-point type -> the layer's output, float32."""
+        output: torch.Tensor = self.layer(x.float())
+        return output
+
+
 def simplified(module: nn.Module) -> nn.Module:
     """A copy of ``module``, in eval mode, that gives the same and computes less.
 
@@ -49,4 +69,6 @@ def simplified(module: nn.Module) -> nn.Module:
         for name, layer in parent.named_children():
             if isinstance(layer, nn.InstanceNorm2d):
                 setattr(parent, name, CentredGroupNorm(layer.num_features, layer.eps))
+            elif isinstance(layer, (nn.AdaptiveAvgPool2d, nn.Linear)):
+                setattr(parent, name, InFloat32(layer))
     return module.requires_grad_(False)

@@ -5,6 +5,7 @@ A plugin of the root conftest, so that every folder of tests shares it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -26,8 +27,10 @@ from vision_client import inference_pb2_grpc
 
 ROOT = Path(__file__).parents[1]
 
-# `make test DEVICE=gpu` runs the suite against GPU workers.
+# `make test DEVICE=gpu` runs the suite against GPU workers, PRECISION=bfloat16 in bfloat16. Not
+# auto by default: what it chooses depends on the CPU.
 DEVICE = os.environ.get("DEVICE", "auto")
+PRECISION = os.environ.get("PRECISION", "float32")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -93,19 +96,13 @@ def make_config() -> Callable[[Path, Path], Path]:
     return make
 
 
-@pytest.fixture(scope="session")
-def server(
-    tmp_path_factory: pytest.TempPathFactory,
-    model_store: Path,
-    serving: Command,
-    make_config: Callable[[Path, Path], Path],
-) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("server")
-    path = make_config(folder, model_store)
-    where = ("--config", path, "--run-dir", folder / "run")
-    started = serving("start", *where, "--device", DEVICE)
-    assert started.returncode == 0, started.stdout + started.stderr
-    config, run = Config.read(path), RunFolder(folder / "run")
+@contextlib.contextmanager
+def started(folder: Path, config_path: Path, serving: Command, precision: str) -> Iterator[Running]:
+    """A server of both models, from ``start`` to ``stop``; nothing of it may be left then."""
+    where = ("--config", config_path, "--run-dir", folder / "run")
+    began = serving("start", *where, "--device", DEVICE, "--precision", precision)
+    assert began.returncode == 0, began.stdout + began.stderr
+    config, run = Config.read(config_path), RunFolder(folder / "run")
     with grpc.insecure_channel(config.grpc, [("grpc.max_receive_message_length", -1)]) as channel:
         stub = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
         api = Api(config, run.key_file)
@@ -118,6 +115,36 @@ def server(
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     left = [pid for pid in (*workers, *java) if psutil.pid_exists(pid)]
     assert left == [], "`stop` left processes behind"
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory,
+    model_store: Path,
+    serving: Command,
+    make_config: Callable[[Path, Path], Path],
+) -> Iterator[Running]:
+    """The suite's server, in PRECISION: for tests that no precision may fail."""
+    folder = tmp_path_factory.mktemp("server")
+    with started(folder, make_config(folder, model_store), serving, PRECISION) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def float32_server(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    model_store: Path,
+    serving: Command,
+    make_config: Callable[[Path, Path], Path],
+) -> Iterator[Running]:
+    """The suite's server where that computes in float32, else one of its own."""
+    if PRECISION == "float32":
+        yield request.getfixturevalue("server")
+        return
+    folder = tmp_path_factory.mktemp("float32_server")
+    with started(folder, make_config(folder, model_store), serving, "float32") as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

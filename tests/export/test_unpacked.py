@@ -1,10 +1,11 @@
-"""An archive alone is enough: unpacked elsewhere, it loads and answers like eager PyTorch."""
+"""An archive alone is enough: unpacked elsewhere, it answers in float32 like eager PyTorch."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -20,6 +21,7 @@ from torch import nn
 
 from handlers.preprocess import to_image
 from handlers.resample import resample
+from handlers.settings import PRECISION_VARIABLE
 from handlers.specs import CYCLEGAN, RESNET101
 from tests.tensors import to_tensor
 
@@ -65,7 +67,10 @@ def ask(model_store: Path, tmp_path: Path) -> Ask:
         zipfile.ZipFile(model_store / f"{name}.mar").extractall(folder)
         (tmp_path / "picture.jpg").write_bytes(jpeg)
         command = [sys.executable, "-I", "-c", WORKER, str(folder), "picture.jpg"]
-        run = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, check=True)
+        environment = {**os.environ, PRECISION_VARIABLE: "float32"}
+        run = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, check=True, timeout=120
+        )
         found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
         assert found["code_from"]
         assert all(Path(file).is_relative_to(folder / "handlers") for file in found["code_from"])

@@ -42,16 +42,24 @@ def chelsea(photographs: dict[str, Image.Image], saved: Callable[..., bytes]) ->
 
 @pytest.fixture(scope="session")
 def load() -> Iterator[Callable[..., ImageHandler]]:
-    """``load(handler, pt, gpu, yaml)``: initialised by the context that TorchServe would build."""
+    """``load(handler, pt, gpu, yaml)``: initialised by the context that TorchServe would build.
+
+    In float32 unless ``precision`` says otherwise: ``auto`` depends on the CPU, and no test may.
+    """
     loaded: list[ImageHandler] = []
 
     def initialize(
-        handler: ImageHandler, pt: Path, gpu: int | None = None, yaml: object = None
+        handler: ImageHandler,
+        pt: Path,
+        gpu: int | None = None,
+        yaml: Mapping[str, Any] | None = None,
+        precision: str = "float32",
     ) -> ImageHandler:
         manifest = {"model": {"serializedFile": pt.name}}
         # A batch size of 2 warms up as a larger one does, in less time.
         service = Service(pt.stem, str(pt.parent), manifest, handler.handle, gpu, 2)
-        service.context.model_yaml_config = yaml or {}
+        configured = {"handler": {"precision": precision}} if yaml is None else yaml
+        service.context.model_yaml_config = configured
         handler.initialize(service.context)
         loaded.append(handler)
         return handler
@@ -81,6 +89,17 @@ def resnet(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler
 @pytest.fixture(scope="session")
 def cyclegan(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler:
     return load(CycleGAN(), model_store / "cyclegan.pt")
+
+
+@pytest.fixture(scope="session")
+def bfloat16_resnet(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler:
+    """In bfloat16 on every CPU: where it has no such instructions, PyTorch emulates them."""
+    return load(ResNet101(), model_store / "resnet101.pt", precision="bfloat16")
+
+
+@pytest.fixture(scope="session")
+def bfloat16_cyclegan(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler:
+    return load(CycleGAN(), model_store / "cyclegan.pt", precision="bfloat16")
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ def test_different_pictures_have_different_answers(lone: list[Reply]) -> None:
     assert len({answer for _, _, answer in lone}) == 7
 
 
-@pytest.mark.parametrize("position", [0, 3, 7])
+@pytest.mark.parametrize("position", [0, 7])
 def test_one_bad_picture_among_eight(
     resnet: ImageHandler,
     predict: Predict,

@@ -90,8 +90,11 @@ def test_a_file_that_is_no_artefact(tmp_path: Path, load: Load, content: bytes) 
         load(CycleGAN(), path)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
-def test_a_damaged_export(model_store: Path, tmp_path: Path, load: Load, damage: str) -> None:
+def test_a_damaged_export(
+    model_store: Path, tmp_path: Path, load: Load, damage: str, precision: str
+) -> None:
     content = bytearray((model_store / "cyclegan.pt").read_bytes())
     middle = len(content) // 2
     if damage == "cut":
@@ -101,7 +104,7 @@ def test_a_damaged_export(model_store: Path, tmp_path: Path, load: Load, damage:
     path = tmp_path / "cyclegan.pt"
     path.write_bytes(content)
     with pytest.raises(LoadError):
-        load(CycleGAN(), path)
+        load(CycleGAN(), path, precision=precision)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

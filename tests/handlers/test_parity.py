@@ -1,10 +1,14 @@
-"""The served answer equals eager PyTorch's, on our tensors and on torchvision's."""
+"""The handler's answer equals eager PyTorch's, on our tensors and on torchvision's.
+
+Strictly in float32; in bfloat16 within what the gate at export allows. Both run on every CPU.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +24,10 @@ from tests.tensors import to_tensor
 
 Reply = tuple[int, dict[str, str], bytes]
 Predict = Callable[..., list[Reply]]
+
+# In bfloat16: of a probability, and of a picture in 8-bit steps on average.
+PROBABILITY_SHIFT = 0.05
+PICTURE_STEPS = 3.0
 
 REST = {"Host": "localhost:8080"}
 WEIGHTS = ResNet101_Weights.IMAGENET1K_V1
@@ -77,24 +85,62 @@ def test_all_classes_are_ranked_and_sum_to_one(
     assert sorted(p["class_id"] for p in found) == list(range(1000))
 
 
-@pytest.mark.parametrize(("name", "size"), [("astronaut", 256), ("chelsea", 64)])
-def test_the_picture_equals_eager_pytorch(
-    cyclegan: ImageHandler,
-    predict: Predict,
+@pytest.fixture(scope="module")
+def translations(
     eager_generator: nn.Module,
     photographs: dict[str, Image.Image],
     saved: Callable[..., bytes],
-    name: str,
-    size: int,
+    predict: Predict,
+) -> Callable[[ImageHandler], tuple[torch.Tensor, torch.Tensor]]:
+    """A small photograph by eager PyTorch and by a handler: ``(3, H, W)``, from 0 to 255."""
+    picture = photographs["chelsea"]
+
+    def both(handler: ImageHandler) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
+            tensor = to_tensor(handler.spec, resample(handler.spec, picture, resize=64))
+            exact = (eager_generator(tensor.unsqueeze(0))[0] + 1) / 2 * 255
+        sent = {"data": saved(picture), "size": b"64"}
+        ((status, headers, body),) = predict(handler, (sent, REST))
+        assert (status, headers["content-type"]) == (200, "image/png")
+        with Image.open(io.BytesIO(body)) as image:
+            found = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        assert found.shape == exact.shape
+        return exact, found
+
+    return both
+
+
+def test_the_picture_equals_eager_pytorch(cyclegan: ImageHandler, translations: Any) -> None:
+    exact, found = translations(cyclegan)
+    assert (found - exact).abs().max() <= 1
+
+
+def test_classes_in_bfloat16_are_close_and_do_not_tie(
+    bfloat16_resnet: ImageHandler,
+    predict: Predict,
+    eager_resnet: nn.Module,
+    photographs: dict[str, Image.Image],
+    saved: Callable[..., bytes],
 ) -> None:
-    picture = photographs[name]
-    with torch.inference_mode():
-        tensor = to_tensor(cyclegan.spec, resample(cyclegan.spec, picture, resize=size))
-        exact = (eager_generator(tensor.unsqueeze(0))[0] + 1) / 2 * 255
-    sent = {"data": saved(picture), "size": str(size).encode()}
-    ((status, headers, body),) = predict(cyclegan, (sent, REST))
-    assert (status, headers["content-type"]) == (200, "image/png")
-    with Image.open(io.BytesIO(body)) as image:
-        served = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    assert served.shape == exact.shape
-    assert (served - exact).abs().max() <= 1
+    sent = [({"body": saved(picture)}, REST) for picture in photographs.values()]
+    replies = predict(bfloat16_resnet, *sent)
+    assert [status for status, _, _ in replies] == [200] * len(photographs)
+    for (_, _, body), picture in zip(replies, photographs.values(), strict=True):
+        tensor = to_tensor(bfloat16_resnet.spec, resample(bfloat16_resnet.spec, picture))
+        exact = probabilities(eager_resnet, tensor)
+        found = json.loads(body)["predictions"]
+        for prediction in found:
+            expected = exact[prediction["class_id"]].item()
+            assert prediction["probability"] == pytest.approx(expected, abs=PROBABILITY_SHIFT)
+        first, second = exact.topk(2).values.tolist()
+        if first - second > 2 * PROBABILITY_SHIFT:
+            assert found[0]["class_id"] == exact.argmax().item()
+        # Logits of 8 significant bits would give equal probabilities.
+        assert len({p["probability"] for p in found}) == len(found)
+
+
+def test_the_picture_in_bfloat16_is_close(
+    bfloat16_cyclegan: ImageHandler, translations: Any
+) -> None:
+    exact, found = translations(bfloat16_cyclegan)
+    assert 0 < (found - exact).abs().mean() <= PICTURE_STEPS

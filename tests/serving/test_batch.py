@@ -1,8 +1,10 @@
-"""Requests that share a batch: each is answered as if it were alone."""
+"""Requests that TorchServe puts into one batch: each is answered as if it were alone.
+
+``tests/handlers/test_isolation.py`` holds the handlers to it for every kind of error and option.
+"""
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -11,7 +13,6 @@ from typing import Any
 
 import pytest
 import requests
-from PIL import Image
 
 from serving.failures import LogTail
 from vision_client import inference_pb2
@@ -78,12 +79,3 @@ def test_one_bad_member_of_eight_over_grpc(server: Any, jpeg: bytes, heavy: byte
     assert [answer.get("code") for answer in answers] == [None] * 5 + [400] + [None] * 2
     good = answers[:5] + answers[6:]
     assert len({answer["predictions"][0]["class_id"] for answer in good}) == 1
-
-
-def test_each_size_of_a_batch_comes_back(server: Any, jpeg: bytes, heavy: bytes) -> None:
-    sizes = ["64", "128", "64", "96"]
-    rows = [{"data": jpeg, "headers": {"x-size": size}} for size in sizes]
-    answers = send_together(server, "cyclegan", heavy, rows)
-    assert [answer.status_code for answer in answers] == [200] * 4
-    heights = [Image.open(io.BytesIO(answer.content)).height for answer in answers]
-    assert heights == [64, 128, 64, 96]

@@ -1,4 +1,7 @@
-"""What the server answers is what eager PyTorch answers."""
+"""What the server answers is what eager PyTorch answers, in float32.
+
+``tests/handlers/test_parity.py`` holds the handlers to it on more pictures and in bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ from vision_client import inference_pb2
 TIMEOUT_S = 60
 
 
-@pytest.mark.parametrize("name", ["chelsea", "astronaut", "coffee"])
 def test_top_5_of_rest_grpc_and_eager(
-    server: Any, photographs: dict[str, Image.Image], name: str
+    float32_server: Any, photographs: dict[str, Image.Image]
 ) -> None:
+    server, photograph = float32_server, photographs["coffee"]
     buffer = io.BytesIO()
-    photographs[name].save(buffer, "PNG")
+    photograph.save(buffer, "PNG")
     rest = requests.post(server.url("resnet101"), data=buffer.getvalue(), timeout=TIMEOUT_S).json()
     request = inference_pb2.PredictionsRequest(
         model_name="resnet101", input={"data": buffer.getvalue()}
@@ -33,7 +36,7 @@ def test_top_5_of_rest_grpc_and_eager(
     grpc = json.loads(server.grpc.Predictions(request, timeout=TIMEOUT_S).prediction)
     preprocess = ResNet101_Weights.IMAGENET1K_V1.transforms()
     with torch.inference_mode():
-        logits = untrained.build("resnet101", 1000, seed=0)(preprocess(photographs[name])[None])
+        logits = untrained.build("resnet101", 1000, seed=0)(preprocess(photograph)[None])
     probabilities, classes = logits[0].softmax(0).topk(5)
     for answer in (rest, grpc):
         found = answer["predictions"]
@@ -42,8 +45,10 @@ def test_top_5_of_rest_grpc_and_eager(
         assert [p["probability"] for p in found] == pytest.approx(probabilities.tolist(), abs=2e-3)
 
 
-def test_the_picture_equals_eager(server: Any, photographs: dict[str, Image.Image]) -> None:
-    photograph = photographs["astronaut"]
+def test_the_picture_equals_eager(
+    float32_server: Any, photographs: dict[str, Image.Image]
+) -> None:
+    server, photograph = float32_server, photographs["astronaut"]
     buffer = io.BytesIO()
     photograph.save(buffer, "PNG")
     answer = requests.post(server.url("cyclegan"), data=buffer.getvalue(), timeout=TIMEOUT_S)
