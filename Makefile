@@ -7,16 +7,17 @@ DEVICE ?= auto
 SECONDS ?= 60
 MINUTES ?= 10
 PY := .venv/bin/python
+PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status ui verify test tools fuzz soak bench bench-gpu profile lint clean
+.PHONY: help demo install lock export archive serve start stop status ui verify test test-all tools fuzz soak bench bench-gpu profile lint clean
 .NOTPARALLEL:
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 	@echo 'options: WEIGHTS=pretrained|random  RESNET101_WEIGHTS=PATH  RESNET101_LABELS=FILE  CYCLEGAN_WEIGHTS=PATH'
 	@echo '         RESNET101_PREPROCESS=v1|v2  CYCLEGAN_PREPROCESS=book|original  DEVICE=auto|gpu|cpu  WORKERS=N'
-	@echo '         PRECISION=auto|float32|bfloat16|float16  (of what is served)'
+	@echo '         PRECISION=auto|float32|bfloat16|float16  (of what is served; tests: float32)'
 	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
 
 demo: install ## see it all: install, export, serve, classify and translate a photograph (ONCE=1: then stop)
@@ -52,8 +53,11 @@ ui: install ## a page in the browser on the running server: drop a photograph, s
 verify: install ## the book's two pictures and numbers against the running server
 	@$(PY) -m serving verify
 
-test: install ## the whole suite, a real server included (ARGS='-k name' for a part; DEVICE)
-	@DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) $(PY) -m pytest $(ARGS)
+test: install ## what to run before a commit, six minutes (ARGS='-k name' for a part; DEVICE, PRECISION)
+	@$(PYTEST) -m 'not slow' $(ARGS)
+
+test-all: install ## every test: Chromium, C++, Node, notebook, faults, corpus and soak too (make tools)
+	@$(PYTEST) $(ARGS)
 
 tools: install ## Debian's packages that the tests of the page and the examples need (as root): Chromium, CMake, Node
 	@$(PY) -m tests.tools

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,14 @@ pytest_plugins = ["tests.running"]
 
 # As the server's workers: processes that share two cores otherwise wait for each other's threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# A shell ignores SIGINT for what it starts with `&`, nohup too, and children inherit that. The tests
+# end their children with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A setting of this shell's would win over the precision that a test states.
+os.environ.pop("HANDLER_PRECISION", None)
 
 ROOT = Path(__file__).parents[1]
 

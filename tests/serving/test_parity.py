@@ -45,9 +45,7 @@ def test_top_5_of_rest_grpc_and_eager(
         assert [p["probability"] for p in found] == pytest.approx(probabilities.tolist(), abs=2e-3)
 
 
-def test_the_picture_equals_eager(
-    float32_server: Any, photographs: dict[str, Image.Image]
-) -> None:
+def test_the_picture_equals_eager(float32_server: Any, photographs: dict[str, Image.Image]) -> None:
     server, photograph = float32_server, photographs["astronaut"]
     buffer = io.BytesIO()
     photograph.save(buffer, "PNG")
