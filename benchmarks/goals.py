@@ -1,4 +1,4 @@
-"""Measurements -> the goals of issue 4, each met or not.
+"""Measurements -> the project's goals for its speed and memory, each met or not.
 
 Every goal is a ratio or a difference within one round, so that a machine that slows down does so
 for both sides; what is judged is the median over the rounds.

@@ -19,8 +19,9 @@ from export.untrained import example_input
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# DESIGN.md, "Numbers". The error is that of the logits, relative in the 2-norm, its mean over
-# pictures; margins are between the two highest probabilities; pictures differ in 8-bit steps.
+# What reduced precision may cost: the error of the logits, relative in the 2-norm, on average over
+# the inputs; the first class may change only where the two highest probabilities are within MARGIN;
+# a generator's pictures may differ by so many 8-bit steps on average.
 LOGITS_ERROR = 0.02
 MARGIN = 0.02
 PICTURE_STEPS = 2.0
@@ -30,7 +31,10 @@ SEED = 1000
 
 
 def measure(network: Network) -> dict[str, dict[str, Any]]:
-    """By precision: the figures, ``passed``, and ``summary``, both for a person."""
+    """The figures of ``network``: ``{precision: {"passed": bool, "summary": str, ...}}``.
+
+    ``summary`` is a phrase for a person; the other entries are those of ``judge``.
+    """
     inputs = example_input(network.spec, *PICTURES[network.spec.output], seed=SEED)
     module = simplified(network.module)
     with torch.inference_mode():
