@@ -19,9 +19,9 @@ from export.untrained import example_input
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# What reduced precision may cost: the error of the logits, relative in the 2-norm, on average over
-# the inputs; the first class may change only where the two highest probabilities are within MARGIN;
-# a generator's pictures may differ by so many 8-bit steps on average.
+# What reduced precision may change. The error is that of the logits, relative in the 2-norm, as a
+# mean over pictures; a margin is between the two highest probabilities; pictures differ in 8-bit
+# steps.
 LOGITS_ERROR = 0.02
 MARGIN = 0.02
 PICTURE_STEPS = 2.0
