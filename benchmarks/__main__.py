@@ -26,7 +26,7 @@ from benchmarks.goals import Round, goals
 from benchmarks.machine import facts, summary, torch_device
 from benchmarks.pictures import SIZES, photograph
 from benchmarks.processes import ROOT
-from benchmarks.report import figure_table, goal_table
+from benchmarks.report import figure_table, goal_table, ratio_table
 from benchmarks.rounds import Durations, Notes, Subject, check_quiet
 from benchmarks.server import MODELS
 from serving.gpus import DEVICES
@@ -48,6 +48,7 @@ class Measured:
     """Everything that one run has found."""
 
     machine: dict[str, str | int | float]
+    precisions: dict[str, str]
     rounds: dict[str, list[Round]]
     curves: dict[str, Curves]
     start_s: float
@@ -61,9 +62,12 @@ def measure(device: str, quick: bool, note: Notes) -> Measured:
         note("export of untrained networks: what is there already is kept")
         export(store)
         stock.archive(FOLDER / "stock", store / "cyclegan.pt")
-        note("start of the bundle, of stock TorchServe and of the bare networks")
+        note("start of the bundle, of stock TorchServe twice and of the bare networks")
         ours = stack.enter_context(bundle(store, FOLDER / "server", device))
-        theirs = stack.enter_context(stock.stock(FOLDER / "stock", FOLDER / "stock-logs", device))
+        theirs, one = (
+            stack.enter_context(stock.stock(FOLDER / "stock", FOLDER / logs, device, workers))
+            for logs, workers in (("stock-logs", None), ("stock-one-logs", 1))
+        )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         pictures = {name: folder / f"{name}.jpg" for name in SIZES}
         for name, path in pictures.items():
@@ -71,12 +75,17 @@ def measure(device: str, quick: bool, note: Notes) -> Measured:
         durations = QUICK_DURATIONS if quick else DURATIONS
         subjects = []
         machine = facts(torch)
+        precisions = {}
         for model in MODELS:
             process = stack.enter_context(bare(store / f"{model}.pt", torch))
-            loaded = process.loaded
-            machine[f"{model} precision"] = f"{loaded.precision}: {loaded.precision_reason}"
-            machine["threads"] = loaded.threads
-            subjects.append(Subject(model, process, theirs, ours, pictures, durations[model], note))
+            machine["threads"] = process.loaded.threads
+            served = ours.api.describe(model)
+            precisions[model] = f"{served['precision']}: {served['precision_reason']}"
+            if served["precision"] != process.loaded.precision:
+                note.faults.append(f"{model} is bare in {process.loaded.precision}, not as served")
+            subjects.append(
+                Subject(model, process, theirs, one, ours, pictures, durations[model], note)
+            )
         for subject in subjects:
             subject.warm_up()
         rounds: dict[str, list[Round]] = {model: [] for model in MODELS}
@@ -90,7 +99,7 @@ def measure(device: str, quick: bool, note: Notes) -> Measured:
             subject.model: subject.curves(rounds[subject.model][-1], brief=quick)
             for subject in subjects
         }
-        return Measured(machine, rounds, curves, ours.start_s)
+        return Measured(machine, precisions, rounds, curves, ours.start_s)
 
 
 def write_json(measured: Measured, note: Notes, path: Path) -> None:
@@ -112,8 +121,12 @@ def main() -> int:
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     draw(measured.rounds, measured.curves, summary(measured.machine), arguments.picture)
     print(summary(measured.machine))
+    for model, precision in measured.precisions.items():
+        print(f"{model} in {precision}")
     for model, found in measured.rounds.items():
         print(f"\n{figure_table(model, found)}")
+    for model, found in measured.rounds.items():
+        print(f"\n{ratio_table(model, found)}")
     print(f"\n{goal_table(goals(measured.rounds, measured.start_s))}")
     print(f"\n{arguments.json}, {arguments.picture}")
     for remark in note.remarks:

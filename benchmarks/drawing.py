@@ -47,7 +47,8 @@ def _throughput(axes: Axes, model: str, rounds: Sequence[Round], curves: Curves)
         ("s", "bundle, gRPC", lambda r: r.grpc.throughput),
         ("^", "bundle, 12 MP", lambda r: r.large.throughput),
         ("v", "bundle, 320x240", lambda r: r.small.throughput),
-        ("X", "stock", lambda r: r.stock.throughput),
+        ("X", "stock, defaults", lambda r: r.stock.throughput),
+        ("P", "stock, one worker", lambda r: r.stock_one.throughput),
     ]
     for marker, label, of in points:
         axes.plot([many], [_median(rounds, of)], marker, label=label)
@@ -65,8 +66,9 @@ def _closed_latency(axes: Axes, model: str, rounds: Sequence[Round], curves: Cur
     for label, share in PERCENTILES.items():
         latencies = [percentile(curves.closed[n].latencies, share) for n in clients]
         (line,) = axes.plot(clients, latencies, "o-", label=f"bundle, {label}")
-        stock = statistics.median(percentile(r.stock.latencies, share) for r in rounds)
-        axes.plot([many], [stock], "X", color=line.get_color(), label=f"stock, {label}")
+        stock = statistics.median(percentile(r.stock_one.latencies, share) for r in rounds)
+        label = f"stock, one worker, {label}"
+        axes.plot([many], [stock], "P", color=line.get_color(), label=label)
     # Nobody is answered sooner than alone, nor sooner than the pipeline works off all who wait.
     alone = _median(rounds, lambda r: r.network_one.ms + r.decode.ms)
     pipeline = _median(rounds, lambda r: r.pipeline.ms)
@@ -84,8 +86,8 @@ def _open_latency(axes: Axes, model: str, rounds: Sequence[Round], curves: Curve
         axes.plot(rates, latencies, "o-", label=label)
     pipeline = _median(rounds, lambda r: r.pipeline.rate)
     axes.axvline(pipeline, color="black", linestyle="--", label="limit: bare pipeline")
-    stock = _median(rounds, lambda r: r.stock.throughput)
-    axes.axvline(stock, color="gray", linestyle="-.", label="stock's throughput")
+    stock = _median(rounds, lambda r: r.stock_one.throughput)
+    axes.axvline(stock, color="gray", linestyle="-.", label="stock, one worker: throughput")
     _logarithmic(axes)
     _finish(axes, f"{model}: latency from due time", "requests/s (open loop)", "ms")
 

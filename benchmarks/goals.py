@@ -1,4 +1,4 @@
-"""Measurements -> the goals of issue 4, each met or not.
+"""Measurements -> the project's goals for its speed and memory, each met or not.
 
 Every goal is a ratio or a difference within one round, so that a machine that slows down does so
 for both sides; what is judged is the median over the rounds.
@@ -23,7 +23,8 @@ class Round:
 
     ``network`` and ``pipeline`` are the bare process's in its best batch, ``network_one`` and
     ``decode`` of one picture. The outcomes are of 1280x720 over REST with CLIENTS, unless their
-    names say otherwise; ``lone`` is one client. ``worker_rss`` is in bytes.
+    names say otherwise; ``lone`` is one client, ``stock`` stock TorchServe with its defaults and
+    ``stock_one`` with one worker. ``worker_rss`` is in bytes.
     """
 
     network: Time
@@ -31,6 +32,7 @@ class Round:
     decode: Time
     pipeline: Time
     stock: Outcome
+    stock_one: Outcome
     rest: Outcome
     grpc: Outcome
     lone: Outcome

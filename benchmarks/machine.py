@@ -13,6 +13,9 @@ import torchvision
 
 from benchmarks.errors import BenchError
 
+# Variables by which PyTorch and oneDNN leave instructions unused that the CPU has.
+HIDING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+
 
 def torch_device(device: str) -> str:
     """auto, gpu or cpu -> PyTorch's word; BenchError where there is no GPU and one is asked for."""
@@ -47,10 +50,14 @@ def summary(machine: dict[str, str | int | float]) -> str:
 
 
 def _cpu() -> str:
-    """The model's name and what decides the speed of a network on it."""
+    """The model's name, and which instructions it has for networks and may use of them."""
     text = Path("/proc/cpuinfo").read_text()
     lines = dict(line.split("\t: ", 1) for line in text.splitlines() if "\t: " in line)
     names = {name.strip(): value for name, value in lines.items()}
     flags = names.get("flags", "").split()
-    fast = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if flag in flags]
-    return f"{names.get('model name', platform.machine())} ({', '.join(fast)})"
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_tile")
+    notes = [flag for flag in known if flag in flags]
+    hidden = [f"{name}={os.environ[name]}" for name in HIDING if name in os.environ]
+    if hidden:
+        notes.append(f"newer instructions hidden by {' '.join(hidden)}")
+    return f"{names.get('model name', platform.machine())} ({', '.join(notes)})"

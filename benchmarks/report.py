@@ -32,7 +32,8 @@ def figure_table(model: str, rounds: Sequence[Round]) -> str:
         ("bare pipeline", lambda r: r.pipeline),
     ]
     served: list[tuple[str, Callable[[Round], Outcome]]] = [
-        (f"stock, {many} clients", lambda r: r.stock),
+        (f"stock, defaults, {many} clients", lambda r: r.stock),
+        (f"stock, one worker, {many} clients", lambda r: r.stock_one),
         (f"REST, {many} clients", lambda r: r.rest),
         (f"gRPC, {many} clients", lambda r: r.grpc),
         ("REST, lone client", lambda r: r.lone),
@@ -47,6 +48,27 @@ def figure_table(model: str, rounds: Sequence[Round]) -> str:
             *(_bare_line(name, [of(r) for r in rounds]) for name, of in bare),
             *(_served_line(name, [of(r) for r in rounds]) for name, of in served),
             f"  memory: worker {worker / 2**20:.0f} MiB, bare process {process / 2**20:.0f} MiB",
+        ]
+    )
+
+
+def ratio_table(model: str, rounds: Sequence[Round]) -> str:
+    """The bundle's throughput, and how it compares: each ratio within a round, then the median."""
+    rate = _median([r.rest.throughput for r in rounds])
+    network, pipeline = rounds[0].network.batch, rounds[0].pipeline.batch
+    ratios: list[tuple[str, Callable[[Round], float]]] = [
+        (f"of the bare network, batch {network}", lambda r: r.network.rate),
+        (f"of the bare pipeline, batch {pipeline}", lambda r: r.pipeline.rate),
+        ("times stock, defaults", lambda r: r.stock.throughput),
+        ("times stock, one worker", lambda r: r.stock_one.throughput),
+    ]
+    return "\n".join(
+        [
+            f"{model}, REST, {CLIENTS[model]} clients: {rate:.2f} pictures/s",
+            *(
+                f"  {_median([r.rest.throughput / of(r) for r in rounds]):>6.2f} {text}"
+                for text, of in ratios
+            ),
         ]
     )
 

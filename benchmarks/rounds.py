@@ -69,6 +69,7 @@ class Subject:
     model: str
     bare: Bare
     stock: Server
+    stock_one: Server
     bundle: Server
     pictures: dict[str, Path]
     durations: Durations
@@ -76,7 +77,8 @@ class Subject:
 
     def warm_up(self) -> None:
         """TorchScript optimises on a worker's first batches, of each size anew."""
-        for name, server in (("stock", self.stock), ("bundle", self.bundle)):
+        servers = {"stock": self.stock, "stock, one worker": self.stock_one, "bundle": self.bundle}
+        for name, server in servers.items():
             self.note(f"{self.model:<10} warm-up of {name}")
             server.measure(
                 self.model,
@@ -94,6 +96,7 @@ class Subject:
             decode=self._bare("decode", batch=1),
             pipeline=self._bare("pipeline"),
             stock=self._load("stock", self.stock),
+            stock_one=self._load("stock, one worker", self.stock_one),
             rest=self._load("bundle, REST", self.bundle),
             grpc=self._load("bundle, gRPC", self.bundle, route="grpc"),
             lone=self._load("bundle, lone client", self.bundle, clients=1),

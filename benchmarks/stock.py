@@ -1,7 +1,8 @@
 """Stock TorchServe as its documentation has it, with the same untrained networks.
 
 ``resnet101`` is its own ``image_classifier`` on a plain trace, ``cyclegan`` the handler of
-``plain_cyclegan.py``. Whatever has a default keeps it, but for the ports.
+``plain_cyclegan.py``. Whatever has a default keeps it, but for the ports and, where asked for, the
+number of workers: the default is one per core, each with a thread per core.
 """
 
 from __future__ import annotations
@@ -44,16 +45,17 @@ class IntegratedGradients:
 
 
 @contextlib.contextmanager
-def stock(store: Path, logs: Path, device: str) -> Iterator[Server]:
+def stock(store: Path, logs: Path, device: str, workers: int | None = None) -> Iterator[Server]:
     """A server of both models on the archives in ``store``, every worker of it ready.
 
-    Its logs are in ``logs``. ``device`` is cpu, or auto for TorchServe's own choice.
+    Its logs are in ``logs``. ``device`` is cpu, or auto for TorchServe's own choice; ``workers`` of
+    each model, by default TorchServe's own choice.
     """
     logs.mkdir(parents=True, exist_ok=True)
     # Short: worker sockets live there, whose paths may have 107 bytes. Its launcher keeps a pid
     # file for the whole machine in TMPDIR.
     with tempfile.TemporaryDirectory(prefix="stock-", ignore_cleanup_errors=True) as folder:
-        config = _config(Path(folder), device)
+        config = _config(Path(folder), device, workers)
         command = [
             str(Path(sys.executable).with_name("torchserve")),
             "--start", "--foreground", "--ncs", "--disable-token-auth",
@@ -119,8 +121,10 @@ def _archive(model: str, store: Path) -> None:
         raise BenchError(f"torch-model-archiver failed on {model}:\n{done.stderr.strip()[-2000:]}")
 
 
-def _config(folder: Path, device: str) -> Config:
+def _config(folder: Path, device: str, workers: int | None) -> Config:
     values = free_addresses()
+    if workers is not None:
+        values["default_workers_per_model"] = str(workers)
     if device == "cpu":
         values["number_of_gpu"] = "0"
     path = folder / "config.properties"

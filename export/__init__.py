@@ -1,1 +1,5 @@
-"""Weights -> TorchScript -> archive. Nothing imports this package at serving time."""
+"""Checkpoints -> TorchScript -> TorchServe archives.
+
+Workers never import this package. ``serving.verify`` takes the verified downloads from it, and the
+benchmarks build their networks with it.
+"""

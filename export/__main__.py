@@ -24,6 +24,9 @@ from export.trace import prove, trace
 from export.weights import published, sha256_of
 from handlers.specs import SPECS
 
+# An export is done again when any Python file in these folders has changed.
+PACKAGES = (archive.HERE, archive.HANDLERS)
+
 EPILOG = """\
 weights, for one model or for both:
   pretrained      the published checkpoint: from torch.hub's cache, else downloaded (default)
@@ -97,8 +100,8 @@ def _export(network: Network, arguments: argparse.Namespace) -> Report:
     store: Path = arguments.model_store
     pt, mar = store / f"{name}.pt", store / f"{name}.mar"
     progress = Progress(name)
-    fingerprint = _fingerprint(network)
-    metadata = _current(pt, fingerprint)
+    inputs = fingerprint(network)
+    metadata = _current(pt, inputs)
     if metadata and not arguments.force:
         progress("unchanged: the .pt is kept")
         archived = archive.build(name, pt, mar)
@@ -114,7 +117,7 @@ def _export(network: Network, arguments: argparse.Namespace) -> Report:
             worst = metadata["proof"]["worst"]
             progress(f"proved equal to eager, worst relative error {worst:.1g}")
             metadata["pt"] = {"sha256": sha256_of(new), "bytes": new.stat().st_size}
-            metadata["inputs"] = fingerprint
+            metadata["inputs"] = inputs
             new.with_suffix(".json").write_text(json.dumps(metadata, indent=1) + "\n")
             archived = archive.build(name, new, Path(folder) / mar.name)
             for file in (new, new.with_suffix(".json"), Path(folder) / mar.name):
@@ -150,23 +153,21 @@ def _label_note(network: Network, arguments: argparse.Namespace) -> str:
     return f", ImageNet's {classes} classes"
 
 
-def _fingerprint(network: Network) -> str:
-    """A digest of all that decides the trace: weights, specification, libraries, our own code."""
-    here = Path(__file__).parent
-    code = [
-        here / f"{module}.py"
-        for module in ("gate", "generator", "models", "prove", "simplify", "trace", "untrained")
-    ]
+def fingerprint(network: Network) -> str:
+    """A sha256 of what decides the trace: weights, specification, libraries, all of our code."""
     parts = [json.dumps(network.weights, sort_keys=True), network.spec.to_json()]
-    parts += [torch.__version__, torchvision.__version__, *(path.read_text() for path in code)]
+    parts += [torch.__version__, torchvision.__version__]
+    for package in PACKAGES:
+        sources = (path for path in archive.package_files(package) if path.suffix == ".py")
+        parts.append(archive.digest_of(package, sources))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _current(pt: Path, fingerprint: str) -> dict[str, Any]:
+def _current(pt: Path, inputs: str) -> dict[str, Any]:
     """The stored metadata where ``pt`` is what a new export would give, else nothing."""
     try:
         metadata: dict[str, Any] = json.loads(pt.with_suffix(".json").read_text())
-        if metadata["inputs"] == fingerprint and metadata["pt"]["sha256"] == sha256_of(pt):
+        if metadata["inputs"] == inputs and metadata["pt"]["sha256"] == sha256_of(pt):
             return metadata
     except (OSError, ValueError, KeyError, TypeError):
         pass

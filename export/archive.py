@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -38,7 +39,8 @@ def build(name: str, pt: Path, mar: Path) -> bool:
     """Archive ``pt`` and the ``.json`` beside it into ``mar``; False where nothing has changed.
 
     The archive names the digests of its inputs in ``inputs.json``, so it alone tells whether it is
-    current. It is built aside and moved into place whole.
+    current. It is built aside and moved into place whole. Raises ExportError, and leaves ``mar`` as
+    it was, where an input is missing or wrong; ``pt`` must have the sha256 that its export noted.
     """
     if not pt.is_file():
         raise ExportError(f"{pt} is not there: run `make export` first")
@@ -50,14 +52,33 @@ def build(name: str, pt: Path, mar: Path) -> bool:
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=mar.parent) as folder:
         stage = Path(folder)
         vendored = stage / "extra"
-        shutil.copytree(
-            HANDLERS, vendored / "handlers", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        for source in package_files(HANDLERS):
+            copy = vendored / "handlers" / source.relative_to(HANDLERS)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, copy)
         shutil.copy(pt.with_suffix(".json"), vendored)
         (vendored / "inputs.json").write_text(json.dumps(inputs, indent=1))
         _run_archiver(name, pt, config, vendored, stage)
         (stage / f"{name}.mar").replace(mar)
     return True
+
+
+def package_files(package: Path) -> list[Path]:
+    """The files of ``package`` and its sub-folders, sorted; byte code is left out."""
+    return sorted(
+        path
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.relative_to(package).parts
+    )
+
+
+def digest_of(package: Path, files: Iterable[Path]) -> str:
+    """One sha256 over the names, relative to ``package``, and the contents of ``files``."""
+    digest = hashlib.sha256()
+    for path in files:
+        name = path.relative_to(package).as_posix()
+        digest.update(f"{name}\0{sha256_of(path)}\0".encode())
+    return digest.hexdigest()
 
 
 def _run_archiver(name: str, pt: Path, config: Path, extra: Path, stage: Path) -> None:
@@ -95,15 +116,27 @@ def _check_yaml(path: Path) -> None:
 
 
 def _inputs(pt: Path, config: Path) -> dict[str, str]:
-    sources = hashlib.sha256()
-    for source in sorted(HANDLERS.glob("*.py")):
-        sources.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    """The sha256 of everything in the archive, by kind."""
+    about = pt.with_suffix(".json")
+    digest = sha256_of(pt)
+    if digest != _exported_digest(about):
+        raise ExportError(
+            f"{pt} has sha256 {digest}, not the one that {about.name} has of it: run `make export`"
+        )
     return {
-        "pt": sha256_of(pt),
-        "json": sha256_of(pt.with_suffix(".json")),
+        "pt": digest,
+        "json": sha256_of(about),
         "yaml": sha256_of(config),
-        "handlers": sources.hexdigest(),
+        "handlers": digest_of(HANDLERS, package_files(HANDLERS)),
     }
+
+
+def _exported_digest(about: Path) -> str:
+    """The sha256 of the ``.pt`` when it was exported, from the ``.json`` beside it."""
+    try:
+        return str(json.loads(about.read_text())["pt"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{about} has no digest of the network: run `make export`") from error
 
 
 def _inputs_of(mar: Path) -> object:

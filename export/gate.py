@@ -32,7 +32,10 @@ SEED = 1000
 
 
 def measure(network: Network) -> dict[str, dict[str, Any]]:
-    """By precision: the figures, ``passed``, and ``summary``, both for a person."""
+    """The figures of ``network``: ``{precision: {"passed": bool, "summary": str, ...}}``.
+
+    ``summary`` is a phrase for a person; the other entries are those of ``judge``.
+    """
     inputs = example_input(network.spec, *PICTURES[network.spec.output], seed=SEED)
     module = simplified(network.module)
     with torch.inference_mode():

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import fcntl
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,14 +30,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def locked(store: Path) -> Iterator[None]:
-    """Hold ``store`` for writing; what a killed export left behind is removed first."""
-    store.mkdir(parents=True, exist_ok=True)
-    with (store / ".lock").open("w") as file:
+def exclusive(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold ``folder``, made where it is missing, by its file ``.lock``, which stays.
+
+    Where another process holds it: raises ExportError with the message ``busy``, or prints that and
+    waits for the other's end. The kernel lets go of what a killed process held.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ExportError(f"another export is writing to {store}") from None
+            if not wait:
+                raise ExportError(busy) from None
+            print(f"  {busy}: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Hold ``store`` for writing; what a killed export left behind is removed first."""
+    with exclusive(store, f"another export is writing to {store}"):
         for stale in (*store.glob(".export-*"), *store.glob(".archive-*")):
             shutil.rmtree(stale, ignore_errors=True)
         yield

@@ -19,12 +19,15 @@ from tqdm import tqdm
 from urllib3.exceptions import NameResolutionError
 
 from export.errors import ExportError, WeightsUnavailable
+from export.store import exclusive
 from handlers.specs import SPECS
 
 LOCK = Path(__file__).with_name("weights.lock.json")
 CHUNK = 2**18
 TIMEOUT_S = (10, 60)  # to connect, and between two pieces
 ATTEMPTS = 4
+# Of a download whose size the lock does not have. The largest published file has 179 MB.
+MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -74,28 +77,37 @@ def fetch(checkpoint: Checkpoint, folder: Path | None = None) -> Path:
     """``checkpoint`` as a verified file: from the cache, else downloaded into it.
 
     A download goes to ``<file>.part``, is resumed from there, and takes its name only once its size
-    and sha256 are right. Raises WeightsUnavailable without a network, ExportError for a wrong file.
+    and sha256 are right. One process at a time downloads into ``folder``; the next one waits, and
+    takes what is there by then. Raises WeightsUnavailable without a network, ExportError for a
+    wrong file or one of more than MAX_BYTES.
     """
     folder = folder or cache_folder()
     path = folder / checkpoint.file
-    if path.exists():
-        _verify(checkpoint, path, f"delete {path} to have it downloaded again")
-        return path
+    if not path.exists():
+        busy = f"another export is downloading into {folder}"
+        try:
+            with exclusive(folder, busy, wait=True):
+                if not path.exists():
+                    _fetch(checkpoint, path)
+                    return path
+        except OSError as error:
+            raise ExportError(f"cannot write to {folder}: {error.strerror}") from error
+    _verify(checkpoint, path, f"delete {path} to have it downloaded again")
+    return path
+
+
+def _fetch(checkpoint: Checkpoint, path: Path) -> None:
+    """Download ``checkpoint`` to ``path``, whose folder this process holds."""
     part = path.with_name(path.name + ".part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _download(checkpoint, part)
-    except requests.RequestException as error:
-        raise WeightsUnavailable(_unavailable(checkpoint, folder, error)) from error
-    except OSError as error:
-        raise ExportError(f"cannot write {part}: {error.strerror}") from error
-    try:
         _verify(checkpoint, part, f"{checkpoint.url} did not give the file that was published")
+    except requests.RequestException as error:
+        raise WeightsUnavailable(_unavailable(checkpoint, path.parent, error)) from error
     except ExportError:
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise
     part.replace(path)
-    return path
 
 
 def _download(checkpoint: Checkpoint, part: Path) -> None:
@@ -127,6 +139,7 @@ def _download_rest(checkpoint: Checkpoint, part: Path) -> None:
         have = have if resumed else 0
         length = response.headers.get("content-length")
         total = have + int(length) if length else checkpoint.bytes
+        _check_size(checkpoint, total or 0)
         with (
             part.open("ab" if resumed else "wb") as file,
             tqdm(
@@ -142,8 +155,16 @@ def _download_rest(checkpoint: Checkpoint, part: Path) -> None:
                 file.write(chunk)
                 bar.update(len(chunk))
                 have += len(chunk)
+                _check_size(checkpoint, have)
     if length and total is not None and have < total:
         raise requests.ConnectionError(f"the connection ended at {have} of {total} bytes")
+
+
+def _check_size(checkpoint: Checkpoint, size: int) -> None:
+    """Raise ExportError where ``size`` bytes are more than the file may have."""
+    limit = checkpoint.bytes or MAX_BYTES
+    if size > limit:
+        raise ExportError(f"{checkpoint.url} gives more than {limit} bytes: not what was published")
 
 
 def _verify(checkpoint: Checkpoint, path: Path, advice: str) -> None:

@@ -1,5 +1,6 @@
-"""What runs inside a TorchServe worker: bytes in, an answer out.
+"""What runs in a TorchServe worker and its decode processes: a picture's bytes in, a response out.
 
-This package is vendored whole into every archive. It depends on torch, torchvision, Pillow and
-``ts`` only, because every import here is paid at each worker start.
+The package is copied whole into every archive. Beside the standard library it imports torch, Pillow
+and TorchServe's ``ts`` only, because each import takes time at every worker start. ``specs``,
+``settings`` and ``limits`` import none of these: export and serving read them too.
 """

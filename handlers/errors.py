@@ -2,11 +2,14 @@
 
 ::
 
-    row ──parse──> bytes, options ──decode──> image ──preprocess──> tensor ──network──> answer
-         BadRequest 400             EmptyBody 400      TooLarge 413           Overloaded 503
-         InvalidOption 422          BadImage 400                              InternalError 500
-         NotAcceptable 406          UnsupportedFormat 415
-                                    TooLarge 413
+    step          yields               may fail with
+    parse         picture and options  BadRequest 400, EmptyBody 400, TooLarge 413
+    read_options  validated options    NotAcceptable 406, InvalidOption 422
+    decode        (H, W, 3) pixels     BadImage 400, UnsupportedFormat 415, TooLarge 413,
+                                       Overloaded 503
+    infer         a row of output      Overloaded 503
+    encode        the response's body
+    any of them                        InternalError 500
 
 Messages are written for the client: no path, version or traceback ever goes into one.
 """

@@ -32,4 +32,5 @@ def _native(device: torch.device) -> str | None:
         return "float16"
     # Without these instructions oneDNN converts to and fro, or falls back to reference kernels.
     has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if has_bfloat16 else None
+    # oneDNN says what it may use: ONEDNN_MAX_CPU_ISA hides instructions from it.
+    return "bfloat16" if has_bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None

@@ -23,6 +23,7 @@ def a_round(**changes: Any) -> Round:
         "decode": Time(10.0, 1, 500 * 2**20),
         "pipeline": Time(44.0, 8, 500 * 2**20),
         "stock": outcome(rest / 2.4),
+        "stock_one": outcome(rest / 2.0),
         "rest": outcome(rest, p50=400.0, p99=800.0),
         "grpc": outcome(rest),
         "lone": outcome(1e3 / 68, p50=68.0),

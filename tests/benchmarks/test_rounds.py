@@ -35,7 +35,8 @@ def subject(answer: Callable[..., Outcome]) -> tuple[Subject, FakeServer]:
     pictures = {name: Path(name) for name in SIZES}
     note = Notes(time.monotonic())
     durations = Durations(1.0, 10.0, 1.0)
-    return Subject("resnet101", bare, server, server, pictures, durations, note), server
+    servers = (server, server, server)
+    return Subject("resnet101", bare, *servers, pictures, durations, note), server
 
 
 def test_the_sweep_ends_where_answers_come_late() -> None:

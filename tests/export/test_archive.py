@@ -18,7 +18,7 @@ from export.errors import ExportError
 from handlers.specs import SPECS
 
 ROOT = Path(__file__).parents[2]
-HANDLERS = sorted((ROOT / "handlers").glob("*.py"))
+HANDLERS = sorted((ROOT / "handlers").rglob("*.py"))
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -40,7 +40,7 @@ def test_archive_holds_these_files_and_no_others(name: str, model_store: Path) -
         f"{name}.json": model_store / f"{name}.json",
         f"{name}.py": ROOT / "handlers" / f"{name}.py",
         f"{name}.yaml": ROOT / "export" / f"{name}.yaml",
-        **{f"handlers/{file.name}": file for file in HANDLERS},
+        **{str(file.relative_to(ROOT)): file for file in HANDLERS},
     }
     with zipfile.ZipFile(model_store / f"{name}.mar") as mar:
         assert {entry for entry in mar.namelist() if not entry.endswith("/")} == set(expected)
@@ -95,11 +95,17 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with all that an archive is made of, to be edited: the .pt is a few bytes."""
     shutil.copytree(ROOT / "handlers", tmp_path / "handlers")
     shutil.copy(ROOT / "export" / "cyclegan.yaml", tmp_path)
-    (tmp_path / "cyclegan.pt").write_bytes(b"a network")
-    (tmp_path / "cyclegan.json").write_text("{}")
+    _write_network(tmp_path, b"a network")
     monkeypatch.setattr(archive, "HERE", tmp_path)
     monkeypatch.setattr(archive, "HANDLERS", tmp_path / "handlers")
     return tmp_path
+
+
+def _write_network(sources: Path, pt: bytes) -> None:
+    """``pt`` as cyclegan.pt, and the metadata that an export would leave beside it."""
+    (sources / "cyclegan.pt").write_bytes(pt)
+    about = {"pt": {"sha256": hashlib.sha256(pt).hexdigest(), "bytes": len(pt)}}
+    (sources / "cyclegan.json").write_text(json.dumps(about))
 
 
 def _build(sources: Path) -> bool:
@@ -108,15 +114,82 @@ def _build(sources: Path) -> bool:
 
 @pytest.mark.parametrize(
     "changed",
-    ["cyclegan.pt", "cyclegan.json", "cyclegan.yaml", "handlers/imaging.py", "handlers/new.py"],
+    [
+        "cyclegan.json",
+        "cyclegan.yaml",
+        "handlers/imaging.py",
+        "handlers/new.py",
+        "handlers/codecs/new.py",
+        "handlers/codecs/table.json",
+    ],
 )
 def test_each_input_counts(changed: str, sources: Path) -> None:
     assert _build(sources)
     assert not _build(sources)
+    (sources / changed).parent.mkdir(exist_ok=True)
     with (sources / changed).open("a") as file:
         file.write("\n")
     assert _build(sources)
     assert not _build(sources)
+
+
+def test_another_network_counts(sources: Path) -> None:
+    assert _build(sources)
+    _write_network(sources, b"another network")
+    assert _build(sources)
+
+
+def test_sub_packages_are_archived_and_byte_code_is_not(sources: Path) -> None:
+    codecs = sources / "handlers" / "codecs"
+    (codecs / "__pycache__").mkdir(parents=True)
+    (codecs / "new.py").write_text("NEW = True\n")
+    (codecs / "__pycache__" / "new.cpython-311.pyc").write_bytes(b"byte code")
+    _build(sources)
+    with zipfile.ZipFile(sources / "cyclegan.mar") as mar:
+        assert mar.read("handlers/codecs/new.py") == b"NEW = True\n"
+        assert not [entry for entry in mar.namelist() if "__pycache__" in entry]
+    (codecs / "__pycache__" / "new.cpython-311.pyc").write_bytes(b"other byte code")
+    assert not _build(sources)
+
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        ('{"pt": {"sha256": "' + 64 * "0" + '"}}', "sha256"),
+        ("{}", "digest"),
+        ("[]", "digest"),
+        ("{", "digest"),
+        (None, "digest"),
+    ],
+    ids=["another digest", "no digest", "a list", "no JSON", "no file"],
+)
+def test_network_without_its_digest_is_refused(
+    about: str | None, reason: str, sources: Path
+) -> None:
+    _build(sources)
+    before = _state(sources / "cyclegan.mar")
+    (sources / "cyclegan.json").unlink()
+    if about is not None:
+        (sources / "cyclegan.json").write_text(about)
+    with pytest.raises(ExportError, match=rf"{reason}.*`make export`"):
+        _build(sources)
+    assert _state(sources / "cyclegan.mar") == before
+
+
+def test_command_refuses_flipped_bytes_and_leaves_the_old_archive(run: Run, store: Path) -> None:
+    pt, mar = store / "cyclegan.pt", store / "cyclegan.mar"
+    before = _state(mar)
+    damaged = bytearray(pt.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 16] = bytes(byte ^ 0xFF for byte in damaged[middle : middle + 16])
+    pt.unlink()  # a hard link to what other tests read
+    pt.write_bytes(damaged)
+    done = run("export.archive", "cyclegan", "--model-store", store)
+    assert done.returncode == 1
+    assert str(pt) in done.stderr
+    assert "`make export`" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _state(mar) == before
 
 
 def test_damaged_archive_is_rebuilt(sources: Path) -> None:

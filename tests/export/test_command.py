@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,11 @@ import psutil
 import pytest
 import torch
 from torch import nn
+
+import export.__main__
+from export.__main__ import fingerprint
+from export.models import Network
+from handlers.specs import RESNET101
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["pug", "beagle", "boxer", "Siamese", "Persian", "Bengal", "Ragdoll"]
@@ -97,7 +103,7 @@ def test_no_weights_and_no_network(run: Run, offline: dict[str, object], tmp_pat
     for named in ("resnet101-63fe2227.pth", cache, "RESNET101_WEIGHTS=PATH", "WEIGHTS=random"):
         assert str(named) in done.stderr
     assert "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock"}
 
 
 def test_broken_checkpoint_leaves_the_artefacts(run: Run, store: Path, tmp_path: Path) -> None:
@@ -119,6 +125,24 @@ def test_second_run_changes_nothing(run: Run, store: Path) -> None:
     assert "unchanged: the .pt is kept" in done.stdout
     assert "archive unchanged" in done.stdout
     assert _states(store) == before
+
+
+@pytest.mark.parametrize("package", ["export", "handlers"])
+def test_a_new_module_in_a_sub_folder_changes_the_fingerprint(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = [tmp_path / name for name in ("export", "handlers")]
+    for copied in packages:
+        shutil.copytree(ROOT / copied.name, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(export.__main__, "PACKAGES", packages)
+    network = Network(nn.Identity(), RESNET101, {"name": "untrained"})
+    before = fingerprint(network)
+    parts = tmp_path / package / "parts"
+    (parts / "__pycache__").mkdir(parents=True)
+    (parts / "__pycache__" / "new.py").touch()
+    assert fingerprint(network) == before
+    (parts / "new.py").touch()
+    assert fingerprint(network) != before
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from export import weights
 from handlers.specs import SPECS
 
-# From DESIGN.md: torchvision's file names begin with the same digits; the others are the git-lfs
+# As published: torchvision's file names begin with the same digits; the others are the git-lfs
 # objects of the book's repository.
 DIGESTS = {
     "resnet101-63fe2227.pth": "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import random
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -19,20 +23,26 @@ from export.weights import CHUNK, Checkpoint, fetch
 
 PAYLOAD = random.Random(0).randbytes(5 * CHUNK + 1000)
 WRONG = bytes(len(PAYLOAD))
+FLOOD = 40
+DEADLINE_S = 30
 
 
 @dataclass
 class Publisher:
     """What the server does with each request in turn, and the Range headers that it saw.
 
-    A step is a status to answer with, ``"break"`` (the connection ends after one CHUNK) or
-    ``"no range"``; after the last step it behaves.
+    A step is a status to answer with, ``"break"`` (the connection ends after one CHUNK),
+    ``"no range"``, ``"no length"`` (chunked, without Content-Length), ``"flood"`` (the same with
+    FLOOD times the payload), or ``"hold"`` (one CHUNK, and the rest once ``released`` is set);
+    after the last step it behaves. ``sent`` counts the bytes of bodies without a length.
     """
 
     url: str = ""
     payload: bytes = PAYLOAD
     steps: list[int | str] = field(default_factory=list)
     ranges: list[str | None] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
+    sent: int = 0
 
 
 def _handler(publisher: Publisher) -> type[BaseHTTPRequestHandler]:
@@ -46,20 +56,42 @@ def _handler(publisher: Publisher) -> type[BaseHTTPRequestHandler]:
             if isinstance(step, int):
                 self._answer(step, b"")
                 return
+            if step in ("no length", "flood"):
+                self._stream(publisher.payload * (FLOOD if step == "flood" else 1))
+                return
             start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
             if not wanted or step == "no range":
-                self._answer(200, publisher.payload, broken=step == "break")
+                self._answer(200, publisher.payload, broken=step == "break", held=step == "hold")
             elif start >= len(publisher.payload):
                 self._answer(416, b"")
             else:
                 self._answer(206, publisher.payload[start:], broken=step == "break")
 
-        def _answer(self, status: int, body: bytes, *, broken: bool = False) -> None:
+        def _answer(
+            self, status: int, body: bytes, *, broken: bool = False, held: bool = False
+        ) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body[:CHUNK] if broken else body)
             self.close_connection = True
+            with contextlib.suppress(ConnectionError):  # the client has left
+                self.wfile.write(body[:CHUNK])
+                if held:
+                    publisher.released.wait(DEADLINE_S)
+                if not broken:
+                    self.wfile.write(body[CHUNK:])
+
+        def _stream(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.close_connection = True
+            with contextlib.suppress(ConnectionError):  # the client has left
+                for begin in range(0, len(body), CHUNK):
+                    piece = body[begin : begin + CHUNK]
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    publisher.sent += len(piece)
+                self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, format: str, *args: object) -> None:
             """Not a line per request among the test's output."""
@@ -90,7 +122,8 @@ def _checkpoint(url: str, sha256: str = "0" * 64, size: int | None = None) -> Ch
 
 
 def _names(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir()]
+    """All but the lock, which stays."""
+    return [file.name for file in folder.iterdir() if file.name != ".lock"]
 
 
 @pytest.mark.parametrize("size", [None, len(PAYLOAD)])
@@ -211,6 +244,70 @@ def test_missing_page_is_not_tried_again(
         fetch(checkpoint, tmp_path)
     assert len(publisher.ranges) == 1
     assert _names(tmp_path) == []
+
+
+def test_download_without_a_length_is_verified(
+    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.steps = ["no length"]
+    path = fetch(dataclasses.replace(checkpoint, bytes=None), tmp_path)
+    assert path.read_bytes() == PAYLOAD
+
+
+@pytest.mark.parametrize("step", ["flood", ""], ids=["without a length", "by its length"])
+@pytest.mark.parametrize("size", [None, 2 * CHUNK], ids=["unknown size", "known size"])
+def test_download_ends_at_the_largest_size(
+    checkpoint: Checkpoint,
+    publisher: Publisher,
+    step: str,
+    size: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("export.weights.MAX_BYTES", 2 * CHUNK, raising=False)
+    publisher.steps = [step]
+    with pytest.raises(ExportError, match=rf"more than {2 * CHUNK} bytes"):
+        fetch(dataclasses.replace(checkpoint, bytes=size), tmp_path)
+    assert publisher.sent < FLOOD * len(PAYLOAD) / 2
+    assert len(publisher.ranges) == 1
+    assert _names(tmp_path) == []
+
+
+def test_two_exports_download_a_file_once(
+    checkpoint: Checkpoint,
+    publisher: Publisher,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The second waits, says so, and takes what the first has downloaded."""
+    publisher.steps = ["hold"]
+    said = ""
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(fetch, checkpoint, tmp_path)
+        _wait_for(lambda: len(publisher.ranges) == 1)
+        second = threads.submit(fetch, checkpoint, tmp_path)
+
+        def second_is_there() -> bool:
+            nonlocal said
+            said += capsys.readouterr().err
+            return "another export is downloading" in said or len(publisher.ranges) == 2
+
+        try:
+            _wait_for(second_is_there)
+        finally:
+            publisher.released.set()
+        paths = {first.result(DEADLINE_S), second.result(DEADLINE_S)}
+    assert "another export is downloading" in said
+    assert publisher.ranges == [None]
+    assert [path.read_bytes() for path in paths] == [PAYLOAD]
+    assert _names(tmp_path) == ["mine.pth"]
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        sleep(0.01)
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 def native(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has)
 
 
 def test_auto_heeds_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +51,24 @@ def test_auto_is_float32_where_the_cpu_would_emulate(monkeypatch: pytest.MonkeyP
     native(monkeypatch, False)
     passed = {"bfloat16": {"passed": True, "summary": "fine"}}
     assert choose("auto", CPU, passed)[0] == "float32"
+
+
+def test_auto_is_float32_where_the_instructions_are_hidden() -> None:
+    """`ONEDNN_MAX_CPU_ISA` keeps oneDNN from using what the CPU has."""
+    code = (
+        "import torch; from handlers.precision import choose;"
+        "gate = {'bfloat16': {'passed': True, 'summary': 'fine'}};"
+        "print(choose('auto', torch.device('cpu'), gate)[0])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.stdout == "float32\n", run.stderr
 
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
