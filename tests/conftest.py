@@ -18,8 +18,8 @@ pytest_plugins = ["tests.running"]
 # As the server's workers: processes that share two cores otherwise wait for each other's threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# A script's shell ignores SIGINT for what it starts with `&`, as nohup does for SIGHUP, and children
-# inherit that; but the tests end their children with it.
+# A script's shell ignores SIGINT for what it starts with `&`. Children inherit that,
+# and the tests end theirs with SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -39,6 +39,7 @@ def test_a_larger_batch_that_is_slower_is_not_taken() -> None:
     assert bare.best_batch(ways) == 1
 
 
+@pytest.mark.slow
 def test_every_kind_of_work_is_measured(model_store: Path, tmp_path: Path) -> None:
     picture = tmp_path / "small.jpg"
     picture.write_bytes(photograph(SIZES["320x240"]))

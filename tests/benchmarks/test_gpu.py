@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 from benchmarks.bare import Time
 from benchmarks.gpu import CPU, Measured, measure, report
 from tests.benchmarks.samples import outcome
@@ -29,6 +31,7 @@ def test_the_slower_of_network_and_decoding_is_the_limit() -> None:
     assert last.endswith("0.50 of it, goal >= 0.80: NOT met")
 
 
+@pytest.mark.slow
 def test_it_measures_on_the_cpu(model_store: Path, tmp_path: Path) -> None:
     found = measure(model_store, tmp_path, "cpu", CPU)
     assert found.network.keys() == set(CPU.batches)

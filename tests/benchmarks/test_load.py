@@ -19,6 +19,8 @@ from benchmarks.processes import python, receive_line
 from benchmarks.senders import Grpc, Rest, channel
 from vision_client import inference_pb2, inference_pb2_grpc
 
+pytestmark = pytest.mark.slow
+
 SERVICE_S = 0.05
 PICTURE = b"a picture"
 

@@ -14,6 +14,8 @@ from tests import tools
 from tests.examples import eager
 from tests.examples.conftest import REFUSED_MODELS, REFUSED_PICTURES
 
+pytestmark = pytest.mark.slow
+
 WAYS = ("cmake", "make")
 PROGRAMS = "examples/cpp/build"
 BUILD_TIMEOUT_S = 600

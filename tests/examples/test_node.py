@@ -25,6 +25,8 @@ from tests import tools
 from tests.running import Running, free_port
 from vision_client import inference_pb2, inference_pb2_grpc
 
+pytestmark = pytest.mark.slow
+
 tools.require("nodejs", "npm")
 
 ROOT = Path(__file__).parents[2]

@@ -19,6 +19,8 @@ from PIL import Image
 
 from tests.running import Running
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
 TIMEOUT_S = 300  # for a cell, or an answer

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from tests.examples import eager
 from tests.examples.conftest import REFUSED_MODELS, REFUSED_PICTURES
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = eager.ROOT / "examples" / "python"
 # What a machine with PyTorch and Pillow alone does not have.
 ABSENT = ("export", "handlers", "numpy", "torchvision", "vision_client")

@@ -31,6 +31,7 @@ def test_the_emulation_errs_as_the_real_type_does(dtype: torch.dtype, cyclegan: 
     assert errors[1] == pytest.approx(errors[0], rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_badly_conditioned_network_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large gains in the residual blocks make each rounding count."""
     monkeypatch.setattr(untrained, "RESIDUAL_GAIN", 0.5)

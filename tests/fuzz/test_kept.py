@@ -14,6 +14,8 @@ import pytest
 from tests.fuzz import decode, request
 from tests.fuzz.harness import ROOT, kept
 
+pytestmark = pytest.mark.slow
+
 needs_atheris = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="atheris is for Linux on x86_64"
 )

@@ -15,6 +15,8 @@ from handlers.limits import LIMITS
 from handlers.specs import CYCLEGAN
 from tests.corpus import Case, by_name
 
+pytestmark = pytest.mark.slow
+
 SOUND = {name: case for name, case in by_name().items() if case.code == 200}
 # What has too many bytes is refused before it reaches the decoder.
 UNSOUND = {

@@ -32,6 +32,8 @@ from handlers.specs import CYCLEGAN, RESNET101
 from tests.corpus import by_name
 from tests.fuzz.decode import mended
 
+pytestmark = pytest.mark.slow
+
 steady = settings(derandomize=True, database=None, deadline=None, max_examples=200)
 
 # As the two handlers ask for them.

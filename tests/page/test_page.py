@@ -15,6 +15,8 @@ from tests.page.opened import MODELS, Choose, page_server, wait_for_answers, wat
 from tests.running import Running, free_port
 from vision_client import Client, ServerError
 
+pytestmark = pytest.mark.slow
+
 HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64)
 
 

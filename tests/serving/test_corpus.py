@@ -14,6 +14,8 @@ import pytest
 from tests.corpus import Case, cases
 from tests.routes import ROUTES, Client
 
+pytestmark = pytest.mark.slow
+
 # So that requests meet in batches.
 CLIENTS = 6
 MODELS = ("resnet101", "cyclegan")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 
+@pytest.mark.slow
 def test_demo_without_network(
     serving: Any, make_config: Any, tmp_path: Path, model_store: Path
 ) -> None:

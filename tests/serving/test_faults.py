@@ -27,6 +27,8 @@ from serving.api import Api
 from serving.config import Config
 from serving.runfolder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
 QUEUE = 10

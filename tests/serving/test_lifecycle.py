@@ -26,6 +26,8 @@ from serving.config import Config
 from serving.cores import available
 from serving.runfolder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ONE_MODEL = {"load_models": "resnet101.mar"}
 

@@ -103,6 +103,7 @@ def as_clients_ask(case: Any) -> Any:
     return case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "verb", "mode"),
     [

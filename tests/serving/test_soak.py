@@ -6,9 +6,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from serving.config import Config
 from serving.runfolder import RunFolder
 from tests.soak import Soak, draw, report
+
+pytestmark = pytest.mark.slow
 
 LEAK = """
     kept: list[bytes] = []

@@ -6,7 +6,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from serving.supervisor import WORKERS
+
+pytestmark = pytest.mark.slow
 
 # A convolution over shapes none of which comes twice: what 800 more of them add, after 1200 have
 # filled the caches, in bytes a shape.
