@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 from ts.service import Service
 
 from handlers.base import ImageHandler
 from handlers.cyclegan import CycleGAN
 from handlers.resnet101 import ResNet101
+from handlers.specs import CYCLEGAN
 
 # Status, headers and body of one request's answer.
 Reply = tuple[int, dict[str, str], bytes]
@@ -67,6 +71,36 @@ def load() -> Iterator[Callable[..., ImageHandler]]:
     yield initialize
     for handler in loaded:
         handler.close()
+
+
+def raw(tensor: torch.Tensor) -> bytes:
+    data: bytes = tensor.detach().numpy().astype("<f4").tobytes()
+    return data
+
+
+@pytest.fixture
+def artefact(tmp_path: Path) -> Callable[..., Path]:
+    """A ``.pt`` as export writes it, of a network of one operation; extra files by keyword."""
+
+    def write(**changes: bytes) -> Path:
+        example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
+        metadata: dict[str, Any] = {
+            "spec": json.loads(CYCLEGAN.to_json()),
+            "weights": {"name": "untrained"},
+            "golden": {"input_shape": [1, 3, 8, 8], "output_shape": [1, 3, 8, 8]},
+        }
+        files = {
+            "model.json": json.dumps(metadata).encode(),
+            "golden_input.f32": raw(example),
+            "golden_output.f32": raw(example.tanh()),
+        }
+        files |= {name.replace("__", "."): data for name, data in changes.items()}
+        path = tmp_path / "tiny.pt"
+        traced = torch.jit.trace(nn.Tanh(), example)
+        torch.jit.save(traced, path, {name: data for name, data in files.items() if data})
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from handlers.base import ImageHandler, _exit_if_lost
 from handlers.cyclegan import CycleGAN
 from handlers.network import LoadError
 from handlers.resnet101 import ResNet101
 from handlers.specs import CYCLEGAN
+from tests.handlers.conftest import raw
 
 ROOT = Path(__file__).parents[2]
 Load = Callable[..., ImageHandler]
-
-
-def raw(tensor: torch.Tensor) -> bytes:
-    data: bytes = tensor.detach().numpy().astype("<f4").tobytes()
-    return data
-
-
-@pytest.fixture
-def artefact(tmp_path: Path) -> Callable[..., Path]:
-    """A ``.pt`` as export writes it, of a network of one operation; extra files by keyword."""
-
-    def write(**changes: bytes) -> Path:
-        example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
-        metadata: dict[str, Any] = {
-            "spec": json.loads(CYCLEGAN.to_json()),
-            "weights": {"name": "untrained"},
-            "golden": {"input_shape": [1, 3, 8, 8], "output_shape": [1, 3, 8, 8]},
-        }
-        files = {
-            "model.json": json.dumps(metadata).encode(),
-            "golden_input.f32": raw(example),
-            "golden_output.f32": raw(example.tanh()),
-        }
-        files |= {name.replace("__", "."): data for name, data in changes.items()}
-        path = tmp_path / "tiny.pt"
-        traced = torch.jit.trace(nn.Tanh(), example)
-        torch.jit.save(traced, path, {name: data for name, data in files.items() if data})
-        return path
-
-    return write
 
 
 def test_a_sound_artefact_loads(artefact: Callable[..., Path], load: Load) -> None:

@@ -103,9 +103,9 @@ def test_weights_that_failed_are_served_in_float32_and_the_log_says_why(
 
 
 def test_the_variable_wins_over_the_yaml(
-    model_store: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+    artefact: Callable[..., Path], load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = model_store / "cyclegan.pt"
+    path = artefact()
     assert load(CycleGAN(), path, precision="bfloat16").network.precision == "bfloat16"
     monkeypatch.setenv(PRECISION_VARIABLE, "float32")
     assert load(CycleGAN(), path, precision="bfloat16").network.precision == "float32"
