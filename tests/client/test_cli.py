@@ -262,6 +262,15 @@ def test_an_output_that_cannot_be_is_told_before_anything_is_asked(
     assert "untrained" not in unframed(run)
 
 
+@pytest.mark.parametrize("options", [(), ("--csv",)])
+def test_a_file_that_holds_no_results_is_not_changed(folder: Path, options: Sequence[str]) -> None:
+    notes = folder / "notes.txt"
+    run = vision("classify", folder / "cat.jpg", "-o", notes, *options, env=QUIET)
+    assert run.returncode == 2
+    assert "was not changed; choose another file" in unframed(run)
+    assert notes.read_text() == "no picture either"
+
+
 def test_a_full_disk_ends_it(at: dict[str, str], folder: Path, tmp_path: Path) -> None:
     """Files of this process may have 10 kB, which the kernel says much as of a full disk."""
     output = tmp_path / "zebras"
