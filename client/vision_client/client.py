@@ -40,7 +40,8 @@ class Client:
     anew for each request, as TorchServe's tokens end after an hour. ``ca`` is a PEM file of the
     authority to trust instead of the machine's. ``timeout`` is in seconds and for each try; over
     REST it is the longest silence. A server that is busy (503, and nothing else) is asked again up
-    to ``retries`` times, after 1, 2, 4 ... seconds and a little more by chance.
+    to ``retries`` times, after 1, 2, 4 ... seconds and a little more by chance, or after its
+    ``Retry-After`` where that is longer. No pause is longer than ``timeout``.
 
     Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError, and what
     ``encoded`` raises of a picture. ValueError where ``server`` names none.
@@ -91,7 +92,7 @@ class Client:
             except ServerError as error:
                 if error.code != BUSY:
                     raise
-                time.sleep(max(pause, error.retry_after))
+                time.sleep(min(max(pause, error.retry_after), self._timeout))
         return self._transport.send(model, picture, options, self._timeout)
 
     def close(self) -> None:
@@ -164,7 +165,7 @@ class AsyncClient:
             except ServerError as error:
                 if error.code != BUSY:
                     raise
-                await asyncio.sleep(max(pause, error.retry_after))
+                await asyncio.sleep(min(max(pause, error.retry_after), self._timeout))
         return await self._transport.send(model, picture, options, self._timeout)
 
     async def close(self) -> None:
@@ -186,7 +187,8 @@ class AsyncClient:
 def _pauses(retries: int) -> Iterator[float]:
     """Seconds to wait after each failed try but the last."""
     # By chance, so that clients that were refused together do not come back together.
-    return (2**i * random.uniform(1.0, 1.5) for i in range(retries))  # noqa: S311
+    # No longer than 2048 s or so: a float cannot hold 2**1024.
+    return (2 ** min(i, 11) * random.uniform(1.0, 1.5) for i in range(retries))  # noqa: S311
 
 
 def _options(**options: int | str | None) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from email.utils import parsedate_to_datetime
 from http.client import responses
 from typing import Any
 
@@ -26,8 +28,8 @@ class ServerError(VisionError):
     """The server answered with an error.
 
     ``code`` is as over REST whatever the transport: 400, 413, 415, 422, 503 and the like. ``type``
-    is the contract's word for it (``BadImage``), ``message`` for people. ``retry_after`` is in
-    seconds, 0.0 where the server does not say.
+    is the contract's word for it (``BadImage``), ``message`` for people. ``retry_after`` is the
+    server's wish in seconds, of any size, and 0.0 where it has none; gRPC does not tell.
     """
 
     def __init__(
@@ -49,6 +51,11 @@ class ServerError(VisionError):
         return f"{self.code} {self.type}: {self.message}"
 
 
+# What reading JSON of another shape than expected raises: an infinite number is an
+# OverflowError where an int is wanted, deep nesting a RecursionError.
+MALFORMED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
+
 def from_http(status: int, headers: Any, body: bytes) -> ServerError:
     """The error in a response of ``status``, which may be a proxy's and no JSON at all."""
     told = from_json(body)
@@ -57,9 +64,18 @@ def from_http(status: int, headers: Any, body: bytes) -> ServerError:
         type = phrase.title().replace(" ", "")
         told = ServerError(status, type, _WITHOUT_WORDS.get(status, phrase))
     told.request_id = headers.get("x-request-id")
-    after = headers.get("retry-after", "")
-    told.retry_after = float(after) if after.isdigit() else 0.0
+    told.retry_after = _seconds(headers.get("retry-after", "").strip())
     return told
+
+
+def _seconds(retry_after: str) -> float:
+    """The value of the header, which is seconds or a date, in seconds; 0.0 where it is neither."""
+    if re.fullmatch("[0-9]+", retry_after):
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 # 413 without a body is TorchServe's, which reads no further.
@@ -73,7 +89,7 @@ def from_json(body: bytes) -> ServerError | None:
     try:
         told = json.loads(body)
         return ServerError(int(told["code"]), str(told["type"]), str(told["message"]))
-    except (ValueError, KeyError, TypeError):
+    except MALFORMED:
         return None
 
 
