@@ -17,7 +17,7 @@ from vision_client.answers import (
     classification,
     translation,
 )
-from vision_client.endpoint import Access, Endpoint, Token
+from vision_client.endpoint import Access, Endpoint, Token, warn_of_plain_token
 from vision_client.errors import ServerError
 from vision_client.pictures import Picture, encoded
 from vision_client.rest import AsyncRest, Rest
@@ -44,7 +44,8 @@ class Client:
     ``Retry-After`` where that is longer. No pause is longer than ``timeout``.
 
     Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError, and what
-    ``encoded`` raises of a picture. ValueError where ``server`` names none.
+    ``encoded`` raises of a picture. ValueError where ``server`` names none. A UserWarning tells
+    that the token goes to another machine without encryption. Redirects are not followed.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Client:
         retries: int = RETRIES,
     ) -> None:
         self.endpoint = Endpoint.parse(server)
+        warn_of_plain_token(self.endpoint, token)
         self._timeout = timeout
         self._retries = retries
         self._transport = (Rpc if self.endpoint.is_grpc else Rest)(self.endpoint, Access(token, ca))
@@ -127,6 +129,7 @@ class AsyncClient:
         retries: int = RETRIES,
     ) -> None:
         self.endpoint = Endpoint.parse(server)
+        warn_of_plain_token(self.endpoint, token)
         self._access = Access(token, ca)
         self._timeout = timeout
         self._retries = retries

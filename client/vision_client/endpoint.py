@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,15 @@ class Endpoint:
     def prediction(self, model: str) -> str:
         """The URL that ``model`` answers at, over REST."""
         return f"{self}/predictions/{model}"
+
+
+def warn_of_plain_token(endpoint: Endpoint, token: Token) -> None:
+    """Warn the caller's caller where ``token`` can be read on its way to ``endpoint``."""
+    if token and not endpoint.is_secure and not endpoint.is_loopback:
+        warnings.warn(
+            f"the token is sent without encryption to {endpoint}; use https:// or grpcs://",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,13 @@ def from_http(status: int, headers: Any, body: bytes) -> ServerError:
     if told is None:
         phrase = responses.get(status, "Unknown")
         type = phrase.title().replace(" ", "")
-        told = ServerError(status, type, _WITHOUT_WORDS.get(status, phrase))
+        message = _WITHOUT_WORDS.get(status, phrase)
+        if status in _REDIRECTS and "location" in headers:
+            message = (
+                f"the server redirects to {headers['location']}; redirects are not followed, give "
+                "the address of the server itself"
+            )
+        told = ServerError(status, type, message)
     told.request_id = headers.get("x-request-id")
     told.retry_after = _seconds(headers.get("retry-after", "").strip())
     return told
@@ -78,6 +84,7 @@ def _seconds(retry_after: str) -> float:
         return 0.0
 
 
+_REDIRECTS = {301, 302, 303, 307, 308}
 # 413 without a body is TorchServe's, which reads no further.
 _WITHOUT_WORDS = {413: "the request has more bytes than the server takes"}
 

@@ -25,6 +25,11 @@ from vision_client import AsyncClient, Classification, Client, Translation
 LIMIT_S = 60
 KINDS = [(scheme, kind) for scheme in ("http", "grpc") for kind in (Client, AsyncClient)]
 
+# Parametrises ``kind`` with those that speak REST.
+OVER_HTTP = pytest.mark.parametrize(
+    "kind", KINDS[:2], indirect=True, ids=lambda param: param[1].__name__
+)
+
 
 class Blocking:
     """An AsyncClient with an event loop of its own, used like a Client."""

@@ -138,17 +138,6 @@ def test_tokens(kind: Kind, strict: Strict, jpeg: bytes) -> None:
     assert asked == 2, "tokens end: ask anew for each request"
 
 
-def test_a_netrc_does_not_replace_the_token(
-    strict: Strict, jpeg: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "netrc").write_text("machine localhost login who password what\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    key = strict.key
-    with Client(strict.config.inference, token=key) as client:
-        client._transport._http.trust_env = True  # type: ignore[union-attr]  # as for a server far away
-        assert client.classify(jpeg).predictions
-
-
 def crowd(address: str, key: str, pictures: list[bytes], retries: int) -> set[int]:
     """The statuses of ``pictures`` asked for at once from threads, 200 where one was answered."""
     with (

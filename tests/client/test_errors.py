@@ -7,18 +7,14 @@ from email.utils import formatdate
 
 import pytest
 
-from tests.client.conftest import KINDS, Answering, Kind
+from tests.client.conftest import OVER_HTTP, Answering, Kind
 from vision_client import ServerError
 from vision_client.answers import Reply, classification
 from vision_client.client import _pauses
 from vision_client.errors import from_json
 
-over_http = pytest.mark.parametrize(
-    "kind", KINDS[:2], indirect=True, ids=lambda param: param[1].__name__
-)
 
-
-@over_http
+@OVER_HTTP
 @pytest.mark.parametrize(
     ("told", "seconds"),
     [
@@ -48,7 +44,7 @@ def test_retry_after(kind: Kind, told: bytes, seconds: float) -> None:
         assert caught.value.retry_after == seconds
 
 
-@over_http
+@OVER_HTTP
 def test_retry_after_a_date(kind: Kind) -> None:
     told = formatdate(time.time() + 3600, usegmt=True).encode()
     with Answering.started(503, {"retry-after": told}) as busy:
@@ -57,7 +53,7 @@ def test_retry_after_a_date(kind: Kind) -> None:
         assert caught.value.retry_after == pytest.approx(3600, abs=120)
 
 
-@over_http
+@OVER_HTTP
 def test_no_pause_is_longer_than_the_timeout(kind: Kind) -> None:
     with Answering.started(503, {"retry-after": b"120"}) as busy:
         begun = time.monotonic()

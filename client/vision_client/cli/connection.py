@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -73,10 +75,14 @@ def connect_async(server: str, grpc: bool, token_file: Path | None, ca: Path | N
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            yield
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
 
 
 def _url(server: str, grpc: bool) -> str:
