@@ -68,7 +68,9 @@ def unframed(run: subprocess.CompletedProcess[bytes]) -> str:
 
 def told(server: Any, path: Path, top_k: int = 5) -> list[dict[str, Any]]:
     headers = {"x-top-k": str(top_k)}
-    answer = requests.post(server.url("resnet101"), data=path.read_bytes(), headers=headers)
+    answer = requests.post(
+        server.url("resnet101"), data=path.read_bytes(), headers=headers, timeout=TIMEOUT_S
+    )
     found: list[dict[str, Any]] = answer.json()["predictions"]
     return found
 
@@ -183,7 +185,8 @@ def test_translate_writes_below_its_folder_and_goes_on(at: dict[str, str], folde
 
 def test_a_picture_is_the_servers(server: Any, at: dict[str, str], folder: Path) -> None:
     vision("translate", folder / "cat.jpg", "-o", folder / "out", env=at)
-    wanted = requests.post(server.url("cyclegan"), data=(folder / "cat.jpg").read_bytes()).content
+    cat = (folder / "cat.jpg").read_bytes()
+    wanted = requests.post(server.url("cyclegan"), data=cat, timeout=TIMEOUT_S).content
     assert (folder / "out" / "cat.png").read_bytes() == wanted
 
 
@@ -338,13 +341,18 @@ def test_ctrl_c_keeps_what_is_done(at: dict[str, str], folder: Path, heavy: byte
     output = folder / "results.jsonl"
     arguments = [VISION, "classify", str(folder), "-o", str(output), "-j", "8"]
     process = subprocess.Popen(arguments, env=at, stderr=subprocess.PIPE)
-    while not output.exists() or output.read_text().count("\n") < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    sent = time.monotonic()
-    _, errors = process.communicate(timeout=TIMEOUT_S)
-    assert time.monotonic() - sent < 5
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        while not output.exists() or output.read_text().count("\n") < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+        assert time.monotonic() - sent < 5
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert re.search(rb"stopped: classified \d+ of 11", errors)
     done = len(output.read_text().splitlines())

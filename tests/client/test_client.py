@@ -11,13 +11,16 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.client.conftest import Kind, Strict, forwarder, url
+from tests.client.conftest import LIMIT_S, Kind, Strict, forwarder, url
 from tests.running import free_port
 from vision_client import AsyncClient, Client, ConnectionFailed, ServerError, TimedOut
 
 
 def test_classify_is_what_the_server_says(client: Any, server: Any, jpeg: bytes) -> None:
-    told = requests.post(server.url("resnet101"), data=jpeg, headers={"x-top-k": "3"}).json()
+    headers = {"x-top-k": "3"}
+    told = requests.post(
+        server.url("resnet101"), data=jpeg, headers=headers, timeout=LIMIT_S
+    ).json()
     answer = client.classify(jpeg, top_k=3)
     assert [vars(p) for p in answer.predictions] == told["predictions"]
     assert answer.best == answer.predictions[0]
