@@ -43,9 +43,10 @@ class Client:
     to ``retries`` times, after 1, 2, 4 ... seconds and a little more by chance, or after its
     ``Retry-After`` where that is longer. No pause is longer than ``timeout``.
 
-    Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError, and what
-    ``encoded`` raises of a picture. ValueError where ``server`` names none. A UserWarning tells
-    that the token goes to another machine without encryption. Redirects are not followed.
+    Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError, what ``encoded``
+    raises of a picture, and ValueError where no header can hold the token. The constructor raises
+    ValueError where ``server`` names none, and issues a UserWarning where the token goes to another
+    machine without encryption. Redirects are not followed.
     """
 
     def __init__(

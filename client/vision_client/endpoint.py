@@ -7,9 +7,10 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
+
+from vision_client.pictures import read_file
 
 Token: TypeAlias = str | Callable[[], str] | None
 # Where a URL names none: the schemes' own, and TorchServe's for gRPC in plain text.
@@ -94,12 +95,15 @@ class Access:
     ca: str | os.PathLike[str] | None = None
 
     def authorization(self) -> dict[str, str]:
-        """The header, asked for anew at each call: TorchServe's tokens end after an hour."""
+        """The header, asked for anew at each call: TorchServe's tokens end after an hour.
+
+        ValueError where no header can hold the token.
+        """
         token = self.token() if callable(self.token) else self.token
+        if token and not (token.isascii() and token.isprintable()):
+            raise ValueError("a token is one line of ASCII characters, and this one is not")
         return {"authorization": f"Bearer {token}"} if token else {}
 
     def authority(self) -> bytes | None:
         """OSError where the file cannot be read."""
-        if self.ca is None:
-            return None
-        return Path(self.ca).read_bytes()
+        return None if self.ca is None else read_file(self.ca)

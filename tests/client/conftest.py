@@ -30,6 +30,8 @@ OVER_HTTP = pytest.mark.parametrize(
     "kind", KINDS[:2], indirect=True, ids=lambda param: param[1].__name__
 )
 
+PREDICTIONS = b'{"predictions": [{"class_id": 1, "label": "cat", "probability": 0.5}]}'
+
 
 class Blocking:
     """An AsyncClient with an event loop of its own, used like a Client."""

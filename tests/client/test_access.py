@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, OVER_HTTP, Answering, Kind
+from tests.client.conftest import LIMIT_S, OVER_HTTP, PREDICTIONS, Answering, Kind
 from vision_client import AsyncClient, Client, ServerError
 
 VISION = str(Path(sys.executable).with_name("vision"))
 # Another machine to the client, which goes by the name; Linux connects it to this one.
 ELSEWHERE = "0.0.0.0"
-PREDICTIONS = b'{"predictions": [{"class_id": 1, "label": "cat", "probability": 0.5}]}'
 
 
 @pytest.mark.parametrize("made_of", [Client, AsyncClient])
@@ -66,6 +65,40 @@ def test_the_command_warns_once(tmp_path: Path, scheme: str) -> None:
         assert run.stderr.count("token is sent without encryption") == count
         assert "secret" not in run.stderr
         assert ".py" not in run.stderr
+
+
+@pytest.mark.parametrize("token", ["secret\nx-more: 1", "secret\r", "secrét", "secret\x1b"])
+def test_what_no_header_can_hold_is_no_token(kind: Kind, token: str) -> None:
+    """The error must not tell the token, which ends up in a log."""
+    with pytest.raises(ValueError, match="a token is one line of ASCII characters") as caught:
+        kind.make(f"{kind.scheme}://127.0.0.1:9", token=token).classify(b"x")
+    assert "secr" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"secret\nsecret\n", b"secret\xff", b'{"inference": "secret"}']
+)
+def test_a_file_without_a_token(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    run = subprocess.run(
+        [VISION, "classify", "photo.jpg", "--token-file", str(tmp_path / "token")],
+        capture_output=True, text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "token" in run.stderr
+    assert "secret" not in run.stderr
+
+
+@pytest.mark.parametrize("option", ["--token-file", "--ca"])
+def test_a_fifo_holds_no_secrets(tmp_path: Path, option: str) -> None:
+    """It would be read for each request, and waits for a writer each time."""
+    os.mkfifo(tmp_path / "fifo")
+    run = subprocess.run(
+        [VISION, "classify", "photo.jpg", option, str(tmp_path / "fifo")],
+        capture_output=True, text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "not a regular file" in run.stderr
 
 
 @OVER_HTTP

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ import requests
 from PIL import Image
 
 from tests import terminal
-from tests.client.conftest import Strict
+from tests.client.conftest import PREDICTIONS, Answering, Strict
 from tests.running import free_port
 from tests.terminal import plain
 
@@ -147,6 +148,27 @@ def test_missing_files_are_failures_and_the_rest_goes_on(at: dict[str, str], fol
     assert run.returncode == 1
     assert b"gone.jpg: No such file or directory" in run.stderr
     assert run.stdout.count(b"cat.jpg") == 5
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_what_is_no_file_fails_and_the_rest_goes_on(tmp_path: Path, by_name: bool) -> None:
+    """A FIFO and a socket would keep a thread waiting for ever."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cat.jpg").write_bytes(b"x")
+    os.mkfifo(folder / "fifo.jpg")
+    (folder / "link.jpg").symlink_to("/dev/zero")
+    (folder / "folder.jpg").symlink_to(tmp_path)
+    with socket.socket(socket.AF_UNIX) as listening, Answering.started(body=PREDICTIONS) as server:
+        listening.bind(str(folder / "socket.jpg"))
+        found = sorted(path for path in folder.iterdir() if path.name != "folder.jpg")
+        run = vision("classify", *(found if by_name else [folder]), "-s", server.url, env=QUIET)
+    assert run.returncode == 1
+    assert run.stdout.decode().startswith(f"{folder}/cat.jpg\t1\t1\tcat\t")
+    errors = run.stderr.decode()
+    for name in ("fifo.jpg", "link.jpg", "socket.jpg"):
+        assert f"failed {folder}/{name}: not a regular file but a FIFO, socket or device" in errors
+    assert "classified 1 in" in errors
 
 
 @pytest.mark.parametrize("name", ["results.csv", "results.jsonl"])

@@ -69,7 +69,7 @@ def work(
                     good += 1
                 except BrokenPipeError:
                     raise  # nobody reads the rest
-                except (VisionError, OSError) as error:
+                except (VisionError, OSError, ValueError) as error:  # the last of a token's file
                     failures.append(f"{photo.name}: {reason(error)}")
                     if _is_hopeless(error):
                         break

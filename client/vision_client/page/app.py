@@ -188,7 +188,7 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
         return _error(502, "ConnectionFailed", f"{error}. {advice}")
     except TimedOut as error:
         return _error(504, "TimedOut", str(error))
-    except OSError as error:  # a token's or an authority's file
+    except (OSError, ValueError) as error:  # a token's or an authority's file
         return _error(500, type(error).__name__, str(error))
     except web.HTTPRequestEntityTooLarge:
         message = f"the picture has more than {BODY_BYTES} bytes, more than any server here takes"
