@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import re
+import select
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,12 +31,15 @@ def in_terminal(
     os.close(follower)
     shown = b""
     try:
-        while data := os.read(leader, 65536):
+        while select.select([leader], [], [], TIMEOUT_S)[0] and (data := os.read(leader, 65536)):
             shown += data
     except OSError:  # Linux's end of a terminal whose programs have ended
         pass
     os.close(leader)
-    return process.wait(TIMEOUT_S), shown.decode()
+    try:
+        return process.wait(TIMEOUT_S), shown.decode()
+    finally:
+        process.kill()
 
 
 def plain(shown: str) -> str:

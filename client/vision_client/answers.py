@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vision_client.errors import ServerError
+from vision_client.errors import MALFORMED, ServerError
 
 UNTRAINED = "untrained"
 
@@ -93,14 +93,16 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def classification(reply: Reply, seconds: float) -> Classification:
-    """ServerError where ``reply`` holds no predictions: some other server answers there."""
+    """ServerError where ``reply`` is not a list of predictions: another server answers there."""
     try:
         found = json.loads(reply.body)["predictions"]
         predictions = tuple(
             Prediction(int(p["class_id"]), str(p["label"]), float(p["probability"])) for p in found
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise _unexpected(reply, "predictions") from error
+    if not predictions or not all(0 <= p.probability <= 1 for p in predictions):
+        raise _unexpected(reply, "predictions")
     return Classification(reply.weights, reply.request_id, seconds, predictions)
 
 

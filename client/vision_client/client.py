@@ -17,7 +17,7 @@ from vision_client.answers import (
     classification,
     translation,
 )
-from vision_client.endpoint import Access, Endpoint, Token
+from vision_client.endpoint import Access, Endpoint, Token, warn_of_plain_token
 from vision_client.errors import ServerError
 from vision_client.pictures import Picture, encoded
 from vision_client.rest import AsyncRest, Rest
@@ -40,10 +40,13 @@ class Client:
     anew for each request, as TorchServe's tokens end after an hour. ``ca`` is a PEM file of the
     authority to trust instead of the machine's. ``timeout`` is in seconds and for each try; over
     REST it is the longest silence. A server that is busy (503, and nothing else) is asked again up
-    to ``retries`` times, after 1, 2, 4 ... seconds and a little more by chance.
+    to ``retries`` times, after 1, 2, 4 ... seconds and a little more by chance, or after its
+    ``Retry-After`` where that is longer. No pause is longer than ``timeout``.
 
-    Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError, and what
-    ``encoded`` raises of a picture. ValueError where ``server`` names none.
+    Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError, what ``encoded``
+    raises of a picture, and ValueError where no header can hold the token. The constructor raises
+    ValueError where ``server`` names none, and issues a UserWarning where the token goes to another
+    machine without encryption. Redirects are not followed.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Client:
         retries: int = RETRIES,
     ) -> None:
         self.endpoint = Endpoint.parse(server)
+        warn_of_plain_token(self.endpoint, token)
         self._timeout = timeout
         self._retries = retries
         self._transport = (Rpc if self.endpoint.is_grpc else Rest)(self.endpoint, Access(token, ca))
@@ -91,7 +95,7 @@ class Client:
             except ServerError as error:
                 if error.code != BUSY:
                     raise
-                time.sleep(max(pause, error.retry_after))
+                time.sleep(min(max(pause, error.retry_after), self._timeout))
         return self._transport.send(model, picture, options, self._timeout)
 
     def close(self) -> None:
@@ -126,6 +130,7 @@ class AsyncClient:
         retries: int = RETRIES,
     ) -> None:
         self.endpoint = Endpoint.parse(server)
+        warn_of_plain_token(self.endpoint, token)
         self._access = Access(token, ca)
         self._timeout = timeout
         self._retries = retries
@@ -164,7 +169,7 @@ class AsyncClient:
             except ServerError as error:
                 if error.code != BUSY:
                     raise
-                await asyncio.sleep(max(pause, error.retry_after))
+                await asyncio.sleep(min(max(pause, error.retry_after), self._timeout))
         return await self._transport.send(model, picture, options, self._timeout)
 
     async def close(self) -> None:
@@ -186,7 +191,8 @@ class AsyncClient:
 def _pauses(retries: int) -> Iterator[float]:
     """Seconds to wait after each failed try but the last."""
     # By chance, so that clients that were refused together do not come back together.
-    return (2**i * random.uniform(1.0, 1.5) for i in range(retries))  # noqa: S311
+    # No longer than 2048 s or so: a float cannot hold 2**1024.
+    return (2 ** min(i, 11) * random.uniform(1.0, 1.5) for i in range(retries))  # noqa: S311
 
 
 def _options(**options: int | str | None) -> dict[str, str]:

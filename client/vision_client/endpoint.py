@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
+
+from vision_client.pictures import read_file
 
 Token: TypeAlias = str | Callable[[], str] | None
 # Where a URL names none: the schemes' own, and TorchServe's for gRPC in plain text.
@@ -76,6 +78,15 @@ class Endpoint:
         return f"{self}/predictions/{model}"
 
 
+def warn_of_plain_token(endpoint: Endpoint, token: Token) -> None:
+    """Warn the caller's caller where ``token`` can be read on its way to ``endpoint``."""
+    if token and not endpoint.is_secure and not endpoint.is_loopback:
+        warnings.warn(
+            f"the token is sent without encryption to {endpoint}; use https:// or grpcs://",
+            stacklevel=3,
+        )
+
+
 @dataclass(frozen=True)
 class Access:
     """What lets a client in: a token, or what gives one; and whom it trusts: a PEM file."""
@@ -84,12 +95,15 @@ class Access:
     ca: str | os.PathLike[str] | None = None
 
     def authorization(self) -> dict[str, str]:
-        """The header, asked for anew at each call: TorchServe's tokens end after an hour."""
+        """The header, asked for anew at each call: TorchServe's tokens end after an hour.
+
+        ValueError where no header can hold the token.
+        """
         token = self.token() if callable(self.token) else self.token
+        if token and not (token.isascii() and token.isprintable()):
+            raise ValueError("a token is one line of ASCII characters, and this one is not")
         return {"authorization": f"Bearer {token}"} if token else {}
 
     def authority(self) -> bytes | None:
         """OSError where the file cannot be read."""
-        if self.ca is None:
-            return None
-        return Path(self.ca).read_bytes()
+        return None if self.ca is None else read_file(self.ca)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from email.utils import parsedate_to_datetime
 from http.client import responses
 from typing import Any
 
@@ -26,8 +28,8 @@ class ServerError(VisionError):
     """The server answered with an error.
 
     ``code`` is as over REST whatever the transport: 400, 413, 415, 422, 503 and the like. ``type``
-    is the contract's word for it (``BadImage``), ``message`` for people. ``retry_after`` is in
-    seconds, 0.0 where the server does not say.
+    is the contract's word for it (``BadImage``), ``message`` for people. ``retry_after`` is the
+    server's wish in seconds, of any size, and 0.0 where it has none; gRPC does not tell.
     """
 
     def __init__(
@@ -49,19 +51,40 @@ class ServerError(VisionError):
         return f"{self.code} {self.type}: {self.message}"
 
 
+# What reading JSON of another shape than expected raises: an infinite number is an
+# OverflowError where an int is wanted, deep nesting a RecursionError.
+MALFORMED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
+
 def from_http(status: int, headers: Any, body: bytes) -> ServerError:
     """The error in a response of ``status``, which may be a proxy's and no JSON at all."""
     told = from_json(body)
     if told is None:
         phrase = responses.get(status, "Unknown")
         type = phrase.title().replace(" ", "")
-        told = ServerError(status, type, _WITHOUT_WORDS.get(status, phrase))
+        message = _WITHOUT_WORDS.get(status, phrase)
+        if status in _REDIRECTS and "location" in headers:
+            message = (
+                f"the server redirects to {headers['location']}; redirects are not followed, give "
+                "the address of the server itself"
+            )
+        told = ServerError(status, type, message)
     told.request_id = headers.get("x-request-id")
-    after = headers.get("retry-after", "")
-    told.retry_after = float(after) if after.isdigit() else 0.0
+    told.retry_after = _seconds(headers.get("retry-after", "").strip())
     return told
 
 
+def _seconds(retry_after: str) -> float:
+    """The value of the header, which is seconds or a date, in seconds; 0.0 where it is neither."""
+    if re.fullmatch("[0-9]+", retry_after):
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+_REDIRECTS = {301, 302, 303, 307, 308}
 # 413 without a body is TorchServe's, which reads no further.
 _WITHOUT_WORDS = {413: "the request has more bytes than the server takes"}
 
@@ -73,7 +96,7 @@ def from_json(body: bytes) -> ServerError | None:
     try:
         told = json.loads(body)
         return ServerError(int(told["code"]), str(told["type"]), str(told["message"]))
-    except (ValueError, KeyError, TypeError):
+    except MALFORMED:
         return None
 
 

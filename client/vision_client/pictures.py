@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias, runtime_checkable
 
@@ -29,11 +31,11 @@ def encoded(picture: Picture) -> bytes:
     A path, bytes or a binary stream is sent as it is, whatever its format: the server decides by
     the content. A PIL image becomes a PNG, turned upright, with its colour profile. An array is
     ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` uint8: gray, RGB or RGBA. OSError where a file cannot
-    be read, TypeError or ValueError where it is no picture.
+    be read or is not a regular file, TypeError or ValueError where it is no picture.
     """
     match picture:
         case str() | os.PathLike():
-            return Path(picture).read_bytes()
+            return read_file(picture)
         case bytes() | bytearray() | memoryview():
             return bytes(picture)
         case Image.Image():
@@ -48,6 +50,27 @@ def encoded(picture: Picture) -> bytes:
             f"not {type(picture).__name__}{' of text' if isinstance(data, str) else ''}"
         )
     return data
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The content of ``path``. OSError where it is not a regular file: a FIFO may never end."""
+    _require_regular(Path(path).stat(), path)  # first: opening a device may have effects
+    with io.FileIO(os.fspath(path), opener=_open_without_waiting) as file:
+        _require_regular(os.fstat(file.fileno()), path)
+        return file.readall()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a FIFO would wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows lacks
+
+
+def _require_regular(found: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        words = "not a regular file but a FIFO, socket or device"
+        raise OSError(errno.EINVAL, words, str(path))
 
 
 def _from_array(array: Array) -> Image.Image:

@@ -6,6 +6,7 @@ import io
 import os
 import ssl
 from collections.abc import Mapping
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import requests
@@ -26,7 +27,7 @@ class Rest:
     def __init__(self, endpoint: Endpoint, access: Access) -> None:
         self._endpoint = endpoint
         self._access = access
-        self._http = requests.Session()
+        self._http = _Session()
         self._http.trust_env = not endpoint.is_loopback
         self._http.mount(str(endpoint), HTTPAdapter(pool_maxsize=CONNECTIONS))
         self._http.auth = _Authorization(access)
@@ -61,9 +62,9 @@ class AsyncRest:
         self._endpoint = endpoint
         self._access = access
         authority = access.authority()
+        self._proxy = _proxy(endpoint)
         tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
         self._http = aiohttp.ClientSession(
-            trust_env=not endpoint.is_loopback,
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls),
         )
 
@@ -75,6 +76,8 @@ class AsyncRest:
                 self._endpoint.prediction(model),
                 data=io.BytesIO(picture),  # sent in pieces: a large body would hold the loop
                 headers=_headers(options) | self._access.authorization(),
+                allow_redirects=False,
+                proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_S),
             ) as response:
                 body = await response.read()
@@ -90,6 +93,13 @@ class AsyncRest:
         await self._http.close()
 
 
+class _Session(requests.Session):
+    """Follows no redirects, which would take the token and the picture to another server."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+
 class _Authorization(AuthBase):
     """The token; an authorization of its own also keeps requests from taking one from ~/.netrc."""
 
@@ -99,6 +109,13 @@ class _Authorization(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers.update(self._access.authorization())
         return request
+
+
+def _proxy(endpoint: Endpoint) -> str | None:
+    """The shell's proxy for ``endpoint``; aiohttp's ``trust_env`` would read ~/.netrc, too."""
+    if endpoint.is_loopback or proxy_bypass(endpoint.address):
+        return None
+    return getproxies().get(endpoint.scheme)
 
 
 def _headers(options: Mapping[str, str]) -> dict[str, str]:

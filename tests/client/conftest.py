@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,16 @@ from serving.config import Config
 from serving.runfolder import RunFolder
 from vision_client import AsyncClient, Classification, Client, Translation
 
+# How long a test waits for what takes moments, before it fails.
+LIMIT_S = 60
 KINDS = [(scheme, kind) for scheme in ("http", "grpc") for kind in (Client, AsyncClient)]
+
+# Parametrises ``kind`` with those that speak REST.
+OVER_HTTP = pytest.mark.parametrize(
+    "kind", KINDS[:2], indirect=True, ids=lambda param: param[1].__name__
+)
+
+PREDICTIONS = b'{"predictions": [{"class_id": 1, "label": "cat", "probability": 0.5}]}'
 
 
 class Blocking:
@@ -60,6 +71,12 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
             return client
 
         yield Kind(scheme, make)
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for its end; a failure where that does not come."""
+    thread.join(LIMIT_S)
+    assert not thread.is_alive()
 
 
 def url(config: Config, scheme: str) -> str:
@@ -118,7 +135,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory, server: Any) -> Iterator[Se
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names,
          "-keyout", str(key), "-out", str(ca)],
-        check=True, capture_output=True,
+        check=True, capture_output=True, timeout=LIMIT_S,
     )  # fmt: skip
     behind = {"http": server.config.inference.removeprefix("http://"), "grpc": server.config.grpc}
     with ExitStack() as stack:
@@ -130,6 +147,57 @@ def secure(tmp_path_factory: pytest.TempPathFactory, server: Any) -> Iterator[Se
             port = stack.enter_context(forwarder(address, tls)).port
             urls[scheme] = f"{scheme}s://127.0.0.1:{port}"
         yield Secure(urls, ca)
+
+
+class Answering:
+    """An HTTP server at ``url`` that gives each request the same answer, and what it was asked.
+
+    ``asked`` holds the headers of each request. Header values are sent as these bytes.
+    """
+
+    def __init__(
+        self, status: int, headers: dict[str, bytes], body: bytes, host: str = "127.0.0.1"
+    ) -> None:
+        asked: list[Message] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = LIMIT_S
+
+            def do_POST(self) -> None:  # http.server's name
+                asked.append(self.headers)
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                lines = [f"HTTP/1.1 {status} Any".encode(), b"content-length: %d" % len(body)]
+                lines += [name.encode() + b": " + value for name, value in headers.items()]
+                self.wfile.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
+
+            do_GET = do_POST  # noqa: N815
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.asked = asked
+        self.url = f"http://{host}:{self._server.server_port}"
+
+    @classmethod
+    @contextmanager
+    def started(
+        cls,
+        status: int = 200,
+        headers: dict[str, bytes] | None = None,
+        body: bytes = b"",
+        host: str = "127.0.0.1",
+    ) -> Iterator[Answering]:
+        """``host`` is how its ``url`` calls this machine."""
+        made = cls(status, headers or {}, body, host)
+        thread = threading.Thread(target=made._server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield made
+        finally:
+            made._server.shutdown()
+            made._server.server_close()
+            join(thread)
 
 
 class Forwarder:
@@ -163,7 +231,7 @@ def forwarder(address: str, tls: ssl.SSLContext | None = None) -> Iterator[Forwa
     yield made
     loop.call_soon_threadsafe(listener.close)
     loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+    join(thread)
     loop.run_until_complete(_cancel_rest())
     loop.close()
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ import requests
 from PIL import Image
 
 from tests import terminal
-from tests.client.conftest import Strict
+from tests.client.conftest import PREDICTIONS, Answering, Strict
 from tests.running import free_port
 from tests.terminal import plain
 
@@ -68,7 +69,9 @@ def unframed(run: subprocess.CompletedProcess[bytes]) -> str:
 
 def told(server: Any, path: Path, top_k: int = 5) -> list[dict[str, Any]]:
     headers = {"x-top-k": str(top_k)}
-    answer = requests.post(server.url("resnet101"), data=path.read_bytes(), headers=headers)
+    answer = requests.post(
+        server.url("resnet101"), data=path.read_bytes(), headers=headers, timeout=TIMEOUT_S
+    )
     found: list[dict[str, Any]] = answer.json()["predictions"]
     return found
 
@@ -147,6 +150,27 @@ def test_missing_files_are_failures_and_the_rest_goes_on(at: dict[str, str], fol
     assert run.stdout.count(b"cat.jpg") == 5
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_what_is_no_file_fails_and_the_rest_goes_on(tmp_path: Path, by_name: bool) -> None:
+    """A FIFO and a socket would keep a thread waiting for ever."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cat.jpg").write_bytes(b"x")
+    os.mkfifo(folder / "fifo.jpg")
+    (folder / "link.jpg").symlink_to("/dev/zero")
+    (folder / "folder.jpg").symlink_to(tmp_path)
+    with socket.socket(socket.AF_UNIX) as listening, Answering.started(body=PREDICTIONS) as server:
+        listening.bind(str(folder / "socket.jpg"))
+        found = sorted(path for path in folder.iterdir() if path.name != "folder.jpg")
+        run = vision("classify", *(found if by_name else [folder]), "-s", server.url, env=QUIET)
+    assert run.returncode == 1
+    assert run.stdout.decode().startswith(f"{folder}/cat.jpg\t1\t1\tcat\t")
+    errors = run.stderr.decode()
+    for name in ("fifo.jpg", "link.jpg", "socket.jpg"):
+        assert f"failed {folder}/{name}: not a regular file but a FIFO, socket or device" in errors
+    assert "classified 1 in" in errors
+
+
 @pytest.mark.parametrize("name", ["results.csv", "results.jsonl"])
 def test_classify_goes_on_where_a_run_ended(
     at: dict[str, str], folder: Path, tmp_path: Path, name: str
@@ -183,7 +207,8 @@ def test_translate_writes_below_its_folder_and_goes_on(at: dict[str, str], folde
 
 def test_a_picture_is_the_servers(server: Any, at: dict[str, str], folder: Path) -> None:
     vision("translate", folder / "cat.jpg", "-o", folder / "out", env=at)
-    wanted = requests.post(server.url("cyclegan"), data=(folder / "cat.jpg").read_bytes()).content
+    cat = (folder / "cat.jpg").read_bytes()
+    wanted = requests.post(server.url("cyclegan"), data=cat, timeout=TIMEOUT_S).content
     assert (folder / "out" / "cat.png").read_bytes() == wanted
 
 
@@ -262,6 +287,15 @@ def test_an_output_that_cannot_be_is_told_before_anything_is_asked(
     assert "untrained" not in unframed(run)
 
 
+@pytest.mark.parametrize("options", [(), ("--csv",)])
+def test_a_file_that_holds_no_results_is_not_changed(folder: Path, options: Sequence[str]) -> None:
+    notes = folder / "notes.txt"
+    run = vision("classify", folder / "cat.jpg", "-o", notes, *options, env=QUIET)
+    assert run.returncode == 2
+    assert "was not changed; choose another file" in unframed(run)
+    assert notes.read_text() == "no picture either"
+
+
 def test_a_full_disk_ends_it(at: dict[str, str], folder: Path, tmp_path: Path) -> None:
     """Files of this process may have 10 kB, which the kernel says much as of a full disk."""
     output = tmp_path / "zebras"
@@ -329,13 +363,18 @@ def test_ctrl_c_keeps_what_is_done(at: dict[str, str], folder: Path, heavy: byte
     output = folder / "results.jsonl"
     arguments = [VISION, "classify", str(folder), "-o", str(output), "-j", "8"]
     process = subprocess.Popen(arguments, env=at, stderr=subprocess.PIPE)
-    while not output.exists() or output.read_text().count("\n") < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    sent = time.monotonic()
-    _, errors = process.communicate(timeout=TIMEOUT_S)
-    assert time.monotonic() - sent < 5
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        while not output.exists() or output.read_text().count("\n") < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+        assert time.monotonic() - sent < 5
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert re.search(rb"stopped: classified \d+ of 11", errors)
     done = len(output.read_text().splitlines())

@@ -11,13 +11,16 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.client.conftest import Kind, Strict, forwarder, url
+from tests.client.conftest import LIMIT_S, Kind, Strict, forwarder, url
 from tests.running import free_port
 from vision_client import AsyncClient, Client, ConnectionFailed, ServerError, TimedOut
 
 
 def test_classify_is_what_the_server_says(client: Any, server: Any, jpeg: bytes) -> None:
-    told = requests.post(server.url("resnet101"), data=jpeg, headers={"x-top-k": "3"}).json()
+    headers = {"x-top-k": "3"}
+    told = requests.post(
+        server.url("resnet101"), data=jpeg, headers=headers, timeout=LIMIT_S
+    ).json()
     answer = client.classify(jpeg, top_k=3)
     assert [vars(p) for p in answer.predictions] == told["predictions"]
     assert answer.best == answer.predictions[0]
@@ -136,17 +139,6 @@ def test_tokens(kind: Kind, strict: Strict, jpeg: bytes) -> None:
     client.classify(jpeg)
     client.classify(jpeg)
     assert asked == 2, "tokens end: ask anew for each request"
-
-
-def test_a_netrc_does_not_replace_the_token(
-    strict: Strict, jpeg: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "netrc").write_text("machine localhost login who password what\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    key = strict.key
-    with Client(strict.config.inference, token=key) as client:
-        client._transport._http.trust_env = True  # type: ignore[union-attr]  # as for a server far away
-        assert client.classify(jpeg).predictions
 
 
 def crowd(address: str, key: str, pictures: list[bytes], retries: int) -> set[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+LIMIT_S = 300
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "client"
 UV = Path(sys.executable).with_name("uv")
@@ -26,13 +28,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy of client/ as git has it, with what is installed here."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "client"
-    subprocess.run(["cp", "-r", str(CLIENT), str(source)], check=True)
+    shutil.copytree(CLIENT, source)
     for stub in (source / "vision_client").glob("inference_pb2*"):
         stub.unlink()
     subprocess.run(
         [UV, "build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable,
          "--out-dir", folder, source],
-        check=True,
+        check=True, timeout=LIMIT_S,
     )  # fmt: skip
     (found,) = folder.glob("*.whl")
     return found
@@ -93,7 +95,7 @@ main()
     env = {**os.environ, "VISION_SERVER": server.config.inference}
     command = [sys.executable, "-c", code]
     run = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("photo.jpg") == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,16 @@ def test_every_mode_of_pillow_can_be_sent(photographs: dict[str, Image.Image], m
         (np.zeros((3, 4, 5), np.uint8), ValueError, "not .3, 4, 5."),
         ("nowhere.jpg", FileNotFoundError, "nowhere.jpg"),
         (Path("/"), IsADirectoryError, "directory"),
+        (Path("/dev/null"), OSError, "not a regular file"),
     ],
 )
 def test_what_is_no_picture(picture: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         encoded(picture)
+
+
+def test_a_fifo_is_no_picture(tmp_path: Path) -> None:
+    """Opening it would wait for a writer."""
+    os.mkfifo(tmp_path / "cat.jpg")
+    with pytest.raises(OSError, match=r"not a regular file.*cat\.jpg"):
+        encoded(tmp_path / "cat.jpg")

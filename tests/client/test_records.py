@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,95 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
         assert write(path, is_csv=is_csv) == {name, "b.jpg"}
 
 
-@pytest.mark.parametrize(("text", "is_csv"), [("Dear diary,\n", False), ("a;b\n1;2\n", True)])
-def test_other_files_are_left_alone(tmp_path: Path, text: str, is_csv: bool) -> None:
+@pytest.mark.parametrize("is_csv", [False, True])
+@pytest.mark.parametrize("character", "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, character: str, is_csv: bool) -> None:
+    """``str.splitlines`` ends one at each of these, and a file name may have them all."""
+    name = f"a{character}b.jpg"
+    path = tmp_path / "results"
+    write(path, name, "d.jpg", is_csv=is_csv)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        done = write(path, is_csv=is_csv)
+        write(path, *sorted({name, "d.jpg"} - done), is_csv=is_csv)
+        assert read(path, is_csv=is_csv) == [name, "d.jpg"]
+
+
+def test_lines_that_another_program_wrote_anew(tmp_path: Path) -> None:
+    """As ``jq -c`` does: no spaces, and characters of Unicode as they are."""
+    path = tmp_path / "results.jsonl"
+    write(path, "a\u2028b.jpg", is_csv=False)
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n")
+    assert write(path, "c.jpg", is_csv=False) == {"a\u2028b.jpg"}
+
+
+RECORD = b'{"picture": "a.jpg", "weights": null, "predictions": []}\n'
+HEADER = b"picture,rank,class_id,label,probability\n"
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\xff\x00"
+JSON_LINES = {
+    "text": b"Dear diary,\n",
+    "text without a line feed": b"Dear diary,",
+    "an empty line": b"\n",
+    "empty lines, then results": b"\n\n" + RECORD,
+    "binary": PNG,
+    "binary of one line": PNG.replace(b"\n", b""),
+    "results as CSV": HEADER + b"a.jpg,1,2,cat,0.5\n",
+    "other objects": b'{"id": 1}\n',
+    "another object without a line feed": b'{"id": 1}',
+    "objects with a picture": b'{"picture": "a.jpg", "note": "mine"}\n',
+    "an object with a picture": b'{"picture": "a.jpg", "note": "mine"}',
+    "a picture without a name": b'{"picture": 1',
+    "a name of another type": b'{"picture": ["a.jpg"], "weights": null, "predictions": []}\n',
+    "results, then text": RECORD + b"Dear diary,",
+    "results, then an object": RECORD + b'{"picture": "b.jpg", "note": "mine"}',
+    "text, then results": b"Dear diary,\n" + RECORD,
+    "deep": b'{"picture": "a.jpg", "weights": null, "predictions": ' + b"[" * 100_000 + b"\n",
+}
+CSV_ROWS = {
+    "text": b"Dear diary,\n",
+    "text without a line feed": b"Dear diary,",
+    "an empty line": b"\n" + HEADER,
+    "binary": PNG,
+    "binary of one line": PNG.replace(b"\n", b""),
+    "results as JSON lines": RECORD,
+    "other columns": b"a;b\n1;2\n",
+    "other columns without a line feed": b"picture,label",
+    "more columns": HEADER.replace(b"\n", b",note\n"),
+    "rows of other columns": HEADER + b"a.jpg,1\n",
+    "rows without numbers": HEADER + b"a.jpg,first,2,cat,0.5\n",
+    "rows that are not CSV": HEADER + b'"a"b,1,2,cat,0.5\na.jpg,1,2,cat,0.5\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "is_csv"),
+    [
+        pytest.param(content, is_csv, id=f"{name} {'csv' if is_csv else 'json'}")
+        for is_csv, contents in ((False, JSON_LINES), (True, CSV_ROWS))
+        for name, content in contents.items()
+    ],
+)
+def test_other_files_are_left_alone(tmp_path: Path, content: bytes, is_csv: bool) -> None:
     path = tmp_path / "other"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="holds something else"):
-        Results(path, is_csv=is_csv)
-    assert path.read_text() == text
+    path.write_bytes(content)
+    (tmp_path / "link").symlink_to(path)
+    for name in ("other", "link"):
+        with pytest.raises(ValueError, match="was not changed; choose another"):
+            Results(tmp_path / name, is_csv=is_csv)
+        assert path.read_bytes() == content
+
+
+def test_a_link_to_results_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    assert write(tmp_path / "link", "a.jpg", is_csv=True) == set()
+    assert write(tmp_path / "link", "b.jpg", is_csv=True) == {"a.jpg"}
+    assert read(tmp_path / "results", is_csv=True) == ["a.jpg", "b.jpg"]
+
+
+def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", Path("/dev/null")):
+        with pytest.raises(ValueError, match="not a regular file"):
+            Results(path, is_csv=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ ARGUMENTS = [
 Choose = Callable[..., Path]
 
 MODELS = ("resnet101", "cyclegan")
+# How long a test waits for the page to start or to end, before it fails.
+LIMIT_S = 60
 # A translation on two busy cores.
 ANSWER_MS = 60_000
 
@@ -42,16 +45,20 @@ def command(server: str, port: int = 0) -> list[str]:
 @contextmanager
 def page_server(server: str, port: int = 0) -> Iterator[str]:
     """The address of a page that asks ``server``; ended with Ctrl-C."""
-    with subprocess.Popen(command(server, port), stdout=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(command(server, port), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as output:
         try:
-            assert process.stdout is not None
-            said = process.stdout.readline()
+            started = select.select([output], [], [], LIMIT_S)[0]
+            said = output.readline() if started else f"nothing for {LIMIT_S} s"
             address = re.search(r"http://\S+", said)
             assert address, said
             yield address[0]
-        finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+            assert process.wait(LIMIT_S) == 0
+        finally:
+            process.kill()
+            process.wait(LIMIT_S)
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 
 import psutil
 import pytest
 import requests
 
-from tests.page.opened import command
+from tests.client.conftest import Answering
+from tests.page.opened import command, page_server
 from tests.running import free_port
 from vision_client import Client
 
@@ -49,14 +51,76 @@ def test_another_name_for_this_machine_is_refused(address: str, path: str, host:
     assert answer.json()["type"] == "MisdirectedRequest"
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
-@pytest.mark.parametrize("path", ["/classify", "/translate"])
-def test_another_sites_question_is_refused(
-    address: str, jpeg: bytes, path: str, origin: str
+@pytest.fixture(scope="module")
+def asked() -> Iterator[Answering]:
+    """In place of a server: it counts what is asked of the networks, and knows no answer."""
+    with Answering.started(404) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def asking(asked: Answering) -> Iterator[str]:
+    """The address of a page that asks ``asked``."""
+    with page_server(asked.url) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "cross-site", "origin": "{own}"},
+        {"sec-fetch-site": "same-origin", "origin": "http://evil.example"},
+        {"sec-fetch-site": "anything"},
+        {"sec-fetch-site": ""},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:1"},
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/about"), ("HEAD", "/about"), ("POST", "/classify"), ("POST", "/translate"),
+     ("GET", "/static/page.js")],
+)  # fmt: skip
+def test_another_site_asks_nothing(
+    asked: Answering, asking: str, method: str, path: str, headers: dict[str, str]
 ) -> None:
-    answer = requests.post(f"{address}{path}", data=jpeg, headers={"origin": origin}, timeout=60)
+    """A browser says where a request comes from, of those without an Origin, too."""
+    headers = {name: value.format(own=asking) for name, value in headers.items()}
+    before = len(asked.asked)
+    answer = requests.request(method, f"{asking}{path}", headers=headers, timeout=60)
     assert answer.status_code == 403
-    assert answer.json()["type"] == "ForeignOrigin"
+    if method != "HEAD":
+        assert answer.json()["type"] == "ForeignOrigin"
+    assert len(asked.asked) == before
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "none"},
+        {"sec-fetch-site": "same-origin", "origin": "{own}"},
+        {"origin": "{own}"},
+        {},
+    ],
+)
+def test_the_page_itself_and_its_owner_are_answered(
+    asked: Answering, asking: str, headers: dict[str, str]
+) -> None:
+    headers = {name: value.format(own=asking) for name, value in headers.items()}
+    before = len(asked.asked)
+    assert requests.get(f"{asking}/about", headers=headers, timeout=60).status_code == 200
+    assert len(asked.asked) == before + 2
+
+
+def test_another_site_may_link_to_the_page(asked: Answering, asking: str) -> None:
+    before = len(asked.asked)
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert requests.get(asking, headers=headers, timeout=60).status_code == 200
+    assert len(asked.asked) == before
 
 
 def test_a_tunnel_on_another_port_is_let_in(address: str, jpeg: bytes) -> None:

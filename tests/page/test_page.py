@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from tests.client.conftest import Answering
 from tests.page.opened import MODELS, Choose, page_server, wait_for_answers, watched
 from tests.running import Running, free_port
 from vision_client import Client, ServerError
@@ -313,6 +314,26 @@ def test_server_down(browser: Browser, jpeg: bytes, choose: Choose) -> None:
         expect(page.locator("#weights")).to_have_text(
             " · resnet101: no answer · cyclegan: no answer"
         )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_another_sites_picture_asks_nothing(browser: Browser, host: str) -> None:
+    """Another port of this machine is the same site, another name of it is another one."""
+    with Answering.started(404) as asked, page_server(asked.url) as address:
+        html = f"<img src='{address}/about'><a href='{address}'>to the page</a>".encode()
+        headers = {"content-type": b"text/html"}
+        with (
+            Answering.started(200, headers, html, host) as site,
+            browser.new_context() as profile,
+        ):
+            page = profile.new_page()
+            with page.expect_event("requestfailed", lambda request: "/about" in request.url):
+                page.goto(site.url)
+            assert asked.asked == []
+            with page.expect_response(f"{address}/about?") as answered:
+                page.get_by_role("link").click()
+            assert answered.value.status == 200
+            assert len(asked.asked) == 2
 
 
 def test_try_again(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +15,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 from vision_client.client import AsyncClient, Client
-from vision_client.endpoint import Endpoint, Token
+from vision_client.endpoint import Access, Endpoint, Token
+from vision_client.pictures import read_file
 
 GRPC_PORT = 7070
 
@@ -73,10 +76,14 @@ def connect_async(server: str, grpc: bool, token_file: Path | None, ca: Path | N
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            raise typer.BadParameter(str(error)) from error
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
 
 
 def _url(server: str, grpc: bool) -> str:
@@ -89,15 +96,17 @@ def _url(server: str, grpc: bool) -> str:
 
 
 def _token(file: Path | None) -> Token:
-    """What ``file`` or VISION_TOKEN holds; the file is read anew for each request."""
-    if file is None:
-        return os.environ.get("VISION_TOKEN")
-    _read(file)  # what is no token is told before the first request
-    return lambda: _read(file)
+    """What ``file`` or VISION_TOKEN holds; the file is read anew for each request.
+
+    ValueError where that is no token, OSError where the file cannot be read.
+    """
+    token = os.environ.get("VISION_TOKEN") if file is None else lambda: _read(file)
+    Access(token).authorization()  # what is no token is told before the first request
+    return token
 
 
 def _read(file: Path) -> str:
-    text = file.read_text()
+    text = read_file(file).decode(errors="replace")
     if not text.lstrip().startswith("{"):
         return text.strip()
     try:

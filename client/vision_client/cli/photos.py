@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vision_client.pictures import read_file
+
 # What is taken from a folder: what the server reads, and what people take for pictures, so that
 # nothing is left out in silence. A file that is named itself may be called anything.
 SUFFIXES = {
@@ -32,7 +34,7 @@ class Photo:
         """OSError where there is nothing to read."""
         if self.name == STDIN:
             return sys.stdin.buffer.read()
-        return Path(self.name).read_bytes()
+        return read_file(self.name)
 
 
 def find(arguments: Sequence[str], but: Path | None = None) -> list[Photo]:

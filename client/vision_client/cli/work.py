@@ -28,7 +28,7 @@ T = TypeVar("T")
 # Photographs begun for each that is waited for, so that a slow one does not idle the others.
 AHEAD = 4
 # Not this photograph's fault: the rest would fail in the same way.
-HOPELESS = {401, 403, 404}
+HOPELESS = {301, 302, 303, 307, 308, 401, 403, 404}
 FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_TOKEN = "InvalidKeyException"  # noqa: S105  # TorchServe's name for it, a 400
 
@@ -69,7 +69,7 @@ def work(
                     good += 1
                 except BrokenPipeError:
                     raise  # nobody reads the rest
-                except (VisionError, OSError) as error:
+                except (VisionError, OSError, ValueError) as error:  # the last of a token's file
                     failures.append(f"{photo.name}: {reason(error)}")
                     if _is_hopeless(error):
                         break

@@ -1,8 +1,8 @@
 """The page's own small server: static files, and the browser's questions passed to the client.
 
-It listens on loopback only, and answers no other site's scripts: a request must name this machine
-in ``Host`` (another name may have been pointed here), and one that asks something must come from
-the page itself (``Origin``).
+It listens on loopback only, and answers no other site: a request must name this machine in ``Host``
+(another name may have been pointed here), and must come from the page itself or from its user
+(``Sec-Fetch-Site``, ``Origin``). Only the page ``/``, which asks nothing, may be linked to.
 """
 
 from __future__ import annotations
@@ -166,10 +166,13 @@ def _number(request: web.Request, name: str) -> int | None:
 async def _own_requests_only(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not _THIS_MACHINE.fullmatch(request.host):
         return _error(421, "MisdirectedRequest", f"this page is at {HOST}, not {request.host}")
-    # Browsers send it with every POST; curl does not, and is nobody's site.
-    origin = request.headers.get("origin", f"http://{request.host}")
-    if request.method == "POST" and origin != f"http://{request.host}":
-        return _error(403, "ForeignOrigin", f"this page answers its own requests, not {origin}'s")
+    # Browsers send the first with every request, those before 2023 only the second, with a POST.
+    # Programs such as curl send neither.
+    own = f"http://{request.host}"
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    origin = request.headers.get("origin", own)
+    if request.path != "/" and (site not in ("same-origin", "none") or origin != own):
+        return _error(403, "ForeignOrigin", "this page answers its own requests, no other site's")
     return await handler(request)
 
 
@@ -185,7 +188,7 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
         return _error(502, "ConnectionFailed", f"{error}. {advice}")
     except TimedOut as error:
         return _error(504, "TimedOut", str(error))
-    except OSError as error:  # a token's or an authority's file
+    except (OSError, ValueError) as error:  # a token's or an authority's file
         return _error(500, type(error).__name__, str(error))
     except web.HTTPRequestEntityTooLarge:
         message = f"the picture has more than {BODY_BYTES} bytes, more than any server here takes"
