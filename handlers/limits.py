@@ -54,5 +54,8 @@ class Limits:
 
 LIMITS = Limits()
 
+# A larger ICC profile is ignored. Those with tables for print have some megabytes.
+PROFILE_BYTES = 4 * 2**20
+
 # A decode process holds 30 MB before its first picture.
 _LEAST_DECODE_BYTES = 64 * 2**20
