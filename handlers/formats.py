@@ -112,7 +112,8 @@ def check_header(data: bytes, name: str, limits: Limits) -> None:
     if name == "JPEG" and _jpeg_scans(data, limits.jpeg_scans) > limits.jpeg_scans:
         raise TooLarge(f"the JPEG has more scans than the limit of {limits.jpeg_scans}")
     if name == "WEBP":
-        check_pixels(_webp_canvas(data), limits)  # Pillow allocates it while opening
+        # Pillow allocates the canvas while opening.
+        _check_pixels(_webp_canvas(data), min(limits.pixels, limits.webp_pixels), "WebP")
     if name == "BMP" and _lacks_runs(data):
         raise BadImage("the BMP cannot be decoded: it is cut short")
 
@@ -132,11 +133,14 @@ def _lacks_runs(data: bytes) -> bool:
 
 def check_pixels(size: tuple[int, int], limits: Limits) -> None:
     """TooLarge where (width, height) have more pixels than ``limits.pixels``."""
+    _check_pixels(size, limits.pixels, "picture")
+
+
+def _check_pixels(size: tuple[int, int], most: int, what: str) -> None:
     width, height = size
-    if width * height > limits.pixels:
+    if width * height > most:
         raise TooLarge(
-            f"the picture has {width}x{height} = {width * height} pixels; "
-            f"the limit is {limits.pixels}"
+            f"the {what} has {width}x{height} = {width * height} pixels; the limit is {most}"
         )
 
 

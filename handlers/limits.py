@@ -13,6 +13,7 @@ class Limits:
 
     ``request_bytes``   encoded picture, after base64
     ``pixels``          width x height of the picture, or of its animation's canvas, by its header
+    ``webp_pixels``     the same of a WebP, whose decoder takes 16 bytes a pixel
     ``jpeg_scans``      a progressive JPEG is worked over once per scan
     ``network_pixels``  the network's input, after resizing and cropping
     ``decode_seconds``  CPU time that a decode process may spend on one picture
@@ -21,6 +22,7 @@ class Limits:
 
     request_bytes: int = 16 * 2**20
     pixels: int = 50_000_000
+    webp_pixels: int = 25_000_000
     jpeg_scans: int = 100
     network_pixels: int = 2_000_000
     decode_seconds: float = 10.0

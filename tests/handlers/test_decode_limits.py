@@ -28,6 +28,7 @@ def png_header(width: int, height: int) -> bytes:
 
 def test_the_limits_are_those_of_the_contract() -> None:
     assert (LIMITS.request_bytes, LIMITS.pixels) == (16 * 2**20, 50_000_000)
+    assert LIMITS.webp_pixels == 25_000_000
     assert (LIMITS.jpeg_scans, LIMITS.network_pixels) == (100, 2_000_000)
     assert (LIMITS.decode_seconds, LIMITS.decode_bytes) == (10, 512 * 2**20)
 
@@ -38,6 +39,16 @@ def test_too_many_pixels(saved: Save, format: str) -> None:
     assert decode(saved(Image.new("RGB", (10, 10)), format), limits).size == (10, 10)
     with pytest.raises(TooLarge, match="11x10 = 110 pixels; the limit is 100"):
         decode(saved(Image.new("RGB", (11, 10)), format), limits)
+
+
+def test_webp_has_a_limit_of_its_own(saved: Save) -> None:
+    limits = Limits(webp_pixels=100)
+    for how in ({}, {"lossless": True}):
+        data = saved(Image.new("RGB", (10, 10)), "WEBP", **how)
+        assert decode(data, limits).size == (10, 10)
+        with pytest.raises(TooLarge, match="the WebP has 11x10 = 110 pixels; the limit is 100"):
+            decode(saved(Image.new("RGB", (11, 10)), "WEBP", **how), limits)
+    assert decode(saved(Image.new("RGB", (11, 10))), limits).size == (11, 10)
 
 
 # Above Pillow's own limits too, where it warns (90 million) and where it refuses (180 million).

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from PIL import Image, ImageCms
 
 from handlers.decode_pool import RESTING_BYTES, DecodePool
-from handlers.errors import BadImage, Overloaded, TooLarge, UnsupportedFormat
+from handlers.errors import BadImage, Overloaded, RequestError, TooLarge, UnsupportedFormat
 from handlers.imaging import decode
 from handlers.limits import LIMITS, Limits
 from handlers.resample import resample
@@ -89,6 +90,60 @@ def test_a_large_picture_is_refused_by_its_memory(
     assert pool.decode(chelsea, None, soon()).size == (224, 224)
     assert decoders() == [process], "memory that ran out needs no new process"
     assert process.memory_info().rss < 100 * 2**20
+
+
+@pytest.fixture(scope="module")
+def large(saved: Save) -> dict[str, bytes]:
+    """A picture of 16 million pixels in each way that uses memory of its own."""
+    image = Image.linear_gradient("L").resize((4000, 4000)).convert("RGB")
+    clear, ink = image.convert("RGBA"), image.convert("CMYK")
+    clear.putalpha(image.getchannel(0))
+    tiffs = ("packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "lzma", "zstd")
+    return {
+        "jpeg": saved(image, "JPEG"),
+        "jpeg progressive": saved(image, "JPEG", progressive=True, subsampling=0),
+        "jpeg ink progressive": saved(ink, "JPEG", progressive=True),
+        "png": saved(image, compress_level=1),
+        "png alpha": saved(clear, compress_level=1),
+        "gif": saved(image.convert("P"), "GIF"),
+        "bmp": saved(image.convert("1"), "BMP"),
+        "webp": saved(image, "WEBP", method=0),
+        "webp alpha": saved(clear, "WEBP", method=0),
+        "webp lossless": saved(image, "WEBP", lossless=True, method=0, quality=0),
+        "webp lossless alpha": saved(clear, "WEBP", lossless=True, method=0, quality=0),
+        "avif": saved(image, "AVIF", speed=10),
+        "avif alpha": saved(clear, "AVIF", speed=10, subsampling="4:4:4"),
+        **{f"tiff {name}": saved(image, "TIFF", compression=name) for name in tiffs},
+    }
+
+
+@pytest.mark.parametrize("how", [{}, {"lossless": True, "quality": 0}], ids=["lossy", "lossless"])
+def test_a_webp_at_its_limit_has_the_memory_it_needs(
+    make_pool: MakePool, saved: Save, how: dict[str, Any]
+) -> None:
+    image = Image.linear_gradient("L").resize((5000, 5000)).convert("RGBA")
+    image.putalpha(image.getchannel(0))
+    picture = saved(image, "WEBP", method=0, **how)
+    assert image.width * image.height == LIMITS.webp_pixels
+    assert make_pool().decode(picture, None, soon()).size == (224, 224)
+
+
+@pytest.mark.parametrize("mebibytes", [64, 100, 160])
+def test_memory_that_runs_out_is_never_told_as_damage(
+    make_pool: MakePool, large: dict[str, bytes], mebibytes: int
+) -> None:
+    """Decoders report a failed allocation in ways of their own, and each at several places."""
+    pool = make_pool(decode_bytes=mebibytes * 2**20)
+    told = {}
+    for name, picture in large.items():
+        try:
+            pool.decode(picture, None, soon())
+        except RequestError as error:
+            told[name] = f"{type(error).__name__}: {error.message}"
+    assert len(told) > 3
+    limit = mebibytes * 2**20
+    message = f"TooLarge: decoding the picture takes more memory than the limit of {limit} bytes"
+    assert told == dict.fromkeys(told, message)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
