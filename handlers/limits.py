@@ -14,7 +14,8 @@ class Limits:
     ``request_bytes``   encoded picture, after base64
     ``pixels``          width x height of the picture, or of its animation's canvas, by its header
     ``webp_pixels``     the same of a WebP, whose decoder takes 16 bytes a pixel
-    ``jpeg_scans``      a progressive JPEG is worked over once per scan
+    ``jpeg_scans``      a progressive JPEG is worked over once per scan; most have 10 (CMYK: 18)
+    ``jpeg_scan_pixels``  scans x pixels: 20 scans of the largest picture, 100 of 10 million pixels
     ``network_pixels``  the network's input, after resizing and cropping
     ``decode_seconds``  CPU time that a decode process may spend on one picture
     ``decode_bytes``    memory of a decode process: its private data, not the code it shares
@@ -24,6 +25,7 @@ class Limits:
     pixels: int = 50_000_000
     webp_pixels: int = 25_000_000
     jpeg_scans: int = 100
+    jpeg_scan_pixels: int = 1_000_000_000
     network_pixels: int = 2_000_000
     decode_seconds: float = 10.0
     decode_bytes: int = 512 * 2**20
