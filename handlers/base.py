@@ -47,6 +47,9 @@ T = TypeVar("T")
 # all of the batch with it. Decoding may use this part of it.
 RESPONSE_TIMEOUT_S = 120
 DECODE_SHARE = 0.5
+# No picture of a batch begins to be decoded later than this, or than half of decoding's part. The
+# slowest sound pictures take 3 s (python -m benchmarks.slowest): eight on two processes need 12 s.
+DECODE_BEGIN_S = 20
 DECODER_START_S = 30
 
 
@@ -137,12 +140,14 @@ class ImageHandler(abc.ABC):
         if all(map(_asks_description, rows, headers)):
             return [self.describe()] * len(rows)
         stages = Stages()
-        deadline = time.monotonic() + self._decode_seconds
+        begun = time.monotonic()
+        start_by = begun + min(DECODE_BEGIN_S, self._decode_seconds / 2)
+        deadline = begun + self._decode_seconds
 
         def prepare(i: int) -> Prepared | RequestError:
             if is_bidirectional(headers[i]):
                 return BadRequest("StreamPredictions2 is not served: use Predictions")
-            return _attempt(self.prepare, rows[i], headers[i], deadline)
+            return _attempt(self.prepare, rows[i], headers[i], start_by, deadline)
 
         with stages("decode"):
             prepared = list(self._threads.map(prepare, range(len(rows))))
@@ -164,15 +169,21 @@ class ImageHandler(abc.ABC):
         return [self._respond(context, i, answer) for i, answer in enumerate(answers)]
 
     def prepare(
-        self, row: Mapping[str, Any], headers: Mapping[str, object], deadline: float
+        self,
+        row: Mapping[str, Any],
+        headers: Mapping[str, object],
+        start_by: float,
+        deadline: float,
     ) -> Prepared:
-        """One row -> pixels and options, by ``deadline`` of ``time.monotonic``.
+        """One row -> pixels and options; both times are by ``time.monotonic``.
+
+        Decoding begins by ``start_by`` and ends by ``deadline``.
 
         Raises the RequestError that the request is to be answered with.
         """
         request = parse(row, headers, self.limits)
         options = self.read_options(request)
-        image = self._decoders.decode(request.picture, options.resize, deadline)
+        image = self._decoders.decode(request.picture, options.resize, deadline, start_by=start_by)
         return Prepared(to_pixels(image), options)
 
     def infer(

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 
 from PIL import Image, ImageCms
+
+from handlers.limits import PROFILE_BYTES
 
 # A conversion keeps its source, its result and what is between: in strips of so many pixels, the
 # last costs nothing.
 _STRIP_PIXELS = 2**20
+
+# Whether a profile is sRGB, by its SHA-256. Finding out takes 2 ms, and most photographs have one
+# of a few profiles.
+_is_srgb_by_digest: dict[bytes, bool] = {}
+_DIGESTS = 256
 
 # TIFF 6.0
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
@@ -33,7 +41,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
     """What makes RGB of ``image`` or of any part of it; None where it is RGB already."""
-    profile = image.info.get("icc_profile")
+    profile = _profile(image)
     if image.mode == "RGB" and not image.has_transparency_data and _tells_nothing(profile):
         return None
     levels = _levels(image)
@@ -51,6 +59,12 @@ def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image] | No
         return white
 
     return convert
+
+
+def _profile(image: Image.Image) -> bytes | None:
+    """The ICC profile of ``image``, unless it is too large."""
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) and len(profile) <= PROFILE_BYTES else None
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -96,7 +110,7 @@ def _to_8_bits(image: Image.Image, low: float, high: float) -> Image.Image:
     return image.convert("F").point(lambda v: v * scale + (0.5 - low * scale)).convert("L")
 
 
-def _srgb_conversion(profile: object) -> Callable[[Image.Image], Image.Image]:
+def _srgb_conversion(profile: bytes | None) -> Callable[[Image.Image], Image.Image]:
     """Any 8-bit mode -> RGB in sRGB, through the embedded profile where there is a sound one."""
 
     @cache
@@ -104,13 +118,13 @@ def _srgb_conversion(profile: object) -> Callable[[Image.Image], Image.Image]:
         if mode == "LAB":
             lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
             return ImageCms.buildTransform(lab, _srgb(), mode, "RGB")
-        if not isinstance(profile, bytes) or (mode == "RGB" and _tells_nothing(profile)):
+        if profile is None or (mode == "RGB" and _tells_nothing(profile)):
             return None
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             return ImageCms.buildTransform(source, _srgb(), mode, "RGB")
         except (ImageCms.PyCMSError, OSError, ValueError):
-            return None  # a broken profile, or one for other channels, is as good as none
+            return None  # ignore broken profiles and those for other channels
 
     def convert(image: Image.Image) -> Image.Image:
         if image.mode in ("P", "1", "PA", "RGBX", "YCbCr", "HSV"):
@@ -125,17 +139,22 @@ def _srgb_conversion(profile: object) -> Callable[[Image.Image], Image.Image]:
     return convert
 
 
-def _tells_nothing(profile: object) -> bool:
-    """Whether RGB samples under ``profile`` are sRGB: most photographs', or there is none."""
-    if not isinstance(profile, bytes):
+def _tells_nothing(profile: bytes | None) -> bool:
+    """Whether RGB samples under ``profile`` are sRGB: most photographs' are, or have no profile."""
+    if profile is None:
         return True
-    try:
-        return _is_srgb(profile)
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return True  # a broken profile, or one for other channels, is as good as none
+    digest = hashlib.sha256(profile).digest()
+    if digest not in _is_srgb_by_digest:
+        try:
+            found = _is_srgb(profile)
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            return True  # ignore broken profiles and those for other channels
+        if len(_is_srgb_by_digest) >= _DIGESTS:
+            _is_srgb_by_digest.clear()
+        _is_srgb_by_digest[digest] = found
+    return _is_srgb_by_digest[digest]
 
 
-@lru_cache(maxsize=32)
 def _is_srgb(profile: bytes) -> bool:
     """By what it does to 64 colours, not by its name: "sRGB-elle-V2-g10" is linear."""
     steps = (0, 85, 170, 255)

@@ -66,6 +66,8 @@ _TEXT_MARKS = b"\xef\xbb\xbf \t\r\n\f\v"  # UTF-8's byte order mark, and white s
 # ITU-T T.81, B.1.1: a marker that neither stands for a byte of data nor restarts the decoder.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# Table B.1: the frame header's markers, one per kind of coding.
+_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def is_picture(data: bytes) -> bool:
@@ -109,10 +111,11 @@ def _brands(data: bytes) -> set[bytes]:
 
 def check_header(data: bytes, name: str, limits: Limits) -> None:
     """TooLarge or BadImage where ``data``, of format ``name``, shows it before Pillow need look."""
-    if name == "JPEG" and _jpeg_scans(data, limits.jpeg_scans) > limits.jpeg_scans:
-        raise TooLarge(f"the JPEG has more scans than the limit of {limits.jpeg_scans}")
+    if name == "JPEG":
+        _check_jpeg(data, limits)
     if name == "WEBP":
-        check_pixels(_webp_canvas(data), limits)  # Pillow allocates it while opening
+        # Pillow allocates the canvas while opening.
+        _check_pixels(_webp_canvas(data), min(limits.pixels, limits.webp_pixels), "WebP")
     if name == "BMP" and _lacks_runs(data):
         raise BadImage("the BMP cannot be decoded: it is cut short")
 
@@ -132,27 +135,43 @@ def _lacks_runs(data: bytes) -> bool:
 
 def check_pixels(size: tuple[int, int], limits: Limits) -> None:
     """TooLarge where (width, height) have more pixels than ``limits.pixels``."""
+    _check_pixels(size, limits.pixels, "picture")
+
+
+def _check_pixels(size: tuple[int, int], most: int, what: str) -> None:
     width, height = size
-    if width * height > limits.pixels:
+    if width * height > most:
         raise TooLarge(
-            f"the picture has {width}x{height} = {width * height} pixels; "
-            f"the limit is {limits.pixels}"
+            f"the {what} has {width}x{height} = {width * height} pixels; the limit is {most}"
         )
 
 
-def _jpeg_scans(data: bytes, enough: int) -> int:
-    """The scans of a JPEG, counted up to one more than ``enough``.
+def _check_jpeg(data: bytes, limits: Limits) -> None:
+    """TooLarge for more pixels, scans, or both together, than ``limits`` allow.
 
-    What metadata holds and what follows the picture (a motion photo's film) is not counted.
+    What metadata holds and what follows the picture (a motion photo's film) does not count.
     """
-    scans, at = 0, 2
-    while scans <= enough and (match := _MARKER.search(data, at)):
+    scans = pixels = 0
+    at = 2
+    while match := _MARKER.search(data, at):
         code, at = data[match.end() - 1], match.end()
         if code == _END_OF_IMAGE:
             break
-        scans += code == _START_OF_SCAN
+        if code in _START_OF_FRAME:
+            # B.2.2: length, precision, height, width
+            height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at + 3, at + 5))
+            check_pixels((width, height), limits)
+            pixels = max(pixels, width * height)
+        elif code == _START_OF_SCAN:
+            scans += 1
+            if scans > limits.jpeg_scans:
+                raise TooLarge(f"the JPEG has more scans than the limit of {limits.jpeg_scans}")
+            if scans * pixels > limits.jpeg_scan_pixels:
+                raise TooLarge(
+                    f"the JPEG has {scans} scans of {pixels} pixels; "
+                    f"the limit is {limits.jpeg_scan_pixels} together"
+                )
         at += int.from_bytes(data[at : at + 2], "big")
-    return scans
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:

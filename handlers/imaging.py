@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import io
 import warnings
+from importlib import import_module
 
 from PIL import AvifImagePlugin, Image
 
@@ -34,6 +37,13 @@ _SHRINK_MARGIN = 2
 
 # A quarter of the time of zlib's default of 6, for a tenth more bytes.
 _PNG_LEVEL = 1
+
+_PLUGINS = ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP")
+
+# Where the C library keeps this thread's errno, by glibc's and musl's name for it.
+_errno_location = getattr(ctypes.CDLL(None), "__errno_location", None)
+if _errno_location is not None:
+    _errno_location.restype = ctypes.POINTER(ctypes.c_int)
 
 
 def decode(data: bytes, limits: Limits = LIMITS, *, resize: int | None = None) -> Image.Image:
@@ -77,13 +87,19 @@ def too_much_memory(limits: Limits) -> TooLarge:
 
 
 def own_process() -> None:
-    """Settings of Pillow for a process that does nothing but decode."""
+    """Settings of Pillow for a process that does nothing but decode.
+
+    Every decoder is loaded now: one that finds no memory to load later stays missing.
+    """
+    for plugin in _PLUGINS:
+        import_module(f"PIL.{plugin}ImagePlugin")
     Image.MAX_IMAGE_PIXELS = None  # our own limit holds
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # pictures share the cores, not their rows
 
 
 def _load(data: bytes, name: str, limits: Limits, resize: int | None) -> Image.Image:
     """The first frame, as the file stores it, or smaller."""
+    _set_errno(0)
     try:
         profile = None
         if name == "PNG":
@@ -105,10 +121,23 @@ def _load(data: bytes, name: str, limits: Limits, resize: int | None) -> Image.I
         raise TooLarge(f"the picture has more than {limits.pixels} pixels") from error
     except Exception as error:
         # All in here is Pillow's work on a stranger's bytes. Its plugins raise what their parsing
-        # happens to stumble over: OSError, SyntaxError, struct.error, KeyError, ...
+        # happens to stumble over: OSError, SyntaxError, struct.error, KeyError, ... Most decoders
+        # report a failed malloc as they do damage.
+        if _get_errno() == errno.ENOMEM:
+            raise MemoryError from error
         raise BadImage(
             f"the {name} cannot be decoded: it is damaged or cut short, or of a rare kind"
         ) from error
+
+
+def _set_errno(value: int) -> None:
+    if _errno_location is not None:
+        _errno_location().contents.value = value
+
+
+def _get_errno() -> int:
+    """What the last C function that failed in this thread left; 0 where that is not known."""
+    return _errno_location().contents.value if _errno_location is not None else 0
 
 
 def _refuse_misread(image: Image.Image) -> None:

@@ -13,7 +13,9 @@ class Limits:
 
     ``request_bytes``   encoded picture, after base64
     ``pixels``          width x height of the picture, or of its animation's canvas, by its header
-    ``jpeg_scans``      a progressive JPEG is worked over once per scan
+    ``webp_pixels``     the same of a WebP, whose decoder takes 16 bytes a pixel
+    ``jpeg_scans``      a progressive JPEG is worked over once per scan; most have 10 (CMYK: 18)
+    ``jpeg_scan_pixels``  scans x pixels: 20 scans of the largest picture, 100 of 10 million pixels
     ``network_pixels``  the network's input, after resizing and cropping
     ``decode_seconds``  CPU time that a decode process may spend on one picture
     ``decode_bytes``    memory of a decode process: its private data, not the code it shares
@@ -21,7 +23,9 @@ class Limits:
 
     request_bytes: int = 16 * 2**20
     pixels: int = 50_000_000
+    webp_pixels: int = 25_000_000
     jpeg_scans: int = 100
+    jpeg_scan_pixels: int = 1_000_000_000
     network_pixels: int = 2_000_000
     decode_seconds: float = 10.0
     decode_bytes: int = 512 * 2**20
@@ -53,6 +57,9 @@ class Limits:
 
 
 LIMITS = Limits()
+
+# A larger ICC profile is ignored. Those with tables for print have some megabytes.
+PROFILE_BYTES = 4 * 2**20
 
 # A decode process holds 30 MB before its first picture.
 _LEAST_DECODE_BYTES = 64 * 2**20

@@ -11,14 +11,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from handlers.limits import PROFILE_BYTES
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")
-# A profile with tables for print has some megabytes.
-_PROFILE_BYTES = 8 * 2**20
 
 
 def essential(data: bytes) -> tuple[bytes, bytes | None]:
-    """A PNG file -> one with the same pixels and its ICC profile (None where it has no sound one).
+    """A PNG file -> one with the same pixels and its ICC profile (None where it has no sound one
+    of at most ``PROFILE_BYTES``).
 
     Of an animation, the picture that decoders without animations show is kept. ValueError where
     there is no palette and the pixels need one.
@@ -83,7 +84,7 @@ def _inflated(body: bytes) -> bytes | None:
     _, _, packed = body.partition(b"\0")
     try:
         stream = zlib.decompressobj()
-        profile = stream.decompress(packed[1:], _PROFILE_BYTES)
+        profile = stream.decompress(packed[1:], PROFILE_BYTES + 1)  # one more, to see the end
     except zlib.error:
         return None
-    return profile if stream.eof else None
+    return profile if stream.eof and len(profile) <= PROFILE_BYTES else None

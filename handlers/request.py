@@ -26,7 +26,11 @@ from handlers.limits import LIMITS, Limits
 _JSON_START = re.compile(rb"\s*[\[{\"]")
 # A request has a handful; each value of a document costs up to a hundred times its bytes.
 _JSON_VALUES = 100
+# Fields of a form, entries of a gRPC map or keys of a JSON object: a request has a handful.
+_FIELDS = 100
 _DATA_URI = re.compile(rb"data:[^,]{0,200};base64,")
+# No more of a text is searched for it.
+_DATA_URI_BYTES = 256
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 # ASCII: int() takes no other white space around other digits.
@@ -86,9 +90,10 @@ def parse(
 ) -> Request:
     """One row of the batch, as TorchServe hands it over -> Request.
 
-    Raises BadRequest for broken JSON or base64 and for several pictures, EmptyBody where there is
-    none, TooLarge where it has more than ``limits.request_bytes``.
+    Raises BadRequest for broken JSON or base64, for several pictures and for more than 100 fields,
+    EmptyBody where there is no picture, TooLarge where it has more than ``limits.request_bytes``.
     """
+    _refuse_many(row)
     known = header_values(headers)
     options: dict[str, object] = {
         name[2:].replace("-", "_"): value for name, value in known.items() if name.startswith("x-")
@@ -102,6 +107,7 @@ def parse(
     if isinstance(body, (bytes, bytearray)) and _is_json(body, known):
         body = _parse_json(body)
     if isinstance(body, Mapping):
+        _refuse_many(body)
         fields = body
         picture = _from_base64(body.get("data"), limits)
     elif body is not None and not isinstance(body, (bytes, bytearray)):
@@ -151,12 +157,19 @@ def _is_json(body: bytes | bytearray, known: Mapping[str, str]) -> bool:
 def _is_picture(value: object) -> bool:
     """Whether a body or a field is a picture; in JSON one is base64."""
     if isinstance(value, str):
-        start = value.rpartition("base64,")[2][:64].encode(errors="replace")
+        start = value[: _DATA_URI_BYTES + 64].encode(errors="replace")
+        start = _without_data_uri(start)[:64]
         with contextlib.suppress(binascii.Error):
             return is_picture(base64.b64decode(start, altchars=b"-_", validate=True))
         return False
     # Its beginning will do; a copy of all of it is work on every request's way.
     return isinstance(value, (bytes, bytearray)) and is_picture(bytes(value[:MAGIC_BYTES]))
+
+
+def _refuse_many(fields: Mapping[str, Any]) -> None:
+    """BadRequest for more than 100 fields, before any of them is looked at."""
+    if len(fields) > _FIELDS:
+        raise BadRequest(f"more than {_FIELDS} fields: a request has data and options")
 
 
 def _no_picture(known: Mapping[str, str]) -> str:
@@ -206,13 +219,18 @@ def _from_base64(value: object, limits: Limits) -> bytes:
         raise BadRequest('"data" must be one string: the base64 of one picture')
     try:
         text = value.encode("ascii")
-        text = _DATA_URI.sub(b"", text, count=1) if text.startswith(b"data:") else text
-        text = text.translate(_URL_SAFE, _WHITE_SPACE).rstrip(b"=")
+        text = _without_data_uri(text).translate(_URL_SAFE, _WHITE_SPACE).rstrip(b"=")
         if len(text) * 3 // 4 > limits.request_bytes:
             raise _too_many_bytes(limits)
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequest('"data" is not valid base64') from error
+
+
+def _without_data_uri(text: bytes) -> bytes:
+    """Base64 without what a data: URI (RFC 2397) has before it."""
+    found = _DATA_URI.match(text, 0, _DATA_URI_BYTES)
+    return text[found.end() :] if found else text
 
 
 def _too_many_bytes(limits: Limits) -> TooLarge:

@@ -172,8 +172,11 @@ def _many() -> Iterator[Case]:
     frame = segment(0xC2, struct.pack(">BHHB", 8, 7000, 7000, 1) + b"\1\x11\0")
     table = segment(0xDB, b"\0" + bytes([8] * 64))
     table += segment(0xC4, b"\0" + bytes([1]) + bytes(15) + b"\0")
-    scans = (sos([1], b"\0\0\0") + bytes(8)) * 3001
-    yield too_large("jpeg of 7000x7000 and 3001 scans", SOI + table + frame + scans + EOI)
+    scan = sos([1], b"\0\0\0") + bytes(8)
+    for count in (21, 100, 3001):
+        data = SOI + table + frame + scan * count + EOI
+        yield too_large(f"jpeg of 7000x7000 and {count} scans", data)
+    yield Case("jpeg of 7000x7000 and 20 scans", SOI + table + frame + scan * 20 + EOI)
     jpeg = written("jpeg")
     comments = segment(0xFE, b"x") * 20_000
     yield good("jpeg of 20000 comments", jpeg[:2] + comments + jpeg[2:], scene(), 8)

@@ -9,7 +9,6 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
-from importlib import import_module
 
 from handlers.errors import RequestError
 from handlers.imaging import decode, own_process
@@ -19,11 +18,7 @@ from handlers.specs import CYCLEGAN, RESNET101
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
-
-def prepare() -> None:
-    own_process()
-    for name in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP"):
-        import_module(f"PIL.{name}ImagePlugin")  # else the first picture pays for it
+prepare = own_process
 
 
 def seeds() -> Iterator[bytes]:

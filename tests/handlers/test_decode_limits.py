@@ -28,6 +28,7 @@ def png_header(width: int, height: int) -> bytes:
 
 def test_the_limits_are_those_of_the_contract() -> None:
     assert (LIMITS.request_bytes, LIMITS.pixels) == (16 * 2**20, 50_000_000)
+    assert (LIMITS.webp_pixels, LIMITS.jpeg_scan_pixels) == (25_000_000, 1_000_000_000)
     assert (LIMITS.jpeg_scans, LIMITS.network_pixels) == (100, 2_000_000)
     assert (LIMITS.decode_seconds, LIMITS.decode_bytes) == (10, 512 * 2**20)
 
@@ -38,6 +39,16 @@ def test_too_many_pixels(saved: Save, format: str) -> None:
     assert decode(saved(Image.new("RGB", (10, 10)), format), limits).size == (10, 10)
     with pytest.raises(TooLarge, match="11x10 = 110 pixels; the limit is 100"):
         decode(saved(Image.new("RGB", (11, 10)), format), limits)
+
+
+def test_webp_has_a_limit_of_its_own(saved: Save) -> None:
+    limits = Limits(webp_pixels=100)
+    for how in ({}, {"lossless": True}):
+        data = saved(Image.new("RGB", (10, 10)), "WEBP", **how)
+        assert decode(data, limits).size == (10, 10)
+        with pytest.raises(TooLarge, match="the WebP has 11x10 = 110 pixels; the limit is 100"):
+            decode(saved(Image.new("RGB", (11, 10)), "WEBP", **how), limits)
+    assert decode(saved(Image.new("RGB", (11, 10))), limits).size == (11, 10)
 
 
 # Above Pillow's own limits too, where it warns (90 million) and where it refuses (180 million).
@@ -59,6 +70,22 @@ def test_jpeg_scans(saved: Save, photographs: dict[str, Image.Image]) -> None:
     decode(data, Limits(jpeg_scans=scans))
     with pytest.raises(TooLarge, match="more scans than the limit of 9"):
         decode(data, Limits(jpeg_scans=scans - 1))
+
+
+def test_scans_count_more_in_a_larger_jpeg(
+    saved: Save, photographs: dict[str, Image.Image]
+) -> None:
+    for width, height in ((75, 50), (50, 75)):
+        picture = photographs["chelsea"].resize((width, height))
+        data = saved(picture, "JPEG", progressive=True)
+        decode(data, Limits(jpeg_scan_pixels=10 * width * height))
+        with pytest.raises(TooLarge, match="10 scans of 3750 pixels; the limit is 37499 together"):
+            decode(data, Limits(jpeg_scan_pixels=10 * width * height - 1))
+    # Metadata may hold a thumbnail.
+    exif = Image.Exif()
+    exif[0x010E] = saved(photographs["coffee"], "JPEG", progressive=True).decode("latin-1")
+    data = saved(picture, "JPEG", progressive=True, exif=exif.tobytes()[:65000])
+    decode(data, Limits(jpeg_scan_pixels=10 * 75 * 50))
 
 
 def test_what_follows_a_jpeg_is_not_its_scans(saved: Save) -> None:

@@ -8,13 +8,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from handlers.decode_pool import DecodePool
-from handlers.errors import BadImage, Overloaded, TooLarge, UnsupportedFormat
+from handlers.decode_pool import RESTING_BYTES, DecodePool
+from handlers.errors import BadImage, Overloaded, RequestError, TooLarge, UnsupportedFormat
 from handlers.imaging import decode
 from handlers.limits import LIMITS, Limits
 from handlers.resample import resample
@@ -34,8 +36,9 @@ def soon() -> float:
 def make_pool(decoders: Decoders) -> Iterator[MakePool]:
     made: list[DecodePool] = []
 
-    def make(size: int = 1, **limits: float) -> DecodePool:
-        made.append(DecodePool(RESNET101, Limits(**limits), size))  # type: ignore[arg-type]
+    def make(size: int = 1, *, resting_bytes: int = RESTING_BYTES, **limits: float) -> DecodePool:
+        checked = Limits(**limits)  # type: ignore[arg-type]
+        made.append(DecodePool(RESNET101, checked, size, resting_bytes))
         return made[-1]
 
     yield make
@@ -89,6 +92,60 @@ def test_a_large_picture_is_refused_by_its_memory(
     assert process.memory_info().rss < 100 * 2**20
 
 
+@pytest.fixture(scope="module")
+def large(saved: Save) -> dict[str, bytes]:
+    """A picture of 16 million pixels in each way that uses memory of its own."""
+    image = Image.linear_gradient("L").resize((4000, 4000)).convert("RGB")
+    clear, ink = image.convert("RGBA"), image.convert("CMYK")
+    clear.putalpha(image.getchannel(0))
+    tiffs = ("packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "lzma", "zstd")
+    return {
+        "jpeg": saved(image, "JPEG"),
+        "jpeg progressive": saved(image, "JPEG", progressive=True, subsampling=0),
+        "jpeg ink progressive": saved(ink, "JPEG", progressive=True),
+        "png": saved(image, compress_level=1),
+        "png alpha": saved(clear, compress_level=1),
+        "gif": saved(image.convert("P"), "GIF"),
+        "bmp": saved(image.convert("1"), "BMP"),
+        "webp": saved(image, "WEBP", method=0),
+        "webp alpha": saved(clear, "WEBP", method=0),
+        "webp lossless": saved(image, "WEBP", lossless=True, method=0, quality=0),
+        "webp lossless alpha": saved(clear, "WEBP", lossless=True, method=0, quality=0),
+        "avif": saved(image, "AVIF", speed=10),
+        "avif alpha": saved(clear, "AVIF", speed=10, subsampling="4:4:4"),
+        **{f"tiff {name}": saved(image, "TIFF", compression=name) for name in tiffs},
+    }
+
+
+@pytest.mark.parametrize("how", [{}, {"lossless": True, "quality": 0}], ids=["lossy", "lossless"])
+def test_a_webp_at_its_limit_has_the_memory_it_needs(
+    make_pool: MakePool, saved: Save, how: dict[str, Any]
+) -> None:
+    image = Image.linear_gradient("L").resize((5000, 5000)).convert("RGBA")
+    image.putalpha(image.getchannel(0))
+    picture = saved(image, "WEBP", method=0, **how)
+    assert image.width * image.height == LIMITS.webp_pixels
+    assert make_pool().decode(picture, None, soon()).size == (224, 224)
+
+
+@pytest.mark.parametrize("mebibytes", [64, 100, 160])
+def test_memory_that_runs_out_is_never_told_as_damage(
+    make_pool: MakePool, large: dict[str, bytes], mebibytes: int
+) -> None:
+    """Decoders report a failed allocation in ways of their own, and each at several places."""
+    pool = make_pool(decode_bytes=mebibytes * 2**20)
+    told = {}
+    for name, picture in large.items():
+        try:
+            pool.decode(picture, None, soon())
+        except RequestError as error:
+            told[name] = f"{type(error).__name__}: {error.message}"
+    assert len(told) > 3
+    limit = mebibytes * 2**20
+    message = f"TooLarge: decoding the picture takes more memory than the limit of {limit} bytes"
+    assert told == dict.fromkeys(told, message)
+
+
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
 def test_a_crash_is_the_pictures_fault(
     decoders: Decoders,
@@ -105,15 +162,139 @@ def test_a_crash_is_the_pictures_fault(
     assert pool.decode(chelsea, None, soon()).size == (224, 224)
 
 
-def test_a_process_that_was_killed_is_nobodys_fault(
+def test_a_process_killed_while_idle_is_not_noticed(
+    decoders: Decoders, make_pool: MakePool, chelsea: bytes
+) -> None:
+    pool = make_pool()
+    first = pool.decode(chelsea, None, soon())
+    (process,) = decoders()
+    process.kill()
+    assert pool.decode(chelsea, None, soon()).tobytes() == first.tobytes()
+    assert process not in decoders()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_picture_whose_process_was_killed_is_tried_once_more(
+    decoders: Decoders, make_pool: MakePool, heavy: bytes, chelsea: bytes, number: signal.Signals
+) -> None:
+    pool = make_pool()
+    pool.decode(chelsea, None, soon())
+    _later(0.1, decoders()[0].pid, number)
+    assert pool.decode(heavy, None, soon()).size == (224, 224)
+
+
+def test_a_picture_whose_process_was_killed_twice_may_be_sent_again(
     decoders: Decoders, make_pool: MakePool, heavy: bytes, chelsea: bytes
 ) -> None:
     pool = make_pool()
     pool.decode(chelsea, None, soon())
-    _later(0.1, decoders()[0].pid, signal.SIGKILL)
+    killed: list[psutil.Process] = []
+
+    def kill_two() -> None:
+        ends = soon()
+        while len(killed) < 2 and time.monotonic() < ends:
+            for process in decoders():
+                if process not in killed:
+                    process.kill()
+                    killed.append(process)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_two)
+    killer.start()
     with pytest.raises(Overloaded, match="try again"):
         pool.decode(heavy, None, soon())
+    killer.join(SOON_S)
+    assert len(killed) == 2
     assert pool.decode(chelsea, None, soon()).size == (224, 224)
+
+
+def test_an_answer_that_was_not_read_is_not_the_next_ones(
+    decoders: Decoders, make_pool: MakePool, heavy: bytes, chelsea: bytes
+) -> None:
+    """Memory can run out in the worker while it waits for an answer or reads it."""
+    pool = make_pool()
+    first = pool.decode(chelsea, None, soon())
+
+    def run_out(*_: object) -> None:
+        raise MemoryError
+
+    before = signal.signal(signal.SIGALRM, run_out)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Overloaded, match="no memory"):
+            pool.decode(heavy, None, soon())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert pool.decode(chelsea, None, soon()).tobytes() == first.tobytes()
+    assert len(decoders()) == 1
+
+
+def test_a_picture_that_begins_too_late_leaves_the_process_alone(
+    decoders: Decoders, make_pool: MakePool, chelsea: bytes
+) -> None:
+    pool = make_pool()
+    pool.decode(chelsea, None, soon())
+    before = decoders()
+    for _ in range(3):
+        with pytest.raises(Overloaded, match="busy"):
+            pool.decode(chelsea, None, time.monotonic() - 1)
+        with pytest.raises(Overloaded, match="busy"):
+            pool.decode(chelsea, None, soon(), start_by=time.monotonic())
+    assert decoders() == before
+
+
+def test_a_picture_that_began_in_time_is_finished(make_pool: MakePool, heavy: bytes) -> None:
+    pool = make_pool()
+    found = pool.decode(heavy, None, soon(), start_by=time.monotonic() + 0.1)
+    assert found.size == (224, 224)
+
+
+def test_a_process_that_has_grown_is_replaced_unnoticed(
+    decoders: Decoders, make_pool: MakePool, chelsea: bytes
+) -> None:
+    pool = make_pool(resting_bytes=0)  # any process has grown
+    first = pool.decode(chelsea, None, soon())
+    seen = {process.pid for process in decoders()}
+    for _ in range(4):
+        assert pool.decode(chelsea, None, soon()).tobytes() == first.tobytes()
+        with pytest.raises(UnsupportedFormat):
+            pool.decode(b"%PDF-1.7", None, soon())
+        (process,) = decoders()
+        seen.add(process.pid)
+    assert len(seen) == 5
+
+
+def test_a_process_that_has_not_grown_is_kept(
+    decoders: Decoders, make_pool: MakePool, heavy: bytes, saved: Save
+) -> None:
+    pool = make_pool()
+    before = decoders()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for i in range(32):
+        padded = profile + bytes(3 * 2**20 + i)
+        pool.decode(saved(Image.new("RGB", (8, 8)), "TIFF", icc_profile=padded), None, soon())
+    pool.decode(heavy, None, soon())
+    assert decoders() == before
+    assert before[0].memory_info().rss < 100 * 2**20
+
+
+def test_a_process_writes_nothing_where_its_worker_does(
+    decoders: Decoders, make_pool: MakePool, chelsea: bytes
+) -> None:
+    """TorchServe reads a worker's standard output."""
+    make_pool().decode(chelsea, None, soon())
+    (process,) = decoders()
+    streams = [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in (1, 2)]
+    assert streams == [Path(os.devnull)] * 2
+
+
+def test_processes_are_the_first_to_go_where_memory_runs_out(
+    decoders: Decoders, make_pool: MakePool, chelsea: bytes
+) -> None:
+    make_pool().decode(chelsea, None, soon())
+    (process,) = decoders()
+    assert int(Path(f"/proc/{process.pid}/oom_score_adj").read_text()) == 1000
 
 
 def test_the_deadline_holds_while_decoding(

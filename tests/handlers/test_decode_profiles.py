@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from handlers.imaging import decode
+from handlers.limits import PROFILE_BYTES
 from tests.corpus.encoders import gray_profile
 
 Save = Callable[..., bytes]
@@ -111,3 +113,24 @@ def test_a_profile_for_rgb_on_other_channels_is_ignored(
 ) -> None:
     data = saved(Image.new(mode, (16, 16), value), "JPEG", icc_profile=swapped("swap"))
     assert pixel(data) == pytest.approx((77,) * 3, abs=2)
+
+
+@pytest.mark.parametrize(("format", "how"), FORMATS.items(), ids=FORMATS)
+def test_a_profile_over_the_limit_is_ignored(saved: Save, format: str, how: dict[str, Any]) -> None:
+    image, profile = Image.new("RGB", (16, 16), (200, 50, 100)), swapped("swap")
+    largest = saved(image, format, icc_profile=profile.ljust(PROFILE_BYTES, b"\0"), **how)
+    assert pixel(largest) == pytest.approx((50, 200, 100), abs=2)
+    larger = saved(image, format, icc_profile=profile.ljust(PROFILE_BYTES + 1, b"\0"), **how)
+    assert pixel(larger) == pytest.approx((200, 50, 100), abs=2)
+
+
+def test_no_profile_is_kept(saved: Save) -> None:
+    image = Image.new("RGB", (8, 8))
+    pictures = [saved(image, icc_profile=SRGB + bytes(2**20 + i)) for i in range(8)]
+    decode(pictures[0])
+    tracemalloc.start()
+    for picture in pictures[1:]:
+        decode(picture)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 2**20

@@ -110,3 +110,22 @@ def test_a_batch_of_large_inputs_takes_no_more_memory_than_one(
     replies = predict(handler, *[(row, {"Host": "h"})] * 5)
     assert [code for code, _, _ in replies] == [200] * 5
     assert together == [2, 2, 1]
+
+
+def test_a_batch_that_takes_too_long_to_decode_is_answered_in_part(
+    resnet: ImageHandler,
+    decoders: Callable[[], list[Any]],  # those that start from now on
+    predict: Callable[..., Any],
+    chelsea: bytes,
+    heavy: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("handlers.base.DECODE_BEGIN_S", 0.3, raising=False)
+    sent = [({"body": picture}, {"Host": "h"}) for picture in (chelsea, *[heavy] * 6)]
+    replies = predict(resnet, *sent)
+    codes = [code for code, _, _ in replies]
+    assert (codes[0], codes[-1]) == (200, 503)
+    assert json.loads(replies[-1][2])["type"] == "Overloaded"
+    assert set(codes) == {200, 503}, "what has begun is finished"
+    assert not decoders(), "no process was replaced"
+    assert [code for code, _, _ in predict(resnet, sent[0])] == [200]

@@ -230,6 +230,35 @@ def test_megabytes_of_brackets_cost_no_memory() -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda fields: ({"data": PNG, **fields}, {"Host": "h"}),
+        lambda fields: (
+            {"data": PNG, **fields},
+            {key: {"content-type": "text/plain"} for key in ["data", *fields]},
+        ),
+        lambda fields: ({"body": {"data": base64_of(PNG), **fields}}, {"Host": "h"}),
+    ],
+    ids=["form", "gRPC", "parsed JSON"],
+)
+def test_fields_are_counted_before_they_are_looked_at(of: Any) -> None:
+    assert parse(*of({f"x{i}": b"1" for i in range(99)})).picture == PNG
+    row, headers = of({f"x{i}": b"1" * 100 for i in range(40_000)})
+    tracemalloc.start()
+    with pytest.raises(BadRequest, match="more than 100 fields"):
+        parse(row, headers)
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+
+
+def test_a_data_uri_is_looked_for_at_the_beginning_only() -> None:
+    begins = "data:;base64," + base64_of(PNG)
+    with pytest.raises(BadRequest, match="several"):
+        parse(as_json(data=base64_of(PNG), other=begins), REST)
+    assert parse(as_json(data=base64_of(PNG), other="-" * 256 + begins), REST).picture == PNG
+
+
 @pytest.mark.parametrize("body", [b"5", b"true", b"\xef\xbb\xbf[]"])
 def test_json_by_its_type_is_json(body: bytes) -> None:
     with pytest.raises(BadRequest, match="must be an object"):
