@@ -28,7 +28,7 @@ from serving import cores, gpus, java, preflight
 from serving.api import Api, Worker
 from serving.config import Config
 from serving.errors import ServingError
-from serving.failures import LogTail, changes, find, is_working
+from serving.failures import LogTail, changed, find, is_working
 from serving.runfolder import RunFolder
 
 START_TIMEOUT_S = 300
@@ -77,6 +77,9 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._temporary: Path | None = None
         self._stopping = self._hurrying = self._ready = False
+        # By model: the processes of its ready workers; the models whose workers have changed.
+        self._serving: dict[str, set[int]] = {}
+        self._changed: set[str] = set()
 
     def check(self) -> None:
         """Everything that must hold before the start; ServingError for the first that does not."""
@@ -130,7 +133,7 @@ class Server:
         # The archive's own handlers, not a checkout's that the shell points to.
         environment.pop("PYTHONPATH", None)
         # TorchServe prints its whole configuration; warnings come on standard error.
-        with (self.run.logs / "java.log").open("wb") as output:
+        with self.run.open_log(self.run.java_log) as output:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.run.path,  # key_file.json is written there
@@ -171,6 +174,7 @@ class Server:
                         continue
                     if self.api.refusal(model, timeout=60) is None:
                         ready[model] = workers
+                        self._serving[model] = {worker.pid for worker in workers}
                         seconds = time.monotonic() - started
                         print(f"{model:<10} answers after {seconds:.1f} s", flush=True)
         return ready
@@ -188,6 +192,7 @@ class Server:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(POLL_S)
             self._tell_changes()
+            self.run.bound_logs()
         self._drain()
         self.raise_if_stopping()
         status = self._process.returncode
@@ -228,16 +233,26 @@ class Server:
         return False
 
     def _tell_changes(self) -> None:
-        for model, serves in changes(self._ts_log.advance()):
+        """The log says that something has changed, the management API says what."""
+        models, self._changed = self._changed, changed(self._ts_log.advance())
+        for model in models:
+            try:
+                workers = self.api.workers(model)
+            except requests.RequestException:
+                self._changed.add(model)
+                continue
+            before = self._serving.get(model, set())
+            now = {worker.pid for worker in workers if worker.status == "READY"}
+            self._serving[model] = now
             clock = time.strftime("%H:%M:%S")
-            if serves:
-                print(f"{clock} {model}: a worker serves again", flush=True)
-            elif not self._stopping:
+            if before - now and not self._stopping:
                 print(
                     f"{clock} {model}: a worker was lost, TorchServe starts another; "
                     f"see {self.run.logs}/model_log.log",
                     flush=True,
                 )
+            if now - before:
+                print(f"{clock} {model}: a worker serves again", flush=True)
 
     def raise_if_stopping(self) -> None:
         if self._stopping:
@@ -265,19 +280,23 @@ class Server:
             self.api.scale(model, wanted)
         return wanted
 
+    def _all_ready(self, model: str) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return all(worker.status == "READY" for worker in self.api.workers(model))
+        return False
+
     def _raise_if_failed(self) -> None:
         self.raise_if_stopping()
         assert self._process is not None
-        if find(self._ts_log.read(), self._model_log.read()):
+        failure = find(self._ts_log.read(), self._model_log.read())
+        if failure and not self._all_ready(failure.model):
             time.sleep(1)  # the traceback comes through another pipe
-            failure = find(self._ts_log.read(), self._model_log.read())
-            assert failure is not None
-            trace = failure.traceback + "\n" if failure.traceback else ""
-            raise ServingError(
-                f"{failure.model} cannot be loaded: {failure.line}\n{trace}".rstrip()
-            )
+            failure = find(self._ts_log.read(), self._model_log.read()) or failure
+            told = [f"{failure.model} cannot be loaded: {failure.line}", failure.output]
+            told.append(f"all of it is in {self.run.logs}")
+            raise ServingError("\n".join(filter(None, told)))
         if self._process.poll() is not None:
-            log = self._ts_log.read() + (self.run.logs / "java.log").read_text(errors="replace")
+            log = self._ts_log.read() + self.run.java_log.read_text(errors="replace")
             last = "\n".join(log.splitlines()[-5:])
             raise ServingError(f"TorchServe ended at its start:\n{last}")
 
