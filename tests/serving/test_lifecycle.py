@@ -46,13 +46,14 @@ def temporary_folders() -> set[str]:
 
 
 @contextlib.contextmanager
-def serve(config: Path, until: str) -> Iterator[subprocess.Popen[str]]:
+def serve(config: Path, until: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """What ``make serve`` runs, in a session of its own, once it said ``until``."""
     command = [sys.executable, "-m", "serving", "serve", "--config", str(config)]
     command += ["--run-dir", str(config.parent / "run"), "--device", "cpu"]
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+        command, cwd=ROOT, env={**os.environ, **environment},
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -79,6 +80,36 @@ def test_a_signal_ends_everything(
     assert processes_of(tmp_path) == []
     assert temporary_folders() <= before  # another server of the machine may have ended
     assert not (tmp_path / "run" / "server.json").exists()
+
+
+def test_the_yamls_workers_share_the_cores_and_the_shell_chooses_no_precision(
+    tmp_path: Path, model_store: Path, make_config: Any
+) -> None:
+    store = tmp_path / "model_store"
+    store.mkdir()
+    with (
+        zipfile.ZipFile(model_store / "resnet101.mar") as one,
+        zipfile.ZipFile(store / "resnet101.mar", "w") as two,
+    ):
+        for name in one.namelist():
+            data = one.read(name)
+            if name == "resnet101.yaml":
+                data = data.replace(b"Workers: 1", b"Workers: 2")
+            two.writestr(name, data)
+    config = make_config(tmp_path, store, **ONE_MODEL)
+    with serve(config, "starting", HANDLER_PRECISION="fp16") as process:
+        deadline = time.monotonic() + 60
+        workers: list[psutil.Process] = []
+        while len(workers) < 2 and time.monotonic() < deadline:
+            time.sleep(0.2)
+            children = psutil.Process(process.pid).children(recursive=True)
+            workers = [child for child in children if "--sock-name" in child.cmdline()]
+        environments = [worker.environ() for worker in workers]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    share = str(max(available() // 2, 1))
+    assert [environment["OMP_NUM_THREADS"] for environment in environments] == [share, share]
+    assert not any("HANDLER_PRECISION" in environment for environment in environments)
 
 
 @pytest.fixture
