@@ -26,19 +26,10 @@ from serving.config import Config
 from serving.cores import available
 from serving.failures import LogTail
 from serving.runfolder import LOG_BYTES, RunFolder
+from tests.running import processes_of
 
 ROOT = Path(__file__).parents[2]
 ONE_MODEL = {"load_models": "resnet101.mar"}
-
-
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Every Java and worker process that was started for a server in ``folder``."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cwd().startswith(str(folder)) or str(folder) in " ".join(process.cmdline()):
-                found.append(process)
-    return [process for process in found if process.pid != os.getpid()]
 
 
 def temporary_folders() -> set[str]:
