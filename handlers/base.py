@@ -115,9 +115,8 @@ class ImageHandler(abc.ABC):
         settings = _settings(yaml)
         self.limits = settings.limits
         self._decode_seconds = DECODE_SHARE * yaml.get("responseTimeout", RESPONSE_TIMEOUT_S)
-        precision = os.environ.get(PRECISION_VARIABLE, settings.precision)
         path = folder / context.manifest["model"]["serializedFile"]
-        self.network = Network(path, self.device, precision)
+        self.network = Network(path, self.device, settings.precision)
         self.spec = self.network.spec
         self.weights = self.network.metadata["weights"]["name"]
         # As many pictures are decoded at once as the network has threads: its share of the cores.
@@ -338,9 +337,9 @@ def _asks_description(row: Mapping[str, Any], headers: Mapping[str, object]) -> 
 
 def _settings(yaml: Mapping[str, Any]) -> Settings:
     try:
-        return Settings.from_yaml(yaml)
+        return Settings.from_yaml(yaml, os.environ.get(PRECISION_VARIABLE))
     except ValueError as error:
-        raise LoadError(f"the YAML in the archive: {error}") from error
+        raise LoadError(f"the settings of the model: {error}") from error
 
 
 def _device(gpu_id: int | None) -> torch.device:

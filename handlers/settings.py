@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from handlers.limits import LIMITS, Limits
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-# `make serve PRECISION=...` says so by it for every model, whatever its YAML says.
+# `make serve PRECISION=...` sets it for every model; it has priority over the YAML.
 PRECISION_VARIABLE = "HANDLER_PRECISION"
 
 
@@ -20,15 +20,22 @@ class Settings:
     precision: str = "auto"
 
     @classmethod
-    def from_yaml(cls, yaml: Mapping[str, object]) -> Settings:
+    def from_yaml(cls, yaml: Mapping[str, object], override: str | None = None) -> Settings:
         """The settings of an archive's YAML; what its ``handler`` does not name has its default.
 
-        Raises ValueError that says what is wrong with the section.
+        ``override`` is the value of PRECISION_VARIABLE, or None where it is not set. Raises
+        ValueError that says what is wrong, and with which of the two.
         """
         section = yaml.get("handler") or {}
         if not isinstance(section, Mapping) or section.keys() - {"limits", "precision"}:
             raise ValueError("handler must be a map; the keys in it are limits and precision")
-        precision = section.get("precision", "auto")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+        precision = _checked("precision", section.get("precision", "auto"))
+        if override is not None:
+            precision = _checked(PRECISION_VARIABLE, override)
         return cls(Limits.from_map(section.get("limits") or {}), precision)
+
+
+def _checked(name: str, precision: object) -> str:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ValueError(f"{name} is one of {', '.join(PRECISIONS)}, not {precision!r}")
+    return precision

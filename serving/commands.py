@@ -55,8 +55,8 @@ def start(run: RunFolder, arguments: Sequence[str]) -> int:
     """Serve in the background; returns once every model answers or one cannot."""
     run.require_free()
     run.path.mkdir(parents=True, exist_ok=True)
-    log = run.path / "serve.log"
-    with log.open("wb") as output:
+    log = run.serve_log
+    with run.open_log(log) as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "serving", "serve", *arguments],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,

@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from serving.errors import ServingError
 
+# TorchServe's own max_request_size and max_response_size, in bytes.
+DEFAULT_SIZE = 6_553_500
+
 
 @dataclass(frozen=True)
 class Config:
@@ -69,9 +72,13 @@ class Config:
         names = self.values.get("load_models", "").split(",")
         return [self.model_store / name.strip() for name in names if name.strip()]
 
-    def size(self, key: str) -> int:
-        """``max_request_size`` or ``max_response_size`` in bytes; if absent TorchServe's own."""
-        return int(self.values.get(key, 6_553_500))
+    def number(self, key: str, default: int) -> int:
+        """The whole number of ``key``; ``default`` is TorchServe's own. ServingError for others."""
+        text = self.values.get(key, str(default))
+        try:
+            return int(text)
+        except ValueError:
+            raise ServingError(f"{key} in {self.path} must be a whole number, not {text}") from None
 
     @property
     def jvm_options(self) -> list[str]:

@@ -10,64 +10,70 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_DIED = re.compile(r" W-\d+-(?P<model>.+)_[\d.]+ .* State change \S+ -> WORKER_STOPPED$")
-_LOADED = re.compile(r" W-\d+-(?P<model>.+)_[\d.]+ .* State change \S+ -> WORKER_MODEL_LOADED$")
-_WORK = re.compile(r" (W-\S+) \S+\.WorkerThread - (Flushing req\.cmd|Backend response time)")
-_REFUSED = re.compile(r" Failed to load model: (?P<model>\S+)")
-_OUTPUT = r" W-\d+-{model}_[\d.]+-std(?:out|err) MODEL_LOG - (.*)$"
+# serving/log4j2.xml writes each event as one line with this prefix, and escapes the line breaks of
+# what clients send: a line that starts so is TorchServe's own.
+_PREFIX = r"^[\d-]+T[\d:,]+ \[[A-Z]+ *\] "
+_WORKER = (
+    _PREFIX + r"(?P<worker>W-\d+-(?P<model>\S+)_[\d.]+) org\.pytorch\.serve\.wlm\.WorkerThread - "
+)
+_STATE = re.compile(_WORKER + r"W-\S+ State change \S+ -> (?P<state>WORKER_\w+)$", re.MULTILINE)
+_WORK = re.compile(_WORKER + r"(?P<step>Flushing req\.cmd|Backend response time)", re.MULTILINE)
+_REFUSED = re.compile(
+    _PREFIX + r"main \S+\.ModelServer - Failed to load model: (\S+) +(.*?)(?:\\n.*)?$",
+    re.MULTILINE,
+)
+_OUTPUT = _PREFIX + r"W-\d+-{model}_[\d.]+-std(?:out|err) MODEL_LOG - (.*)$"
 _TRACEBACK = "Traceback (most recent call last):"
+# Of a worker's output this much is shown; the log has all of it.
+_SHOWN_LINES = 8
 
 
 @dataclass(frozen=True)
 class Failure:
-    """``line`` is the exception that tells most, ``traceback`` all of it (may be empty)."""
+    """Why a model could not be loaded.
+
+    ``line`` is the exception that says most, ``output`` the last lines of the worker's output up
+    to it, which may be empty.
+    """
 
     model: str
     line: str
-    traceback: str
+    output: str
 
 
 def find(ts_log: str, model_log: str) -> Failure | None:
     """The first model that could not be loaded, from the text of the two logs since the start."""
-    for line in ts_log.splitlines():
-        match = _DIED.search(line)
-        if match:
+    for match in _STATE.finditer(ts_log):
+        if match["state"] == "WORKER_STOPPED":
             return _explain(match["model"], model_log)
-        match = _REFUSED.search(line)
-        if match:
-            reason = ts_log[ts_log.index(line) :].splitlines()[1:2]
-            return Failure(match["model"], "".join(reason), "")
-    return None
+    refused = _REFUSED.search(ts_log)
+    return Failure(refused[1], refused[2], "") if refused else None
 
 
-def changes(ts_log: str) -> list[tuple[str, bool]]:
-    """Each worker that was lost (False) or that serves again (True), by model, in order."""
-    found = []
-    for line in ts_log.splitlines():
-        if match := _DIED.search(line):
-            found.append((match["model"], False))
-        elif match := _LOADED.search(line):
-            found.append((match["model"], True))
-    return found
+def changed(ts_log: str) -> set[str]:
+    """The models whose workers changed their state; the management API knows to which."""
+    return {match["model"] for match in _STATE.finditer(ts_log)}
 
 
 def is_working(ts_log: str) -> bool:
     """Whether a worker has a batch by the end of ``ts_log``; its last few hundred lines will do."""
-    last = {match[1]: match[2] for match in _WORK.finditer(ts_log)}
+    last = {match["worker"]: match["step"] for match in _WORK.finditer(ts_log)}
     return "Flushing req.cmd" in last.values()
 
 
 def _explain(model: str, model_log: str) -> Failure:
-    pattern = re.compile(_OUTPUT.format(model=re.escape(model)))
-    output = [match[1] for line in model_log.splitlines() if (match := pattern.search(line))]
+    pattern = re.compile(_OUTPUT.replace("{model}", re.escape(model)), re.MULTILINE)
+    output = pattern.findall(model_log)
     if _TRACEBACK not in output:
-        return Failure(model, "the worker ended without a word: killed, for want of memory?", "")
+        line = "the worker ended without an exception: killed, for want of memory?"
+        return Failure(model, line, "\n".join(output[-_SHOWN_LINES:]))
     trace = output[output.index(_TRACEBACK) :]
-    exceptions = [line for line in trace if re.match(r"[A-Za-z_][\w.]*(?::|$)", line)]
+    exceptions = [i for i, line in enumerate(trace) if re.match(r"[A-Za-z_][\w.]*(?::|$)", line)]
     # A failed import makes TorchServe try its own handlers, whose failure then hides ours.
     masked = any(line.startswith("During handling of the above exception") for line in trace)
-    chosen = exceptions[0] if masked else exceptions[-1]
-    return Failure(model, chosen, "\n".join(trace[: trace.index(chosen) + 1]))
+    end = exceptions[0 if masked else -1] + 1
+    shown = [line for line in trace[:end] if set(line) - set(" ^~")]  # without the markers
+    return Failure(model, trace[end - 1], "\n".join(shown[-_SHOWN_LINES:]))
 
 
 class LogTail:

@@ -8,12 +8,13 @@ import socket
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from handlers.limits import Limits
 from handlers.settings import Settings
-from serving.config import Config
+from serving.config import DEFAULT_SIZE, Config
 from serving.errors import ServingError
 from serving.runfolder import RunFolder
 
@@ -43,16 +44,17 @@ def check_limits(config: Config) -> None:
     A request over its size is answered without a word of ours, an answer over it kills the worker.
     """
     for path in config.archives:
-        limits = _limits(path)
+        limits = read_limits(path)
         # As base64, with room for the options; an incompressible PNG has a byte a row besides.
         for need, key in (
             (limits.request_bytes * 4 // 3 + 2**16, "max_request_size"),
             (limits.network_pixels * 3 * 101 // 100, "max_response_size"),
         ):
-            if need > config.size(key):
+            size = config.number(key, DEFAULT_SIZE)
+            if need > size:
                 raise ServingError(
                     f"the limits in {path} need {key}={need} or more in {config.path}, which has "
-                    f"{config.size(key)}"
+                    f"{size}"
                 )
 
 
@@ -100,12 +102,17 @@ def check_ports(config: Config) -> None:
                 ) from error
 
 
-def _limits(path: Path) -> Limits:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The YAML of the archive ``path``."""
     with zipfile.ZipFile(path) as archive:
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
-        content = yaml.safe_load(archive.read(manifest["model"]["configFile"]))
+        return dict(yaml.safe_load(archive.read(manifest["model"]["configFile"])) or {})
+
+
+def read_limits(path: Path) -> Limits:
+    """The limits of the archive ``path``; ServingError where its YAML has a wrong one."""
     try:
-        return Settings.from_yaml(content).limits
+        return Settings.from_yaml(read_yaml(path)).limits
     except ValueError as error:
         raise ServingError(f"{path}: {error}; mend its YAML and run `make archive`") from error
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
 from serving.errors import ServingError
+
+# Of what a server prints, as much is kept, and as much again of what was printed before.
+LOG_BYTES = 10 * 2**20
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,33 @@ class RunFolder:
     @property
     def logs(self) -> Path:
         return self.path / "logs"
+
+    @property
+    def serve_log(self) -> Path:
+        """What `start` keeps of the output of its server, warnings of Java's included."""
+        return self.path / "serve.log"
+
+    @property
+    def java_log(self) -> Path:
+        """What Java prints on its standard output."""
+        return self.logs / "java.log"
+
+    def open_log(self, path: Path) -> BinaryIO:
+        """Empty the file ``path`` and open it for processes to append to."""
+        path.write_bytes(b"")
+        return path.open("ab")
+
+    def bound_logs(self) -> None:
+        """Move what is in a log of more than LOG_BYTES to ``<name>.1``, whoever writes to it.
+
+        The file stays, as other processes hold it open. A line that is written during the move may
+        be lost.
+        """
+        for path in (self.serve_log, self.java_log):
+            with contextlib.suppress(OSError):
+                if path.stat().st_size > LOG_BYTES:
+                    shutil.copyfile(path, f"{path}.1")
+                    os.truncate(path, 0)
 
     @property
     def key_file(self) -> Path:

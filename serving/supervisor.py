@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -24,11 +24,11 @@ from typing import NoReturn
 import requests
 
 from handlers.settings import PRECISION_VARIABLE
-from serving import cores, gpus, java, preflight
+from serving import capacity, cores, gpus, java, preflight
 from serving.api import Api, Worker
 from serving.config import Config
 from serving.errors import ServingError
-from serving.failures import LogTail, changes, find, is_working
+from serving.failures import LogTail, changed, find, is_working
 from serving.runfolder import RunFolder
 
 START_TIMEOUT_S = 300
@@ -77,16 +77,27 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._temporary: Path | None = None
         self._stopping = self._hurrying = self._ready = False
+        # By model: the processes of its ready workers; the models whose workers have changed.
+        self._serving: dict[str, set[int]] = {}
+        self._changed: set[str] = set()
 
     def check(self) -> None:
         """Everything that must hold before the start; ServingError for the first that does not."""
         self.run.require_free()
-        self.models = list(preflight.check_archives(self.config))
+        archives = preflight.check_archives(self.config)
+        self.models = list(archives)
         preflight.check_limits(self.config)
         preflight.check_ports(self.config)
         preflight.check_space(self.config, self.run)
         self._java = java.find()
         self._gpus = gpus.count(self._device)
+        self._cores = cores.available()
+        self._plans = capacity.plan(self.config, archives, self._gpus, self._workers)
+        capacity.check_heap(self.config, self._plans)
+        available = capacity.available_memory()
+        warning = capacity.memory_warning(self.config, self._plans, available, self._cores)
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
 
     def start(self) -> None:
         """Start the JVM in a session of its own, so that a terminal's Ctrl-C reaches us alone."""
@@ -114,23 +125,14 @@ class Server:
             "-ncs",  # no snapshot of an earlier start decides over what was asked for now
         ]  # fmt: skip
         logs = str(self.run.logs.resolve())
+        threads = capacity.threads(self._plans, self._cores)
         environment = {
-            **WORKERS,
-            # The JVM gives the memory of large requests back; config.properties keeps these from
-            # the workers.
-            "MALLOC_ARENA_MAX": "2",
-            "MALLOC_TRIM_THRESHOLD_": "131072",
-            # Each worker its share of the cores: PyTorch would give every one of them all.
-            "OMP_NUM_THREADS": str(max(cores.available() // (self._workers or 1), 1)),
-            **os.environ,
-            **({PRECISION_VARIABLE: self._precision} if self._precision else {}),
+            **worker_environment(os.environ, threads, self._precision),
             "LOG_LOCATION": logs,
             "METRICS_LOCATION": logs,
         }
-        # The archive's own handlers, not a checkout's that the shell points to.
-        environment.pop("PYTHONPATH", None)
         # TorchServe prints its whole configuration; warnings come on standard error.
-        with (self.run.logs / "java.log").open("wb") as output:
+        with self.run.open_log(self.run.java_log) as output:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.run.path,  # key_file.json is written there
@@ -161,16 +163,18 @@ class Server:
                 told = time.monotonic()
                 print(f"{missing}: loading, {told - started:.0f} s", flush=True)
             time.sleep(POLL_S)
-            for model in self.models:
+            for plan in self._plans:
+                model = plan.model
                 if model in ready:
                     continue
                 with contextlib.suppress(requests.RequestException):
-                    wanted[model] = wanted.get(model) or self._scale(model)
+                    wanted[model] = wanted.get(model) or self._scale(plan)
                     workers = self.api.workers(model)
                     if sum(worker.status == "READY" for worker in workers) < wanted[model]:
                         continue
                     if self.api.refusal(model, timeout=60) is None:
                         ready[model] = workers
+                        self._serving[model] = {worker.pid for worker in workers}
                         seconds = time.monotonic() - started
                         print(f"{model:<10} answers after {seconds:.1f} s", flush=True)
         return ready
@@ -188,6 +192,7 @@ class Server:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(POLL_S)
             self._tell_changes()
+            self.run.bound_logs()
         self._drain()
         self.raise_if_stopping()
         status = self._process.returncode
@@ -228,16 +233,26 @@ class Server:
         return False
 
     def _tell_changes(self) -> None:
-        for model, serves in changes(self._ts_log.advance()):
+        """The log says that something has changed, the management API says what."""
+        models, self._changed = self._changed, changed(self._ts_log.advance())
+        for model in models:
+            try:
+                workers = self.api.workers(model)
+            except requests.RequestException:
+                self._changed.add(model)
+                continue
+            before = self._serving.get(model, set())
+            now = {worker.pid for worker in workers if worker.status == "READY"}
+            self._serving[model] = now
             clock = time.strftime("%H:%M:%S")
-            if serves:
-                print(f"{clock} {model}: a worker serves again", flush=True)
-            elif not self._stopping:
+            if before - now and not self._stopping:
                 print(
                     f"{clock} {model}: a worker was lost, TorchServe starts another; "
                     f"see {self.run.logs}/model_log.log",
                     flush=True,
                 )
+            if now - before:
+                print(f"{clock} {model}: a worker serves again", flush=True)
 
     def raise_if_stopping(self) -> None:
         if self._stopping:
@@ -257,29 +272,55 @@ class Server:
             shutil.rmtree(self._temporary, ignore_errors=True)
         self.run.clear_state()
 
-    def _scale(self, model: str) -> int:
-        """Ask for the workers that are wanted: as told, else one per GPU, else as archived."""
-        archived = len(self.api.workers(model))
-        wanted = self._workers or max(archived, self._gpus, 1)
-        if wanted != archived:
-            self.api.scale(model, wanted)
-        return wanted
+    def _scale(self, plan: capacity.Plan) -> int:
+        """Ask for the planned workers where TorchServe, by the YAML, has started others."""
+        if plan.workers != len(self.api.workers(plan.model)):
+            self.api.scale(plan.model, plan.workers)
+        return plan.workers
+
+    def _all_ready(self, model: str) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return all(worker.status == "READY" for worker in self.api.workers(model))
+        return False
 
     def _raise_if_failed(self) -> None:
         self.raise_if_stopping()
         assert self._process is not None
-        if find(self._ts_log.read(), self._model_log.read()):
+        failure = find(self._ts_log.read(), self._model_log.read())
+        if failure and not self._all_ready(failure.model):
             time.sleep(1)  # the traceback comes through another pipe
-            failure = find(self._ts_log.read(), self._model_log.read())
-            assert failure is not None
-            trace = failure.traceback + "\n" if failure.traceback else ""
-            raise ServingError(
-                f"{failure.model} cannot be loaded: {failure.line}\n{trace}".rstrip()
-            )
+            failure = find(self._ts_log.read(), self._model_log.read()) or failure
+            told = [f"{failure.model} cannot be loaded: {failure.line}", failure.output]
+            told.append(f"all of it is in {self.run.logs}")
+            raise ServingError("\n".join(filter(None, told)))
         if self._process.poll() is not None:
-            log = self._ts_log.read() + (self.run.logs / "java.log").read_text(errors="replace")
+            log = self._ts_log.read() + self.run.java_log.read_text(errors="replace")
             last = "\n".join(log.splitlines()[-5:])
             raise ServingError(f"TorchServe ended at its start:\n{last}")
+
+
+def worker_environment(
+    shell: Mapping[str, str], threads: int, precision: str | None
+) -> dict[str, str]:
+    """The environment of TorchServe, which its workers inherit, from that of a user's ``shell``.
+
+    ``threads`` are those of each worker, ``precision`` is that of every model where it is not None.
+    """
+    environment = {
+        **WORKERS,
+        # The JVM gives the memory of large requests back; config.properties keeps these from
+        # the workers.
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": "131072",
+        # Each worker its share of the cores: PyTorch would give every one of them all.
+        "OMP_NUM_THREADS": str(threads),
+        **shell,
+    }
+    # The archive's own handlers, not a checkout's that the shell points to.
+    environment.pop("PYTHONPATH", None)
+    # A shell's variables do not change the configuration unseen.
+    environment.pop(PRECISION_VARIABLE, None)
+    return environment | ({PRECISION_VARIABLE: precision} if precision else {})
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from PIL import Image
 from serving.api import Api
 from serving.config import Config
 from serving.runfolder import RunFolder
+from tests.guardian import Guardian
 from vision_client import inference_pb2_grpc
 
 ROOT = Path(__file__).parents[1]
@@ -48,11 +49,27 @@ class Running:
         return f"{self.config.inference}/predictions/{model}"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What a run starts ends with it, even where it is killed."""
+    config.add_cleanup(Guardian().close)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every process of a server in ``folder``: supervisor, Java, workers, decode processes."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            logs = process.environ().get("LOG_LOCATION", "")  # of Java, and inherited from it
+            if str(folder) in " ".join([*process.cmdline(), process.cwd(), logs]):
+                found.append(process)
+    return [process for process in found if process.pid != os.getpid()]
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def test_mistakes_are_told(handler: object, message: str) -> None:
 
 def test_a_mistake_fails_the_load(model_store: Path, load: Load) -> None:
     yaml = {"handler": {"limits": {"pixels": "many"}}}
-    with pytest.raises(LoadError, match="the YAML in the archive: the limit pixels must be"):
+    with pytest.raises(LoadError, match="the settings of the model: the limit pixels must be"):
         load(ResNet101(), model_store / "resnet101.pt", yaml=yaml)
 
 

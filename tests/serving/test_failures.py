@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.failures import find
+from serving.failures import changed, find, is_working
 
 DIED = (
     "2026-11-23T06:25:26,962 [DEBUG] W-9001-cyclegan_1.0 org.pytorch.serve.wlm.WorkerThread"
@@ -50,12 +50,49 @@ def test_the_exception_that_tells_most(lines: tuple[str, ...], expected: str) ->
     failure = find(STARTED + DIED, output("Backend worker process died.", *lines))
     assert failure is not None
     assert (failure.model, failure.line) == ("cyclegan", expected)
-    assert failure.traceback.startswith("Traceback")
-    assert failure.traceback.endswith(expected)
+    assert failure.output.endswith(expected)
 
 
 def test_another_model_is_not_blamed() -> None:
     failure = find(DIED, output(*OWN, model="resnet101"))
     assert failure is not None
     assert failure.model == "cyclegan"
-    assert "without a word" in failure.line
+    assert "without an exception" in failure.line
+
+
+def test_the_output_is_short() -> None:
+    frames = [f'  File "module.py", line {i}, in step\n    step({i})' for i in range(100)]
+    lines = [CAUSE[0], *"\n".join(frames).splitlines(), OWN[-1]]
+    failure = find(DIED, output(*lines))
+    assert failure is not None
+    assert len(failure.output.splitlines()) <= 8
+    assert "step(99)" in failure.output
+    assert failure.output.endswith(OWN[-1])
+
+
+def test_a_worker_without_an_exception_is_quoted() -> None:
+    failure = find(DIED, output("one", "what it said last"))
+    assert failure is not None
+    assert failure.output.endswith("what it said last")
+
+
+# TorchServe's log4j writes a client's line breaks as \\n; readers of lines know others besides.
+SEPARATORS = ("\\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", " ")
+REQUEST = "2026-11-23T06:25:26,100 [ERROR] epollEventLoopGroup-3-1 org.pytorch.serve.http.X - "
+WORK = DIED.replace("W-9001-cyclegan_1.0 State", "Flushing req.cmd PREDICT State")
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize("forged", [DIED, STARTED, WORK])
+def test_what_a_client_sends_is_no_line_of_the_log(separator: str, forged: str) -> None:
+    log = f"{REQUEST}Bad string: '%zz{separator}{forged.strip()}{separator}'\n"
+    assert find(log, "") is None
+    assert find(f"{REQUEST}{separator}{forged.strip()}\n", "") is None
+    assert changed(log) == set()
+    assert not is_working(log)
+
+
+def test_changes_and_work_are_found_among_other_lines() -> None:
+    log = f"{REQUEST}one\n{STARTED}{WORK}{REQUEST}two\n"
+    assert changed(log) == {"cyclegan"}
+    assert is_working(log)

@@ -161,6 +161,31 @@ def test_clients_that_stall_hold_nobody_up(lone: Lone, jpeg: bytes) -> None:
     assert lone.api.refusal("resnet101", timeout=30) is None
 
 
+def test_stalled_uploads_take_bounded_memory(lone: Lone, jpeg: bytes) -> None:
+    """More of the largest uploads than fit Java's direct memory: it serves on."""
+    host, port = lone.url.split("/")[2].split(":")
+    size = 24_000_000
+    head = f"POST /predictions/resnet101 HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
+    java = psutil.Process(psutil.Process(lone.api.workers("resnet101")[0].pid).ppid())
+    body = bytes(size - 1)
+    before = java.memory_info().rss
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            client = stack.enter_context(socket.create_connection((host, int(port)), TIMEOUT_S))
+            with contextlib.suppress(ConnectionError):
+                client.sendall(head.encode() + body)
+        grown = java.memory_info().rss - before
+        assert lone.post(jpeg).status_code == 200
+    assert grown < 1.2 * 2**30
+
+    def has_room() -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return lone.post(bytes(15_000_000)).status_code == 400
+        return False
+
+    until(has_room)
+
+
 def test_what_was_accepted_is_answered_before_the_end(config: Path, jpeg: bytes) -> None:
     with serve(config) as server, ThreadPoolExecutor(QUEUE) as pool:
         answers = [pool.submit(server.post, jpeg) for _ in range(QUEUE)]

@@ -24,7 +24,9 @@ import requests
 from serving.api import Api
 from serving.config import Config
 from serving.cores import available
-from serving.runfolder import RunFolder
+from serving.failures import LogTail
+from serving.runfolder import LOG_BYTES, RunFolder
+from tests.running import processes_of
 
 pytestmark = pytest.mark.slow
 
@@ -32,28 +34,19 @@ ROOT = Path(__file__).parents[2]
 ONE_MODEL = {"load_models": "resnet101.mar"}
 
 
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Every Java and worker process that was started for a server in ``folder``."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cwd().startswith(str(folder)) or str(folder) in " ".join(process.cmdline()):
-                found.append(process)
-    return [process for process in found if process.pid != os.getpid()]
-
-
 def temporary_folders() -> set[str]:
     return {path.name for path in Path(tempfile.gettempdir()).glob("torchserve-*")}
 
 
 @contextlib.contextmanager
-def serve(config: Path, until: str) -> Iterator[subprocess.Popen[str]]:
+def serve(config: Path, until: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """What ``make serve`` runs, in a session of its own, once it said ``until``."""
     command = [sys.executable, "-m", "serving", "serve", "--config", str(config)]
     command += ["--run-dir", str(config.parent / "run"), "--device", "cpu"]
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+        command, cwd=ROOT, env={**os.environ, **environment},
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -82,6 +75,36 @@ def test_a_signal_ends_everything(
     assert not (tmp_path / "run" / "server.json").exists()
 
 
+def test_the_yamls_workers_share_the_cores_and_the_shell_chooses_no_precision(
+    tmp_path: Path, model_store: Path, make_config: Any
+) -> None:
+    store = tmp_path / "model_store"
+    store.mkdir()
+    with (
+        zipfile.ZipFile(model_store / "resnet101.mar") as one,
+        zipfile.ZipFile(store / "resnet101.mar", "w") as two,
+    ):
+        for name in one.namelist():
+            data = one.read(name)
+            if name == "resnet101.yaml":
+                data = data.replace(b"Workers: 1", b"Workers: 2")
+            two.writestr(name, data)
+    config = make_config(tmp_path, store, **ONE_MODEL)
+    with serve(config, "starting", HANDLER_PRECISION="fp16") as process:
+        deadline = time.monotonic() + 60
+        workers: list[psutil.Process] = []
+        while len(workers) < 2 and time.monotonic() < deadline:
+            time.sleep(0.2)
+            children = psutil.Process(process.pid).children(recursive=True)
+            workers = [child for child in children if "--sock-name" in child.cmdline()]
+        environments = [worker.environ() for worker in workers]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    share = str(max(available() // 2, 1))
+    assert [environment["OMP_NUM_THREADS"] for environment in environments] == [share, share]
+    assert not any("HANDLER_PRECISION" in environment for environment in environments)
+
+
 @pytest.fixture
 def broken_store(tmp_path: Path, model_store: Path) -> Path:
     """A whole archive around half a TorchScript file: TorchServe itself would retry for 300 s."""
@@ -107,7 +130,9 @@ def test_a_model_that_cannot_load_ends_the_start(
     assert run.returncode == 1
     said = run.stdout + run.stderr
     assert "error: cyclegan cannot be loaded: handlers.network.LoadError: cyclegan.pt is no" in said
-    assert "handlers/base.py" in said
+    assert "raise LoadError" in said
+    assert f"all of it is in {tmp_path / 'run' / 'logs'}" in said
+    assert len(said.splitlines()) <= 15
     assert processes_of(tmp_path) == []
 
 
@@ -200,6 +225,66 @@ def test_a_killed_worker_comes_back(lone: tuple[Path, Api]) -> None:
         time.sleep(0.2)
     assert victim not in [worker.pid for worker in workers]
     assert api.refusal("resnet101", timeout=60) is None
+
+
+STATE = (
+    "2026-11-23T06:25:26,962 [DEBUG] W-9000-resnet101_1.0 org.pytorch.serve.wlm.WorkerThread - "
+    "W-9000-resnet101_1.0 State change WORKER_STARTED -> WORKER_STOPPED"
+)
+
+
+@pytest.mark.parametrize("separator", ["\n", "\u2028"])
+def test_what_a_client_sends_is_one_short_line_of_the_log(
+    lone: tuple[Path, Api], separator: str
+) -> None:
+    """TorchServe logs a form that it cannot parse, and all of the exception that quotes it."""
+    folder, api = lone
+    config, run = Config.read(folder / "config.properties"), folder / "run"
+    console, log = run / "serve.log", LogTail(run / "logs" / "ts_log.log")
+    before = console.stat().st_size
+    # What is logged is what follows the percent sign.
+    form = f"%zz{separator}{STATE}{separator}\x1b[31m".encode() + b"y" * 1000 + b"&b=1"
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    headers["authorization"] = f"Bearer {_key(folder)}"
+    url = f"{config.inference}/predictions/resnet101"
+    answer = requests.post(url, data=form, headers=headers, timeout=60)
+    assert answer.status_code == 500
+    deadline = time.monotonic() + 30
+    while STATE not in log.read() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    written = log.read()
+    assert STATE in written, "this TorchServe does not log it: nothing is proved"
+    assert STATE not in written.split("\n")
+    assert "\x1b" not in written
+    assert len(written) < 3000
+    time.sleep(1)  # the supervisor reads the log four times a second
+    said = console.read_bytes()[before:].decode()
+    assert "was lost" not in said
+    assert "\x1b" not in said
+    assert len(said) < 500
+    assert api.refusal("resnet101", timeout=60) is None
+
+
+@pytest.mark.parametrize("name", ["serve.log", "logs/java.log"])
+def test_what_a_server_prints_is_bounded(lone: tuple[Path, Api], name: str) -> None:
+    log = lone[0] / "run" / name
+    older = log.with_name(f"{log.name}.1")
+    assert not older.exists()
+    with log.open("ab") as file:
+        file.write(b"line\n" * (LOG_BYTES // 5 + 1))
+    deadline = time.monotonic() + 30
+    while log.stat().st_size > LOG_BYTES and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert log.stat().st_size < 1000
+    assert older.stat().st_size > LOG_BYTES
+    # Whoever had the file open goes on at its new end.
+    psutil.Process(lone[1].workers("resnet101")[0].pid).kill()
+    while name == "serve.log" and time.monotonic() < deadline + 60:
+        if "serves again" in log.read_text():
+            break
+        time.sleep(0.1)
+    assert b"\0" not in log.read_bytes()
+    assert ("was lost" in log.read_text()) == (name == "serve.log")
 
 
 def test_nothing_outlives_a_killed_supervisor(serving: Any, lone: tuple[Path, Api]) -> None:

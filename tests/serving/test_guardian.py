@@ -1,0 +1,72 @@
+"""A test run that is killed leaves no process behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.running import processes_of
+
+ROOT = Path(__file__).parents[2]
+SOON_S = 60  # a start; SIGTERM, and SIGKILL after 30 s
+RUN = """
+import subprocess
+import sys
+import time
+
+def test_start_in_the_background(serving):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", {folder!r}])
+    serving("start", "--config", {config!r}, "--run-dir", {folder!r} + "/run", "--device", "cpu")
+    open({folder!r} + "/started", "w").close()
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("number", "serves"), [(signal.SIGTERM, False), (signal.SIGKILL, True)])
+def test_a_killed_run_leaves_nothing(
+    tmp_path: Path, model_store: Path, make_config: Any, number: signal.Signals, serves: bool
+) -> None:
+    config = make_config(tmp_path, model_store, load_models="resnet101.mar")
+    test = tmp_path / "test_run.py"
+    test.write_text(RUN.format(config=str(config), folder=str(tmp_path)))
+    command = [sys.executable, "-m", "pytest", "-p", "tests.running", "-c", os.devnull]
+    run = subprocess.Popen(
+        [*command, "--rootdir", str(tmp_path), str(test)],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + SOON_S
+        while not ((tmp_path / "started").exists() if serves else has_worker(tmp_path)):
+            assert run.poll() is None
+            assert time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.1)
+        # The run, its child, the supervisor, Java and a worker.
+        assert len(processes_of(tmp_path)) >= 5
+        run.send_signal(number)
+        run.wait(SOON_S)
+        deadline = time.monotonic() + SOON_S
+        while processes_of(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert processes_of(tmp_path) == []
+    finally:
+        run.kill()
+        run.wait(SOON_S)
+        for process in processes_of(tmp_path):
+            process.kill()
+
+
+def has_worker(folder: Path) -> bool:
+    for process in processes_of(folder):
+        with contextlib.suppress(psutil.Error):
+            if "--sock-name" in process.cmdline():
+                return True
+    return False
