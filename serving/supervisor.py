@@ -314,11 +314,12 @@ def worker_environment(
         "MALLOC_TRIM_THRESHOLD_": "131072",
         # Each worker its share of the cores: PyTorch would give every one of them all.
         "OMP_NUM_THREADS": str(threads),
-        **shell,
+        # A shell's variables do not change the configuration unseen. TorchServe itself reads
+        # TS_OPEN_INFERENCE_PROTOCOL, which adds gRPC methods whose answers would stop a model.
+        **{name: value for name, value in shell.items() if not name.startswith("TS_")},
     }
     # The archive's own handlers, not a checkout's that the shell points to.
     environment.pop("PYTHONPATH", None)
-    # A shell's variables do not change the configuration unseen.
     environment.pop(PRECISION_VARIABLE, None)
     return environment | ({PRECISION_VARIABLE: precision} if precision else {})
 
