@@ -65,7 +65,7 @@ def goals(rounds: Mapping[str, Sequence[Round]], start_s: float) -> list[Goal]:
             _median(resnet, lambda r: r.rest.throughput / r.pipeline.rate), 0.90,
         ),
         Goal(
-            "resnet101, 16 clients: times stock image_classifier",
+            "resnet101, 16 clients: times stock, defaults",
             _median(resnet, lambda r: r.rest.throughput / r.stock.throughput), 2.4,
         ),
         Goal(
