@@ -72,10 +72,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _named(photos: list[str]) -> list[str]:
+    """An unset variable of a script's, which ``Path`` would take for the current folder."""
+    if "" in photos:
+        raise typer.BadParameter("'' names no file")
+    return photos
+
+
 Photos: TypeAlias = Annotated[
     list[str],
     typer.Argument(
-        metavar="PHOTO...", show_default=False,
+        metavar="PHOTO...", show_default=False, callback=_named,
         help="Files, folders with all that is below them, or - for standard input.",
     ),
 ]  # fmt: skip
