@@ -1,9 +1,10 @@
-"""Answers as a person sees them: ranked bars, and before and after side by side."""
+"""Answers as a person sees them: ranked bars, before and after side by side, and plain text."""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Mapping
 
 from PIL import Image, ImageOps
@@ -19,6 +20,19 @@ GAP = 8  # pixels between before and after
 COLUMNS = 76  # the most that a picture takes of a terminal
 # A kitty image is sent in chunks of base64 of at most this many bytes.
 KITTY_CHUNK = 4096
+# Controls of C0 and C1, line and paragraph separators, marks that turn the direction of text, and
+# the bytes of a file name that are no UTF-8.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes such as ``\\x1b`` for what a terminal obeys instead of showing it.
+
+    For file names and whatever a server sends.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def bars(predictions: Iterable[Prediction]) -> Text:
@@ -28,7 +42,7 @@ def bars(predictions: Iterable[Prediction]) -> Text:
         style = "bold" if rank == 0 else ""
         text.append(f"  {100 * prediction.probability:6.2f} % ", style)
         text.append(f"{'█' * round(BAR * prediction.probability):<{BAR}}", "green")
-        text.append(f" {prediction.label}\n", style)
+        text.append(f" {printable(prediction.label)}\n", style)
     text.rstrip()
     return text
 

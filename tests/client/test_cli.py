@@ -252,6 +252,8 @@ def test_a_terminal_that_can_show_none_gets_none(at: dict[str, str], folder: Pat
         (("classify", "x", "--json", "--csv"), "one of --json and --csv"),
         (("classify", "x", "--server", "nowhere"), "'nowhere' names no server"),
         (("translate", "x", "-o", "y", "--size", "65"), "a multiple of 4"),
+        (("translate", "", "-o", "y"), "'' names no file"),
+        (("classify", ""), "'' names no file"),
         (("translate", "x", "y"), "standard output holds one picture"),
         (("translate", "x", "-o", "y", "--format", "gif"), "'gif' is not one of"),
         (("paint", "x"), "No such command"),

@@ -44,6 +44,13 @@ def test_named_files_are_taken_as_they_are_and_once(folder: Path) -> None:
     assert names.count("in/b.jpg") == 1
 
 
+def test_a_name_that_is_too_long_is_told_of_its_photograph(folder: Path) -> None:
+    name = "n" * 300
+    assert find([name]) == [Photo(name, Path(name))]
+    with pytest.raises(OSError, match="too long"):
+        Photo(name, Path(name)).read()
+
+
 def test_outputs_mirror_the_folders(folder: Path) -> None:
     found = find(["in", "-"], but=Path("in/zebras"))
     paths = [str(path) for path in outputs(found, Path("out"), ".png").values()]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
+from typer.core import TyperGroup
 
 from vision_client import health, show
 from vision_client.answers import UNTRAINED, Answer, Classification, Translation
@@ -31,10 +33,36 @@ from vision_client.cli.photos import STDIN, Photo
 from vision_client.cli.records import CSV_HEADER, Results, as_csv, as_json, as_tabs, csv_line
 from vision_client.cli.work import work
 from vision_client.client import RETRIES, SERVER, TIMEOUT_S, Format
+from vision_client.show import printable
 
 out = Console()
 err = Console(stderr=True)
+
+
+class _Printable(TyperGroup):
+    """Makes usage errors printable, which quote arguments: a shell's ``*`` may put any there."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _printable_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _printable_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Typer does not export the base of its own
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = printable(message)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
+    cls=_Printable,
     help="Classify photographs with ResNet-101 and turn horses into zebras with CycleGAN, "
     "on a server.",
     epilog="Exit status: 0 all went well, 1 something failed and was told, 2 wrong usage, "
@@ -44,10 +72,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _named(photos: list[str]) -> list[str]:
+    """An unset variable of a script's, which ``Path`` would take for the current folder."""
+    if "" in photos:
+        raise typer.BadParameter("'' names no file")
+    return photos
+
+
 Photos: TypeAlias = Annotated[
     list[str],
     typer.Argument(
-        metavar="PHOTO...", show_default=False,
+        metavar="PHOTO...", show_default=False, callback=_named,
         help="Files, folders with all that is below them, or - for standard input.",
     ),
 ]  # fmt: skip
@@ -109,10 +145,13 @@ def classify(
             results.add(photo.name, answer)
         elif json or csv or not out.is_terminal:
             write = as_json if json else as_csv if csv else as_tabs
-            print(write(photo.name, answer), end="", flush=True)
+            text = write(photo.name, answer)
+            if out.is_terminal:
+                text = "".join(f"{printable(line)}\n" for line in text.split("\n")[:-1])
+            print(text, end="", flush=True)
         else:
             if several:
-                out.print(f"[bold]{escape(photo.name)}[/]", soft_wrap=True, highlight=False)
+                out.print(Text(printable(photo.name), "bold"), soft_wrap=True)
             out.print(show.bars(answer.predictions), soft_wrap=True)
 
     if csv and results is None:
@@ -218,9 +257,8 @@ def translate(
             # What the server can read, Pillow here may not: then it is not shown.
             with suppress(OSError, SyntaxError, ValueError):
                 show.draw(show.side_by_side(data, answer.image()), out, os.environ)
-            out.print(
-                escape(f"{paths[photo]} in {answer.seconds:.2f} s"), soft_wrap=True, highlight=False
-            )
+            told = f"{paths[photo]} in {answer.seconds:.2f} s"
+            out.print(Text(printable(told)), soft_wrap=True)
 
     with connect(server, grpc, token_file, ca, timeout, retries) as client:
         status = work(
@@ -246,8 +284,8 @@ def status(
             if model.weights == UNTRAINED:
                 told += ": the answers mean nothing"
             answer = f"answers in {model.seconds:.2f} s, {told}" if model.answers else model.error
-            print(f"{model.model:<10} {answer}")
-        print(f"at         {client.endpoint}")
+            print(printable(f"{model.model:<10} {answer}"))
+        print(printable(f"at         {client.endpoint}"))
     raise typer.Exit(0 if all(model.answers for model in models) else 1)
 
 

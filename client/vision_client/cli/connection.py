@@ -17,6 +17,7 @@ import typer
 from vision_client.client import AsyncClient, Client
 from vision_client.endpoint import Access, Endpoint, Token
 from vision_client.pictures import read_file
+from vision_client.show import printable
 
 GRPC_PORT = 7070
 
@@ -83,7 +84,7 @@ def _explained() -> Iterator[None]:
         except (ValueError, OSError) as error:
             raise typer.BadParameter(str(error)) from error
     for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        print(printable(f"warning: {warning.message}"), file=sys.stderr)
 
 
 def _url(server: str, grpc: bool) -> str:

@@ -41,7 +41,8 @@ def find(arguments: Sequence[str], but: Path | None = None) -> list[Photo]:
     """Files as named, and pictures in folders and below, in order; none that is below ``but``."""
     found: dict[str, Photo] = {}
     for argument in arguments:
-        if argument != STDIN and Path(argument).is_dir():
+        # Unlike Path.is_dir, it does not raise, of a name that is too long or may not be looked at.
+        if argument != STDIN and os.path.isdir(argument):  # noqa: PTH112
             for path in _below(Path(argument), but):
                 found[str(path)] = Photo(str(path), path.relative_to(argument))
         else:

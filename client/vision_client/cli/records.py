@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vision_client.answers import Classification
+from vision_client.show import printable
 
 CSV_HEADER = ("picture", "rank", "class_id", "label", "probability")
 
@@ -33,8 +34,9 @@ def as_csv(name: str, answer: Classification) -> str:
 
 
 def as_tabs(name: str, answer: Classification) -> str:
-    """The same without a header, between tabs, for cut and awk."""
-    return "".join("\t".join(map(str, row)) + "\n" for row in _rows(name, answer))
+    """The same without a header, between tabs, for cut and awk; names and labels are printable."""
+    rows = (map(printable, map(str, row)) for row in _rows(name, answer))
+    return "".join("\t".join(row) + "\n" for row in rows)
 
 
 def _rows(name: str, answer: Classification) -> list[tuple[Any, ...]]:

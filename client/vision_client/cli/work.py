@@ -11,7 +11,6 @@ from contextlib import closing
 from typing import TypeVar
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,9 +18,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from vision_client.cli.photos import Photo
 from vision_client.errors import ConnectionFailed, ServerError, VisionError
+from vision_client.show import printable
 
 T = TypeVar("T")
 
@@ -77,7 +78,8 @@ def work(
         console.print(f"stopped: {verb} {good} of {len(photos)}", highlight=False)
         raise
     for failure in failures:
-        console.print(f"[red]failed[/] {escape(failure)}", soft_wrap=True, highlight=False)
+        text = Text.assemble(("failed", "red"), " ", printable(failure))
+        console.print(text, soft_wrap=True)
     if len(photos) + skipped > 1:
         counts = {
             "were there already": skipped,
