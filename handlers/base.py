@@ -47,8 +47,8 @@ T = TypeVar("T")
 # all of the batch with it. Decoding may use this part of it.
 RESPONSE_TIMEOUT_S = 120
 DECODE_SHARE = 0.5
-# No picture of a batch begins to be decoded later than this, or than half of decoding's part. The
-# slowest sound pictures take 3 s (python -m benchmarks.slowest): eight on two processes need 12 s.
+# No picture of a batch begins to be decoded later than this, or than half of decoding's part. Eight
+# of the slowest sound pictures need 9 s on two processes (python -m benchmarks.slowest).
 DECODE_BEGIN_S = 20
 DECODER_START_S = 30
 

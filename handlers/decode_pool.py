@@ -120,7 +120,7 @@ class DecodePool:
             return answer.image()
         except _Died as death:
             raise self._blame(death, len(picture)) from death
-        except MemoryError as error:
+        except (MemoryError, OSError) as error:  # OSError: no process could be started
             raise Overloaded("no memory left for this picture: try again") from error
         finally:
             # An exchange that was broken off would give its answer to the next picture.
@@ -226,6 +226,7 @@ class _Process:
 
     def end(self) -> int:
         """Its exit status; killed where it has none yet."""
+        self.is_idle = False
         self._socket.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             # One that died a moment ago keeps its own reason.

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 class Limits:
     """Each is checked before the work it bounds, and named by the 413 of what exceeds it.
 
-    ``request_bytes``   encoded picture, after base64
-    ``pixels``          width x height of the picture, or of its animation's canvas, by its header
-    ``webp_pixels``     the same of a WebP, whose decoder takes 16 bytes a pixel
-    ``jpeg_scans``      a progressive JPEG is worked over once per scan; most have 10 (CMYK: 18)
+    ``request_bytes``     encoded picture, after base64
+    ``pixels``            width x height of the picture, or of its animation's canvas, by its header
+    ``webp_pixels``       the same of a WebP, whose decoder takes 16 bytes a pixel
+    ``jpeg_scans``        a progressive JPEG is worked over once per scan; most have 10 (CMYK: 18)
     ``jpeg_scan_pixels``  scans x pixels: 20 scans of the largest picture, 100 of 10 million pixels
-    ``network_pixels``  the network's input, after resizing and cropping
-    ``decode_seconds``  CPU time that a decode process may spend on one picture
-    ``decode_bytes``    memory of a decode process: its private data, not the code it shares
+    ``network_pixels``    the network's input, after resizing and cropping
+    ``decode_seconds``    CPU time that a decode process may spend on one picture
+    ``decode_bytes``      memory of a decode process: its private data, not the code it shares
     """
 
     request_bytes: int = 16 * 2**20
@@ -27,6 +27,8 @@ class Limits:
     jpeg_scans: int = 100
     jpeg_scan_pixels: int = 1_000_000_000
     network_pixels: int = 2_000_000
+    # 4.5 times what the slowest sound picture of 50 million pixels takes (2.2 s of an AMD EPYC's
+    # core: python -m benchmarks.slowest), for processors that are slower or shared.
     decode_seconds: float = 10.0
     decode_bytes: int = 512 * 2**20
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -94,8 +93,8 @@ def test_a_large_picture_is_refused_by_its_memory(
 
 @pytest.fixture(scope="module")
 def large(saved: Save) -> dict[str, bytes]:
-    """A picture of 16 million pixels in each way that uses memory of its own."""
-    image = Image.linear_gradient("L").resize((4000, 4000)).convert("RGB")
+    """A picture of 6 million pixels in each way that uses memory of its own."""
+    image = Image.linear_gradient("L").resize((2450, 2450)).convert("RGB")
     clear, ink = image.convert("RGBA"), image.convert("CMYK")
     clear.putalpha(image.getchannel(0))
     tiffs = ("packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "lzma", "zstd")
@@ -117,18 +116,15 @@ def large(saved: Save) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("how", [{}, {"lossless": True, "quality": 0}], ids=["lossy", "lossless"])
-def test_a_webp_at_its_limit_has_the_memory_it_needs(
-    make_pool: MakePool, saved: Save, how: dict[str, Any]
-) -> None:
+def test_a_webp_at_its_limit_has_the_memory_it_needs(make_pool: MakePool, saved: Save) -> None:
     image = Image.linear_gradient("L").resize((5000, 5000)).convert("RGBA")
     image.putalpha(image.getchannel(0))
-    picture = saved(image, "WEBP", method=0, **how)
     assert image.width * image.height == LIMITS.webp_pixels
+    picture = saved(image, "WEBP", lossless=True, method=0, quality=0)
     assert make_pool().decode(picture, None, soon()).size == (224, 224)
 
 
-@pytest.mark.parametrize("mebibytes", [64, 100, 160])
+@pytest.mark.parametrize("mebibytes", [40, 60, 80])
 def test_memory_that_runs_out_is_never_told_as_damage(
     make_pool: MakePool, large: dict[str, bytes], mebibytes: int
 ) -> None:
