@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import psutil
 import requests
@@ -62,12 +65,17 @@ def start(run: RunFolder, arguments: Sequence[str]) -> int:
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
+    signal.signal(signal.SIGTERM, _exit)
     try:
         return _follow(child, run, log)
     except BaseException:  # Ctrl-C too: what is not yet in the background does not stay there
         child.terminate()
         child.wait()
         raise
+
+
+def _exit(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _follow(child: subprocess.Popen[bytes], run: RunFolder, log: Path) -> int:

@@ -50,6 +50,7 @@ WORKERS = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
     "LRU_CACHE_CAPACITY": "128",
 }
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -140,7 +141,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=_prepare_child,
             )
         self.run.write_state(ready=False)
 
@@ -351,8 +352,13 @@ def running(
             server.stop()
 
 
-def _end_with_parent() -> None:
-    """Run in the child: SIGTERM for it when this process dies, however it dies (Linux)."""
+def _prepare_child() -> None:
+    """Run in the child: it obeys signals, and gets SIGTERM however this process dies (Linux).
+
+    What runs under nohup, or with & in a script, ignores some signals, and children inherit that.
+    """
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -362,7 +368,9 @@ def _signals_to(action: Callable[[], None]) -> Iterator[None]:
     def handle(_number: int, _frame: FrameType | None) -> None:
         action()
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = list(_ENDING)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # nohup: to go on is what was asked for
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield

@@ -1,8 +1,8 @@
 """Ends what a test run has started, servers in the background included, once the run is gone.
 
 A run that is killed cannot finish its fixtures. Every process that it starts inherits a variable
-whose value is the run's own. A process in a session of its own waits for the end of the run, then
-ends all that have it.
+whose value is the run's own. A process in a session of its own waits for the run's end,
+then ends all that have it.
 """
 
 from __future__ import annotations

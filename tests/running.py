@@ -11,7 +11,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ ROOT = Path(__file__).parents[1]
 # auto by default: what it chooses depends on the CPU.
 DEVICE = os.environ.get("DEVICE", "auto")
 PRECISION = os.environ.get("PRECISION", "float32")
+
+TIMEOUT_S = 120
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -88,6 +91,51 @@ def serving() -> Command:
         )
 
     return call
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """A server that ``serve`` has started; ``said()`` is what it has printed."""
+
+    process: subprocess.Popen[bytes]
+    said: Callable[[], str]
+
+
+@contextlib.contextmanager
+def serve(
+    config: Path, *, until: str = "Ctrl-C", before: Sequence[str] = (), **environment: str
+) -> Iterator[Foreground]:
+    """What ``make serve`` runs, on the CPU, once it has said ``until``.
+
+    Its run folder is beside ``config``; ``before`` is a command that runs the rest of its line.
+    """
+    log = config.parent / "said.log"
+    command = [*before, sys.executable, "-m", "serving", "serve", "--config", str(config)]
+    command += ["--run-dir", str(config.parent / "run"), "--device", "cpu"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **environment},
+            stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    found = Foreground(process, log.read_text)
+    try:
+        wait_until(lambda: process.poll() is not None or until in found.said())
+        assert process.poll() is None, found.said()
+        yield found
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """AssertionError where ``condition`` does not hold within TIMEOUT_S."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {TIMEOUT_S} s"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,16 +14,14 @@ import pytest
 import requests
 
 from serving.failures import LogTail
+from tests.running import wait_until
 from vision_client import inference_pb2
 
 TIMEOUT_S = 120
 
 
 def wait_until_busy(log: LogTail) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while "Backend received inference" not in log.read():
-        assert time.monotonic() < deadline, "the worker never got the first request"
-        time.sleep(0.01)
+    wait_until(lambda: "Backend received inference" in log.read())
 
 
 def send_together(

@@ -26,6 +26,8 @@ import requests
 from serving.api import Api
 from serving.config import Config
 from serving.runfolder import RunFolder
+from tests import running
+from tests.running import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -50,28 +52,10 @@ class Lone:
 @contextlib.contextmanager
 def serve(config: Path, before: tuple[str, ...] = ()) -> Iterator[Lone]:
     """What ``make serve`` runs, once it answers."""
-    log, run = config.parent / "said.log", RunFolder(config.parent / "run")
-    command = [*before, sys.executable, "-m", "serving", "serve", "--config", str(config)]
-    command += ["--run-dir", str(run.path), "--device", "cpu"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-    found = Config.read(config)
+    found, run = Config.read(config), RunFolder(config.parent / "run")
     url = f"{found.inference}/predictions/resnet101"
-    lone = Lone(process, Api(found, run.key_file), url, log.read_text)
-    try:
-        until(lambda: process.poll() is not None or "Ctrl-C" in lone.said())
-        assert process.poll() is None, lone.said()
-        yield lone
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    with running.serve(config, before=before) as server:
+        yield Lone(server.process, Api(found, run.key_file), url, server.said)
 
 
 @pytest.fixture
@@ -106,17 +90,19 @@ def test_a_worker_killed_under_load(lone: Lone, jpeg: bytes) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         clients = [pool.submit(load) for _ in range(4)]
-        time.sleep(1)
-        killed = time.monotonic()
-        psutil.Process(victim).kill()
-        until(lambda: "serves again" in lone.said())
-        time.sleep(1)
-        done.set()
+        try:
+            time.sleep(1)
+            killed = time.monotonic()
+            psutil.Process(victim).kill()
+            wait_until(lambda: "serves again" in lone.said())
+            time.sleep(1)
+        finally:
+            done.set()
         seen = [answer for client in clients for answer in client.result()]
     failed = [(begun, ended) for begun, ended, code in seen if code != 200]
     assert {code for _, _, code in seen} <= {200, 500, 507}
     assert 1 <= len(failed) <= 4
-    assert all(begun < killed + 1 and ended < killed + 5 for begun, ended in failed)
+    assert all(ended < killed + TIMEOUT_S / 2 for _, ended in failed)
     assert any(begun > killed for begun, _, code in seen if code == 200)
     assert "resnet101: a worker was lost" in lone.said()
 
@@ -183,7 +169,7 @@ def test_stalled_uploads_take_bounded_memory(lone: Lone, jpeg: bytes) -> None:
             return lone.post(bytes(15_000_000)).status_code == 400
         return False
 
-    until(has_room)
+    wait_until(has_room)
 
 
 def test_what_was_accepted_is_answered_before_the_end(config: Path, jpeg: bytes) -> None:
@@ -202,7 +188,7 @@ def test_a_second_signal_does_not_wait(config: Path, heavy: bytes) -> None:
         answer = pool.submit(server.post, heavy)
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: "finishing" in server.said())
+        wait_until(lambda: "finishing" in server.said())
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(60) == 0
         with contextlib.suppress(requests.RequestException):

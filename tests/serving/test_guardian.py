@@ -7,17 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.running import processes_of
+from tests.running import processes_of, wait_until
 
 ROOT = Path(__file__).parents[2]
-SOON_S = 60  # a start; SIGTERM, and SIGKILL after 30 s
 RUN = """
 import subprocess
 import sys
@@ -44,22 +42,16 @@ def test_a_killed_run_leaves_nothing(
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + SOON_S
-        while not ((tmp_path / "started").exists() if serves else has_worker(tmp_path)):
-            assert run.poll() is None
-            assert time.monotonic() < deadline, "the server does not start"
-            time.sleep(0.1)
+        started = tmp_path / "started"
+        wait_until(lambda: started.exists() if serves else has_worker(tmp_path))
         # The run, its child, the supervisor, Java and a worker.
         assert len(processes_of(tmp_path)) >= 5
         run.send_signal(number)
-        run.wait(SOON_S)
-        deadline = time.monotonic() + SOON_S
-        while processes_of(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert processes_of(tmp_path) == []
+        run.wait(60)
+        wait_until(lambda: processes_of(tmp_path) == [])
     finally:
         run.kill()
-        run.wait(SOON_S)
+        run.wait(60)
         for process in processes_of(tmp_path):
             process.kill()
 

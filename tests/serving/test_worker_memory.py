@@ -38,6 +38,7 @@ def growth(**environment: str) -> float:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
+        timeout=300,
         check=True,
     )
     return float(run.stdout)
