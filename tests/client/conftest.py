@@ -190,7 +190,7 @@ class Answering:
     ) -> Iterator[Answering]:
         """``host`` is how its ``url`` calls this machine."""
         made = cls(status, headers or {}, body, host)
-        thread = threading.Thread(target=made._server.serve_forever, daemon=True)
+        thread = threading.Thread(target=made._server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield made
