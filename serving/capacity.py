@@ -66,7 +66,6 @@ def check_heap(config: Config, plans: Collection[Plan]) -> None:
 
 def memory_warning(config: Config, plans: Collection[Plan], available: int, cores: int) -> str:
     """What to tell where all limits together exceed ``available`` bytes; empty where they fit."""
-    workers = sum(plan.workers for plan in plans)
     decoders = sum(
         plan.workers * min(plan.batch, threads(plans, cores)) * plan.limits.decode_bytes
         for plan in plans
@@ -74,8 +73,8 @@ def memory_warning(config: Config, plans: Collection[Plan], available: int, core
     parts = {
         "Java's heap": _heap(config),
         "its direct memory": _direct(config),
-        f"{workers} workers": workers * _WORKER_BYTES,
-        "their decode processes": decoders,
+        "workers": sum(plan.workers for plan in plans) * _WORKER_BYTES,
+        "decode processes": decoders,
     }
     need = sum(parts.values())
     if need <= available:

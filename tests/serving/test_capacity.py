@@ -94,7 +94,7 @@ def test_what_exceeds_the_machine_is_told(archived: Any) -> None:
     # On two cores: 4 + 1 + 2 workers of 2, and 2 + 1 decode processes of 0.5.
     assert capacity.memory_warning(config, found, int(10.5 * GIB), cores=2) == ""
     told = capacity.memory_warning(config, found, 10 * GIB, cores=2)
-    assert "10.5 GiB (Java's heap 4.0, its direct memory 1.0, 2 workers 4.0" in told
+    assert "10.5 GiB (Java's heap 4.0, its direct memory 1.0, workers 4.0" in told
     assert "decode processes 1.5), and 10.0 GiB are free" in told
     assert "-Xmx" in told
     assert "decode processes 3.0)" in capacity.memory_warning(config, found, 0, cores=5)

@@ -96,3 +96,14 @@ def test_changes_and_work_are_found_among_other_lines() -> None:
     log = f"{REQUEST}one\n{STARTED}{WORK}{REQUEST}two\n"
     assert changed(log) == {"cyclegan"}
     assert is_working(log)
+
+
+def test_an_archive_that_torchserve_refuses() -> None:
+    log = (
+        "2026-11-23T06:25:26,962 [WARN ] main org.pytorch.serve.ModelServer - Failed to load model:"
+        " a.mar org.pytorch.serve.archive.model.InvalidModelException: no handler\\n\tat x.y(Z:1)\n"
+    )
+    failure = find(log, "")
+    assert failure is not None
+    assert failure.model == "a.mar"
+    assert failure.line == "org.pytorch.serve.archive.model.InvalidModelException: no handler"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from serving import gpus, java
+from tests.running import serve
 
 
 @pytest.fixture
@@ -68,6 +69,23 @@ def test_a_port_that_is_taken(
         message = refused(serving, config)
     assert f"cannot listen on 127.0.0.1:{port}" in message
     assert "change metrics_address" in message
+
+
+def test_a_heap_that_full_queues_would_fill(
+    serving: Any, make_config: Any, tmp_path: Path, model_store: Path
+) -> None:
+    message = refused(serving, make_config(tmp_path, model_store, vmargs="-Xmx1g"))
+    assert "vmargs in" in message
+    assert "allow 1.0: set -Xmx4g there" in message
+
+
+def test_limits_beyond_the_machine_are_told(
+    make_config: Any, tmp_path: Path, model_store: Path
+) -> None:
+    vmargs = "-Xmx9000g -XX:MaxDirectMemorySize=1g"
+    config = make_config(tmp_path, model_store, vmargs=vmargs, load_models="resnet101.mar")
+    with serve(config, until="starting") as server:
+        assert "warning: at its limits the server takes 90" in server.said()
 
 
 @pytest.mark.skipif(gpus.count("auto") > 0, reason="this machine has a GPU")
