@@ -53,7 +53,7 @@ verify: install ## the book's two pictures and numbers against the running serve
 	@$(PY) -m serving verify
 
 test: install ## the whole suite, a real server included (ARGS='-k name' for a part; DEVICE)
-	@DEVICE=$(DEVICE) $(PY) -m pytest $(ARGS)
+	@DEVICE=$(DEVICE) exec $(PY) -m pytest $(ARGS)
 
 tools: install ## Debian's packages that the tests of the page and the examples need (as root): Chromium, CMake, Node
 	@$(PY) -m tests.tools
