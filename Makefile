@@ -7,7 +7,8 @@ DEVICE ?= auto
 SECONDS ?= 60
 MINUTES ?= 10
 PY := .venv/bin/python
-PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) $(PY) -m pytest
+# exec: a signal to make's shell then reaches pytest.
+PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install lock export archive serve start stop status ui verify test test-all tools fuzz soak bench bench-gpu profile lint clean
