@@ -50,7 +50,7 @@ def summary(machine: dict[str, str | int | float]) -> str:
 
 
 def _cpu() -> str:
-    """The model's name, and which instructions it has for networks and may use of them."""
+    """The CPU's name, its instructions that matter for networks, and variables that hide some."""
     text = Path("/proc/cpuinfo").read_text()
     lines = dict(line.split("\t: ", 1) for line in text.splitlines() if "\t: " in line)
     names = {name.strip(): value for name, value in lines.items()}

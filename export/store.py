@@ -31,10 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold ``folder``, made where it is missing, by its file ``.lock``, which stays.
+    """Lock ``folder`` against other processes; it is made where it is missing.
 
-    Where another process holds it: raises ExportError with the message ``busy``, or prints that and
-    waits for the other's end. The kernel lets go of what a killed process held.
+    The lock is on the file ``.lock``, which is left behind. Where another process holds it, this
+    raises ExportError(``busy``), or with ``wait`` prints ``busy`` and waits. The kernel releases
+    the lock of a killed process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:

@@ -26,7 +26,7 @@ LOCK = Path(__file__).with_name("weights.lock.json")
 CHUNK = 2**18
 TIMEOUT_S = (10, 60)  # to connect, and between two pieces
 ATTEMPTS = 4
-# Of a download whose size the lock does not have. The largest published file has 179 MB.
+# The largest download where the lock gives no size. The largest published file has 179 MB.
 MAX_BYTES = 2**30
 
 
@@ -79,7 +79,7 @@ def fetch(checkpoint: Checkpoint, folder: Path | None = None) -> Path:
     A download goes to ``<file>.part``, is resumed from there, and takes its name only once its size
     and sha256 are right. One process at a time downloads into ``folder``; the next one waits, and
     takes what is there by then. Raises WeightsUnavailable without a network, ExportError for a
-    wrong file or one of more than MAX_BYTES.
+    wrong file, or one that is larger than the lock says (MAX_BYTES where it gives no size).
     """
     folder = folder or cache_folder()
     path = folder / checkpoint.file

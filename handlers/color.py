@@ -140,7 +140,7 @@ def _srgb_conversion(profile: bytes | None) -> Callable[[Image.Image], Image.Ima
 
 
 def _tells_nothing(profile: bytes | None) -> bool:
-    """Whether RGB samples under ``profile`` are sRGB: most photographs' are, or have no profile."""
+    """Whether RGB samples under ``profile`` are sRGB already; True without or with a broken one."""
     if profile is None:
         return True
     digest = hashlib.sha256(profile).digest()

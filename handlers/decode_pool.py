@@ -116,7 +116,9 @@ class DecodePool:
                 answer = process.ask(picture, resize, deadline)
             if answer.is_last:
                 process.end()
-                process = _Process(self._setup)
+                process = None
+                with contextlib.suppress(MemoryError, OSError):  # the next picture tries again
+                    process = _Process(self._setup)
             return answer.image()
         except _Died as death:
             raise self._blame(death, len(picture)) from death
@@ -183,17 +185,19 @@ class _Answer:
 
 
 class _Process:
-    """``is_idle``: the last picture was answered, so that it may be asked for the next."""
+    """A decode process and the socket to it. ``is_idle``: it can take a picture."""
 
     def __init__(self, setup: bytes) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as stack:
+            stack.callback(ours.close)
             # TorchServe reads the worker's standard output.
             self._child = subprocess.Popen(
                 [sys.executable, "-I", "-c", _COMMAND, str(_ROOT)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
             )
+            stack.pop_all()
         self._socket = ours
         self.is_idle = True
         with contextlib.suppress(OSError):  # it died: the first picture will say so
@@ -255,7 +259,7 @@ def _receive(source: socket.socket, size: int, deadline: float | None = None) ->
 
 
 def serve() -> None:
-    """What a process does, until the worker closes its socket or it has grown too large."""
+    """Answer pictures until the worker closes the socket or this process has grown too large."""
     with socket.socket(fileno=os.dup(0)) as worker:
         (size,) = _SETUP.unpack(_receive(worker, _SETUP.size))
         values = json.loads(_receive(worker, size))

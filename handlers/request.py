@@ -144,8 +144,11 @@ def is_grpc(headers: Mapping[str, object]) -> bool:
 
 
 def is_bidirectional(headers: Mapping[str, object]) -> bool:
-    """Whether the caller used the gRPC method StreamPredictions2, or sent such a header."""
-    return any(name.startswith(_SEQUENCE_HEADERS) for name in header_values(headers))
+    """Whether the caller used the gRPC method StreamPredictions2.
+
+    Over REST there are other headers too, so whoever sends such a header is answered as usual.
+    """
+    return bool(header_values(headers)) and is_grpc(headers)
 
 
 def _is_json(body: bytes | bytearray, known: Mapping[str, str]) -> bool:

@@ -99,7 +99,7 @@ def available_memory(limit: Path = _MEMORY_LIMIT) -> int:
 
 def _plan(config: Config, model: str, path: Path, gpus: int, workers: int | None) -> Plan:
     yaml = read_yaml(path)
-    # TorchServe heeds the two only together.
+    # TorchServe uses minWorkers and maxWorkers only where both are set.
     least, most = yaml.get("minWorkers", 0), yaml.get("maxWorkers", 0)
     archived = least if 0 < least <= most else config.number("default_workers_per_model", 1)
     return Plan(
@@ -124,7 +124,7 @@ def _direct(config: Config) -> int:
 def _option(config: Config, name: str) -> int | None:
     """Bytes of the last option of that name in vmargs."""
     found = [
-        re.fullmatch(name + r"(\d+)([kmg]?)", arg, re.IGNORECASE) for arg in config.jvm_options
+        re.fullmatch(name + r"(\d+)([kmgt]?)", arg, re.IGNORECASE) for arg in config.jvm_options
     ]
     sizes = [int(match[1]) * _UNITS[match[2].lower()] for match in found if match]
     return sizes[-1] if sizes else None

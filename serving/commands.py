@@ -66,6 +66,8 @@ def start(run: RunFolder, arguments: Sequence[str]) -> int:
             start_new_session=True,
         )  # fmt: skip
     signal.signal(signal.SIGTERM, _exit)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _exit)
     try:
         return _follow(child, run, log)
     except BaseException:  # Ctrl-C too: what is not yet in the background does not stay there

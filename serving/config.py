@@ -73,7 +73,10 @@ class Config:
         return [self.model_store / name.strip() for name in names if name.strip()]
 
     def number(self, key: str, default: int) -> int:
-        """The whole number of ``key``; ``default`` is TorchServe's own. ServingError for others."""
+        """The whole number of ``key``, or ``default`` where it is absent.
+
+        Raises ServingError where it is no whole number.
+        """
         text = self.values.get(key, str(default))
         try:
             return int(text)

@@ -7,6 +7,7 @@ traceback is in the log at once.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,13 @@ class Failure:
     output: str
 
 
-def find(ts_log: str, model_log: str) -> Failure | None:
-    """The first model that could not be loaded, from the text of the two logs since the start."""
+def find(ts_log: str, model_log: str, but: Collection[str] = ()) -> Failure | None:
+    """The first model that could not be loaded and is not in ``but``.
+
+    The arguments are the text of the two logs since the start.
+    """
     for match in _STATE.finditer(ts_log):
-        if match["state"] == "WORKER_STOPPED":
+        if match["state"] == "WORKER_STOPPED" and match["model"] not in but:
             return _explain(match["model"], model_log)
     refused = _REFUSED.search(ts_log)
     return Failure(refused[1], refused[2], "") if refused else None
@@ -65,10 +69,13 @@ def _explain(model: str, model_log: str) -> Failure:
     pattern = re.compile(_OUTPUT.replace("{model}", re.escape(model)), re.MULTILINE)
     output = pattern.findall(model_log)
     if _TRACEBACK not in output:
-        line = "the worker ended without an exception: killed, for want of memory?"
+        line = "the worker ended without an exception: perhaps it was killed, as memory ran out"
         return Failure(model, line, "\n".join(output[-_SHOWN_LINES:]))
     trace = output[output.index(_TRACEBACK) :]
     exceptions = [i for i, line in enumerate(trace) if re.match(r"[A-Za-z_][\w.]*(?::|$)", line)]
+    if not exceptions:  # the log ends within the traceback
+        line = "the worker ended with an exception"
+        return Failure(model, line, "\n".join(trace[-_SHOWN_LINES:]))
     # A failed import makes TorchServe try its own handlers, whose failure then hides ours.
     masked = any(line.startswith("During handling of the above exception") for line in trace)
     end = exceptions[0 if masked else -1] + 1

@@ -14,7 +14,7 @@ import psutil
 
 from serving.errors import ServingError
 
-# Of what a server prints, as much is kept, and as much again of what was printed before.
+# Bytes. A longer log is moved to <name>.1, which replaces the one before: twice this is kept.
 LOG_BYTES = 10 * 2**20
 
 
@@ -30,7 +30,7 @@ class RunFolder:
 
     @property
     def serve_log(self) -> Path:
-        """What `start` keeps of the output of its server, warnings of Java's included."""
+        """What a server that `start` started prints, Java's warnings included."""
         return self.path / "serve.log"
 
     @property
@@ -44,7 +44,7 @@ class RunFolder:
         return path.open("ab")
 
     def bound_logs(self) -> None:
-        """Move what is in a log of more than LOG_BYTES to ``<name>.1``, whoever writes to it.
+        """Move the content of a log of more than LOG_BYTES to ``<name>.1``.
 
         The file stays, as other processes hold it open. A line that is written during the move may
         be lost.
@@ -52,8 +52,10 @@ class RunFolder:
         for path in (self.serve_log, self.java_log):
             with contextlib.suppress(OSError):
                 if path.stat().st_size > LOG_BYTES:
-                    shutil.copyfile(path, f"{path}.1")
-                    os.truncate(path, 0)
+                    try:
+                        shutil.copyfile(path, f"{path}.1")
+                    finally:  # on a full disk too
+                        os.truncate(path, 0)
 
     @property
     def key_file(self) -> Path:

@@ -39,7 +39,7 @@ STOP_TIMEOUT_S = 20
 POLL_S = 0.25
 LOG_TAIL_BYTES = 2**18
 TELL_EVERY_S = 10
-# What every worker's libraries are told; the shell's own word on it counts more.
+# Defaults for the workers' libraries; shell variables win.
 WORKERS = {
     # The models share the cores. GNU OpenMP's threads spin at every barrier while another worker
     # holds the core they wait for: unbounded, a network now and then takes seconds.
@@ -238,7 +238,8 @@ class Server:
         models, self._changed = self._changed, changed(self._ts_log.advance())
         for model in models:
             try:
-                workers = self.api.workers(model)
+                # A frontend that hangs must not keep a signal to this process waiting.
+                workers = self.api.workers(model, timeout=2)
             except requests.RequestException:
                 self._changed.add(model)
                 continue
@@ -281,16 +282,21 @@ class Server:
 
     def _all_ready(self, model: str) -> bool:
         with contextlib.suppress(requests.RequestException):
-            return all(worker.status == "READY" for worker in self.api.workers(model))
+            workers = self.api.workers(model)
+            return bool(workers) and all(worker.status == "READY" for worker in workers)
         return False
 
     def _raise_if_failed(self) -> None:
         self.raise_if_stopping()
         assert self._process is not None
-        failure = find(self._ts_log.read(), self._model_log.read())
-        if failure and not self._all_ready(failure.model):
+        recovered: set[str] = set()
+        while failure := find(self._ts_log.read(), self._model_log.read(), recovered):
+            if not self._all_ready(failure.model):
+                break
+            recovered.add(failure.model)
+        if failure:
             time.sleep(1)  # the traceback comes through another pipe
-            failure = find(self._ts_log.read(), self._model_log.read()) or failure
+            failure = find(self._ts_log.read(), self._model_log.read(), recovered) or failure
             told = [f"{failure.model} cannot be loaded: {failure.line}", failure.output]
             told.append(f"all of it is in {self.run.logs}")
             raise ServingError("\n".join(filter(None, told)))
@@ -303,7 +309,7 @@ class Server:
 def worker_environment(
     shell: Mapping[str, str], threads: int, precision: str | None
 ) -> dict[str, str]:
-    """The environment of TorchServe, which its workers inherit, from that of a user's ``shell``.
+    """The environment for TorchServe and its workers, made from that of the user's ``shell``.
 
     ``threads`` are those of each worker, ``precision`` is that of every model where it is not None.
     """

@@ -29,8 +29,8 @@ BOOK = {
     "tennis ball": 0.1162,
 }
 # Percentage points that a probability may be off, by precision. float32 differs between machines by
-# rounding alone. A reduced precision may differ by as much as separates two classes that it may
-# exchange: export/gate.py's MARGIN.
+# rounding alone. In a reduced precision the first class may change where two probabilities are
+# within 2 percentage points (MARGIN in export/gate.py), so each may be off by as much.
 TOLERANCE = {"float32": 0.05, "bfloat16": 2.0, "float16": 2.0}
 ZEBRA_SIZE = (316, 256)  # of horse.jpg, 1500x1220
 TIMEOUT_S = 120

@@ -189,7 +189,7 @@ def server(
     serving: Command,
     make_config: Callable[[Path, Path], Path],
 ) -> Iterator[Running]:
-    """The suite's server, in PRECISION: for tests that no precision may fail."""
+    """The suite's server, in PRECISION: for tests that must pass in every precision."""
     folder = tmp_path_factory.mktemp("server")
     with started(folder, make_config(folder, model_store), serving, PRECISION) as found:
         yield found

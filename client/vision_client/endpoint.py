@@ -79,7 +79,10 @@ class Endpoint:
 
 
 def warn_of_plain_token(endpoint: Endpoint, token: Token) -> None:
-    """Warn the caller's caller where ``token`` can be read on its way to ``endpoint``."""
+    """Issue a UserWarning if ``token`` would go to another machine unencrypted.
+
+    The warning names the line that made the client.
+    """
     if token and not endpoint.is_secure and not endpoint.is_loopback:
         warnings.warn(
             f"the token is sent without encryption to {endpoint}; use https:// or grpcs://",

@@ -28,8 +28,9 @@ class ServerError(VisionError):
     """The server answered with an error.
 
     ``code`` is as over REST whatever the transport: 400, 413, 415, 422, 503 and the like. ``type``
-    is the contract's word for it (``BadImage``), ``message`` for people. ``retry_after`` is the
-    server's wish in seconds, of any size, and 0.0 where it has none; gRPC does not tell.
+    is the contract's word for it (``BadImage``), ``message`` for people. ``retry_after`` is
+    how long the server asks to wait, in seconds and without an upper bound; 0.0 where it does not
+    say, and always over gRPC.
     """
 
     def __init__(

@@ -48,7 +48,8 @@ def chelsea(photographs: dict[str, Image.Image], saved: Callable[..., bytes]) ->
 def load() -> Iterator[Callable[..., ImageHandler]]:
     """``load(handler, pt, gpu, yaml)``: initialised by the context that TorchServe would build.
 
-    In float32 unless ``precision`` says otherwise: ``auto`` depends on the CPU, and no test may.
+    In float32 unless ``precision`` says otherwise: ``auto`` depends on the CPU, and so would the
+    test.
     """
     loaded: list[ImageHandler] = []
 
@@ -62,7 +63,8 @@ def load() -> Iterator[Callable[..., ImageHandler]]:
         manifest = {"model": {"serializedFile": pt.name}}
         # A batch size of 2 warms up as a larger one does, in less time.
         service = Service(pt.stem, str(pt.parent), manifest, handler.handle, gpu, 2)
-        configured = {"handler": {"precision": precision}} if yaml is None else yaml
+        configured = dict(yaml or {})
+        configured["handler"] = {"precision": precision, **configured.get("handler", {})}
         service.context.model_yaml_config = configured
         handler.initialize(service.context)
         loaded.append(handler)

@@ -1,4 +1,4 @@
-"""An ICC profile is honoured; a broken one, or one for other channels, is as good as none."""
+"""An ICC profile is honoured; a broken one, or one for other channels, is ignored."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def asking(asked: Answering) -> Iterator[str]:
 def test_another_site_asks_nothing(
     asked: Answering, asking: str, method: str, path: str, headers: dict[str, str]
 ) -> None:
-    """A browser says where a request comes from, of those without an Origin, too."""
+    """Browsers send Sec-Fetch-Site with requests that have no Origin, too."""
     headers = {name: value.format(own=asking) for name, value in headers.items()}
     before = len(asked.asked)
     answer = requests.request(method, f"{asking}{path}", headers=headers, timeout=60)

@@ -107,3 +107,18 @@ def test_an_archive_that_torchserve_refuses() -> None:
     assert failure is not None
     assert failure.model == "a.mar"
     assert failure.line == "org.pytorch.serve.archive.model.InvalidModelException: no handler"
+
+
+def test_a_log_that_ends_within_the_traceback() -> None:
+    """The traceback comes through another pipe, some time after the state."""
+    found = find(DIED, output("Traceback (most recent call last):", '  File "x", line 1'))
+    assert found is not None
+    assert "exception" in found.line
+
+
+def test_a_model_that_has_recovered_hides_no_other() -> None:
+    other = DIED.replace("cyclegan", "resnet101")
+    assert other != DIED
+    found = find(DIED + other, "", ["cyclegan"])
+    assert found is not None
+    assert found.model == "resnet101"

@@ -144,3 +144,10 @@ def test_megabytes_of_json_are_refused(server: Any, body: bytes) -> None:
     assert "more than 100 values" in answer.json()["message"]
     (worker,) = server.api.workers("resnet101")
     assert worker.rss < 2 * 2**30, "it was parsed"
+
+
+def test_a_header_of_another_protocol_is_no_matter(server: Any, jpeg: bytes) -> None:
+    """TorchServe adds such headers to calls of StreamPredictions2, whose answers are dropped."""
+    headers = {"ts_request_sequence_id": "x", "ts_request_sequence_start": "true"}
+    answer = requests.post(server.url("resnet101"), data=jpeg, headers=headers, timeout=TIMEOUT_S)
+    assert answer.status_code == 200

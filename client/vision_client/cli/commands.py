@@ -40,7 +40,7 @@ err = Console(stderr=True)
 
 
 class _Printable(TyperGroup):
-    """Makes usage errors printable, which quote arguments: a shell's ``*`` may put any there."""
+    """Escapes control characters in usage errors, which quote arguments and so file names."""
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         with _printable_errors():
@@ -74,7 +74,7 @@ app = typer.Typer(
 
 
 def _named(photos: list[str]) -> list[str]:
-    """An unset variable of a script's, which ``Path`` would take for the current folder."""
+    """Refuse an empty argument, as of an unset variable: ``Path`` takes it for this folder."""
     if "" in photos:
         raise typer.BadParameter("'' names no file")
     return photos

@@ -16,6 +16,7 @@ import typer
 
 from vision_client.client import AsyncClient, Client
 from vision_client.endpoint import Access, Endpoint, Token
+from vision_client.errors import MALFORMED
 from vision_client.pictures import read_file
 from vision_client.show import printable
 
@@ -78,7 +79,8 @@ def connect_async(server: str, grpc: bool, token_file: Path | None, ca: Path | N
 @contextmanager
 def _explained() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", UserWarning)
         try:
             yield
         except (ValueError, OSError) as error:
@@ -112,5 +114,5 @@ def _read(file: Path) -> str:
         return text.strip()
     try:
         return str(json.loads(text)["inference"]["key"])
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise ValueError(f"{file} is no key_file.json of TorchServe's") from error

@@ -166,8 +166,8 @@ def _number(request: web.Request, name: str) -> int | None:
 async def _own_requests_only(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not _THIS_MACHINE.fullmatch(request.host):
         return _error(421, "MisdirectedRequest", f"this page is at {HOST}, not {request.host}")
-    # Browsers send the first with every request, those before 2023 only the second, with a POST.
-    # Programs such as curl send neither.
+    # Browsers send Sec-Fetch-Site with every request; those before 2023 send only Origin, with a
+    # POST. Programs such as curl send neither.
     own = f"http://{request.host}"
     site = request.headers.get("sec-fetch-site", "same-origin")
     origin = request.headers.get("origin", own)
