@@ -11,6 +11,8 @@ import pytest
 from benchmarks.load import closed_throughput, open_throughput, summary
 from benchmarks.loops import Run, Sample, arrivals, closed, open_loop
 
+pytestmark = pytest.mark.slow
+
 SERVICE_S = 0.02
 
 

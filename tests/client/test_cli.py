@@ -97,6 +97,7 @@ def test_json_and_csv(server: Any, at: dict[str, str], folder: Path) -> None:
     assert [row["label"] for row in rows] == [p["label"] for p in told(server, cat, 2)]
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_ranked_bars(server: Any, at: dict[str, str], folder: Path) -> None:
     status, shown = in_terminal("classify", folder / "below", env=at)
     assert status == 0
@@ -107,6 +108,7 @@ def test_a_terminal_gets_ranked_bars(server: Any, at: dict[str, str], folder: Pa
         assert line.rstrip().endswith(wanted["label"])
 
 
+@pytest.mark.slow
 def test_grpc_says_the_same(server: Any, at: dict[str, str], folder: Path) -> None:
     over_rest = vision("classify", folder / "cat.jpg", env=at).stdout
     server_option = ("--server", f"grpc://{server.config.grpc}")
@@ -116,6 +118,7 @@ def test_grpc_says_the_same(server: Any, at: dict[str, str], folder: Path) -> No
     ]
 
 
+@pytest.mark.slow
 def test_standard_input_and_output(at: dict[str, str], folder: Path) -> None:
     cat = (folder / "cat.jpg").read_bytes()
     assert vision("classify", "-", env=at, stdin=cat).stdout.startswith(b"-\t1\t")
@@ -136,6 +139,7 @@ def test_a_folder(at: dict[str, str], folder: Path) -> None:
     assert re.search(r"^classified 2 in \d+\.\d s, 1 failed$", errors, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_folder_in_a_terminal_shows_progress(at: dict[str, str], folder: Path) -> None:
     status, shown = in_terminal("classify", folder, env=at)
     assert status == 1
@@ -205,6 +209,7 @@ def test_translate_writes_below_its_folder_and_goes_on(at: dict[str, str], folde
     assert (zebras / "below" / "coffee.jpg").stat().st_mtime_ns > before
 
 
+@pytest.mark.slow
 def test_a_picture_is_the_servers(server: Any, at: dict[str, str], folder: Path) -> None:
     vision("translate", folder / "cat.jpg", "-o", folder / "out", env=at)
     cat = (folder / "cat.jpg").read_bytes()
@@ -212,6 +217,7 @@ def test_a_picture_is_the_servers(server: Any, at: dict[str, str], folder: Path)
     assert (folder / "out" / "cat.png").read_bytes() == wanted
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_before_and_after(at: dict[str, str], folder: Path) -> None:
     arguments = ("translate", folder / "cat.jpg", "-o", folder / "out", "--size", "64")
     status, shown = in_terminal(*arguments, env=at)
@@ -220,6 +226,7 @@ def test_a_terminal_shows_before_and_after(at: dict[str, str], folder: Path) -> 
     assert re.search(r"out/cat\.png in \d", plain(shown))
 
 
+@pytest.mark.slow
 def test_kitty_and_iterm_get_the_pixels(at: dict[str, str], folder: Path) -> None:
     arguments = ("translate", folder / "cat.jpg", "-o", folder / "out", "--size", "64", "--force")
     _, shown = in_terminal(*arguments, env={**at, "KITTY_WINDOW_ID": "1"})
@@ -237,6 +244,7 @@ def test_kitty_and_iterm_get_the_pixels(at: dict[str, str], folder: Path) -> Non
             assert both.size == (2 * 96 + 8, 64)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_can_show_none_gets_none(at: dict[str, str], folder: Path) -> None:
     arguments = ("translate", folder / "cat.jpg", "-o", folder / "out", "--size", "64")
     status, shown = in_terminal(*arguments, env={**at, "NO_COLOR": "1"})
@@ -245,6 +253,7 @@ def test_a_terminal_that_can_show_none_gets_none(at: dict[str, str], folder: Pat
     assert "▄" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -265,12 +274,14 @@ def test_wrong_usage(arguments: Sequence[str], words: str) -> None:
     assert words in unframed(run)
 
 
+@pytest.mark.slow
 def test_a_terminal_is_not_filled_with_a_picture(folder: Path) -> None:
     status, shown = in_terminal("translate", folder / "cat.jpg", env=QUIET)
     assert status == 2
     assert "say where the pictures go: -o DIR" in plain(shown)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_ends_it_at_once(folder: Path) -> None:
     env = {**QUIET, "VISION_SERVER": f"http://127.0.0.1:{free_port()}"}
     run = vision("classify", folder, env=env)
@@ -298,6 +309,7 @@ def test_a_file_that_holds_no_results_is_not_changed(folder: Path, options: Sequ
     assert notes.read_text() == "no picture either"
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_it(at: dict[str, str], folder: Path, tmp_path: Path) -> None:
     """Files of this process may have 10 kB, which the kernel says much as of a full disk."""
     output = tmp_path / "zebras"
@@ -310,6 +322,7 @@ def test_a_full_disk_ends_it(at: dict[str, str], folder: Path, tmp_path: Path) -
     assert [path for path in output.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_who_reads_it_may_leave(at: dict[str, str], folder: Path) -> None:
     line = f"set -o pipefail; {VISION} classify {folder} -j 1 | head -n 1"
     run = subprocess.run(
@@ -330,6 +343,7 @@ def test_status(server: Any, at: dict[str, str]) -> None:
     assert b"weights not told over gRPC" in over_grpc.stdout
 
 
+@pytest.mark.slow
 def test_status_of_what_is_not_there(strict: Strict) -> None:
     down = vision("status", env={**QUIET, "VISION_SERVER": f"http://127.0.0.1:{free_port()}"})
     assert down.returncode == 1
@@ -341,6 +355,7 @@ def test_status_of_what_is_not_there(strict: Strict) -> None:
     assert b"cyclegan   404 ModelNotFoundException" in half.stdout
 
 
+@pytest.mark.slow
 def test_tokens(strict: Strict, folder: Path, tmp_path: Path) -> None:
     cat, env = folder / "cat.jpg", {**QUIET, "VISION_SERVER": strict.config.inference}
     refused = vision("classify", cat, cat.with_name("broken.jpg"), "-j", "1", env=env)
@@ -358,6 +373,7 @@ def test_tokens(strict: Strict, folder: Path, tmp_path: Path) -> None:
     assert "is no key_file.json of TorchServe's" in unframed(broken)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(at: dict[str, str], folder: Path, heavy: bytes) -> None:
     """The first photographs are quick, the last take seconds: it does not wait for those."""
     for i in range(8):
@@ -385,6 +401,7 @@ def test_ctrl_c_keeps_what_is_done(at: dict[str, str], folder: Path, heavy: byte
     assert len(output.read_text().splitlines()) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -412,6 +429,7 @@ def test_completion_in_bash(line: str, offered: set[str]) -> None:
     assert set(run.stdout.split()) == offered
 
 
+@pytest.mark.slow
 def test_help_teaches() -> None:
     for command in ("classify", "translate"):
         text = vision(command, "--help", env=QUIET).stdout.decode()

@@ -120,6 +120,7 @@ def test_another_server(kind: Kind, server: Any) -> None:
             kind.make(server.config.management.replace("http", "grpc")).classify(b"x")
 
 
+@pytest.mark.slow
 def test_tokens(kind: Kind, strict: Strict, jpeg: bytes) -> None:
     address = url(strict.config, kind.scheme)
     with pytest.raises(ServerError, match="400 InvalidKeyException: Token Authorization failed"):
@@ -172,6 +173,7 @@ async def crowd_on_a_loop(address: str, key: str, pictures: list[bytes], retries
         return set(await asyncio.gather(*map(ask, pictures)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_a_busy_server_is_asked_again(
     strict: Strict, heavy: bytes, jpeg: bytes, scheme: str

@@ -17,6 +17,8 @@ from tests.client.conftest import LIMIT_S, Answering
 from tests.terminal import in_terminal, plain
 from vision_client.show import printable
 
+pytestmark = pytest.mark.slow
+
 VISION = str(Path(sys.executable).with_name("vision"))
 # Sets the window's title; blinks; blinks by a C1 character; reverses what follows; no UTF-8.
 NAMES = [

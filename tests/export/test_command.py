@@ -96,6 +96,7 @@ def offline(tmp_path: Path) -> Iterator[dict[str, object]]:
         }
 
 
+@pytest.mark.slow
 def test_no_weights_and_no_network(run: Run, offline: dict[str, object], tmp_path: Path) -> None:
     done = run("export", "--model-store", tmp_path / "store", **offline)
     assert done.returncode == 1
@@ -106,6 +107,7 @@ def test_no_weights_and_no_network(run: Run, offline: dict[str, object], tmp_pat
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock"}
 
 
+@pytest.mark.slow
 def test_broken_checkpoint_leaves_the_artefacts(run: Run, store: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.pth"
     torch.save({"fc.weight": torch.zeros(7, 2048)}, broken)
@@ -145,6 +147,7 @@ def test_a_new_module_in_a_sub_folder_changes_the_fingerprint(
     assert fingerprint(network) != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "moment", "status"),
     [(signal.SIGTERM, "traced, ", 143), (signal.SIGINT, "in a fresh process", 130)],
@@ -205,11 +208,13 @@ def rivals(command: Command, own: Path, tmp_path_factory: pytest.TempPathFactory
     return Rivals(store, first, second, first_work)
 
 
+@pytest.mark.slow
 def test_second_export_at_once_is_refused(rivals: Rivals) -> None:
     assert rivals.second.returncode == 1
     assert f"another export is writing to {rivals.store}" in rivals.second.stderr
 
 
+@pytest.mark.slow
 def test_first_export_goes_on_undisturbed(rivals: Rivals) -> None:
     assert [path.name for path in rivals.first_work] == ["resnet101.pt"]
     assert rivals.first.returncode == 0
@@ -217,6 +222,7 @@ def test_first_export_goes_on_undisturbed(rivals: Rivals) -> None:
     assert set(_states(rivals.store)) == names
 
 
+@pytest.mark.slow
 def test_own_checkpoint_and_labels_reach_the_archive(rivals: Rivals, own: Path) -> None:
     digest = hashlib.sha256(own.read_bytes()).hexdigest()
     with zipfile.ZipFile(rivals.store / "resnet101.mar") as mar:

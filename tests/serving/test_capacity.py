@@ -122,6 +122,7 @@ def test_this_configuration_fits(model_store: Path, tmp_path: Path, make_config:
         capacity.check_heap(config, plans(config, gpus=gpus))
 
 
+@pytest.mark.slow
 def test_torchserve_heeds_the_queue_of_the_yaml(server: Any) -> None:
     for model, queue in (("resnet101", 100), ("cyclegan", 8)):
         url = f"{server.config.management}/models/{model}"

@@ -29,6 +29,7 @@ def test_start_in_the_background(serving):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "serves"), [(signal.SIGTERM, False), (signal.SIGKILL, True)])
 def test_a_killed_run_leaves_nothing(
     tmp_path: Path, model_store: Path, make_config: Any, number: signal.Signals, serves: bool
