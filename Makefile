@@ -69,7 +69,7 @@ fuzz: install ## the decoder and the request parser under random inputs, guided 
 soak: install ## a real server under mixed uploads, its memory watched: a table, run/soak.png (MINUTES, DEVICE)
 	@$(PY) -m tests.soak --minutes $(MINUTES) --device $(DEVICE)
 
-bench: install ## goals, throughput and latency beside the bare network and stock TorchServe (QUICK=1: four minutes)
+bench: install ## goals, throughput and latency beside the bare network and stock TorchServe (QUICK=1: six minutes)
 	@$(PY) -m benchmarks --device $(DEVICE) $(if $(QUICK),--quick)
 
 bench-gpu: install ## how close ResNet-101 comes to the limit of a GPU or of decoding, and what the limit is (DEVICE=cpu: small)

@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--quick", action="store_true",
-        help="one round, and no curves: four minutes on two cores instead of half an hour",
+        help="one round, and no curves: six minutes on two cores instead of half an hour",
     )  # fmt: skip
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     parser.add_argument(

@@ -14,6 +14,8 @@ from typing import Any
 
 # Pages that are given back are zeroed anew when they are next used: not worth it for a photograph.
 LARGE_BYTES = 8 * 2**20
+# What a field costs beside its value: a name, a header of its own, entries in two maps.
+FIELD_BYTES = 600
 # By then TorchServe has sent the answers and dropped the requests.
 DELAY_S = 0.2
 
@@ -36,7 +38,8 @@ def use_one_heap() -> None:
 def give_back_after(rows: Sequence[Mapping[str, Any]]) -> None:
     """Call once ``rows``, a batch, are answered; returns at once. Small ones cost nothing."""
     sizes = (len(v) for row in rows for v in row.values() if isinstance(v, (bytes, bytearray)))
-    if _trim is not None and sum(sizes) > LARGE_BYTES:
+    fields = sum(map(len, rows))
+    if _trim is not None and sum(sizes) + fields * FIELD_BYTES > LARGE_BYTES:
         timer = threading.Timer(DELAY_S, _trim, (0,))
         timer.daemon = True
         timer.start()

@@ -47,6 +47,14 @@ def test_only_large_batches_are_followed_by_it(
     assert len(calls) == expected
 
 
+def test_thousands_of_empty_fields_are_followed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = threading.Event()
+    monkeypatch.setattr(memory, "_trim", lambda _: called.set())
+    monkeypatch.setattr(memory, "DELAY_S", 0)
+    memory.give_back_after([{str(i): b"" for i in range(40_000)}])
+    assert called.wait(10)
+
+
 def test_threads_leave_nothing_in_heaps_of_their_own() -> None:
     left = {}
     for heaps in ("one", "many"):
