@@ -91,6 +91,7 @@ Jobs: TypeAlias = Annotated[
     int, typer.Option("--jobs", "-j", min=1, max=64, help="Photographs at once.")
 ]
 JOBS = 4
+TOP_K = 5  # the server's default
 INTERRUPTED = 130
 
 
@@ -99,7 +100,9 @@ def classify(
     photo: Photos,
     top_k: Annotated[
         int | None,
-        typer.Option("--top-k", "-k", min=1, show_default="5", help="Classes to tell for each."),
+        typer.Option(
+            "--top-k", "-k", min=1, show_default=str(TOP_K), help="Classes to tell for each."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="A row of CSV for each class.")] = False,
@@ -134,7 +137,8 @@ def classify(
     if json and csv:
         raise typer.BadParameter("one of --json and --csv")
     everything = found.find(photo)
-    results = _open(output, csv) if output is not None else None
+    pictures = {photo.name for photo in everything}
+    results = _open(output, csv, pictures, top_k or TOP_K) if output is not None else None
     left = [p for p in everything if results is None or p.name not in results.done]
     warning = _Warning()
     several = len(everything) > 1
@@ -171,9 +175,10 @@ def classify(
     raise typer.Exit(status)
 
 
-def _open(path: Path, csv: bool) -> Results:
+def _open(path: Path, csv: bool, pictures: set[str], classes: int) -> Results:
+    is_csv = csv or path.suffix.lower() == ".csv"
     try:
-        return Results(path, is_csv=csv or path.suffix.lower() == ".csv")
+        return Results(path, is_csv=is_csv, pictures=pictures, classes=classes)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
 
