@@ -20,7 +20,7 @@ STDIN = "-"
 
 
 class Clash(ValueError):
-    """Two pictures whose results would have one name."""
+    """A result that would replace another or one of the photographs."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,10 @@ def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, P
     """Where each result goes: below ``folder`` as the photograph below its own, with ``suffix``.
 
     Photographs that differ in their suffix only keep it: ``a.jpg.png`` and ``a.webp.png``. Clash
-    where that does not tell them apart.
+    where that does not tell them apart, or where a result would replace a photograph.
     """
+    originals = {_file(photo.name): photo for photo in photos if photo.name != STDIN}
+    originals.pop(None, None)
     stems: dict[Path, int] = {}
     for photo in photos:
         stem = _stem(photo)
@@ -80,8 +82,21 @@ def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, P
         path = folder / base.with_name(base.name + suffix)
         if path in named:
             raise Clash(f"{named[path].name} and {photo.name} would both become {path}")
+        if original := originals.get(_file(path)):
+            raise Clash(
+                f"{path} would replace the photograph {original.name}; choose another folder"
+            )
         named[path] = photo
     return {photo: path for path, photo in named.items()}
+
+
+def _file(path: str | Path) -> tuple[int, int] | None:
+    """Which file ``path`` leads to, whatever its name; None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _stem(photo: Photo) -> Path:
