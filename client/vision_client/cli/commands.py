@@ -137,6 +137,8 @@ def classify(
     if json and csv:
         raise typer.BadParameter("one of --json and --csv")
     everything = found.find(photo)
+    if output is None:
+        _require_stdout()
     pictures = {photo.name for photo in everything}
     results = _open(output, csv, pictures, top_k or TOP_K) if output is not None else None
     left = [p for p in everything if results is None or p.name not in results.done]
@@ -173,6 +175,11 @@ def classify(
     if results is not None:
         results.close()
     raise typer.Exit(status)
+
+
+def _require_stdout() -> None:
+    if sys.stdout is None:  # as after `>&-` in a shell
+        raise typer.BadParameter("standard output is closed: -o says where the results go")
 
 
 def _open(path: Path, csv: bool, pictures: set[str], classes: int) -> Results:
@@ -232,6 +239,8 @@ def translate(
     to_stdout = str(output) == STDIN or (output is None and not out.is_terminal)
     if output is None and not to_stdout:
         raise typer.BadParameter("say where the pictures go: -o DIR", param_hint="--output")
+    if to_stdout:
+        _require_stdout()
     folder = None if to_stdout else output
     everything = found.find(photo, but=folder)
     if folder is None and len(everything) > 1:
@@ -243,7 +252,7 @@ def translate(
             path.parent.mkdir(parents=True, exist_ok=True)
     except (found.Clash, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
-    left = [p for p in everything if force or p not in paths or not paths[p].exists()]
+    left = [p for p in everything if force or p not in paths or not _exists(paths[p])]
     warning = _Warning()
 
     def ask(photo: Photo) -> tuple[bytes, Translation]:
@@ -259,8 +268,8 @@ def translate(
             return
         answer.save(paths[photo])
         if len(everything) == 1 and out.is_terminal:
-            # What the server can read, Pillow here may not: then it is not shown.
-            with suppress(OSError, SyntaxError, ValueError):
+            # What the server can read, Pillow here may not, which then raises many types of errors.
+            with suppress(Exception):
                 show.draw(show.side_by_side(data, answer.image()), out, os.environ)
             told = f"{paths[photo]} in {answer.seconds:.2f} s"
             out.print(Text(printable(told)), soft_wrap=True)
@@ -271,6 +280,11 @@ def translate(
             jobs=jobs, verb="translated", skipped=len(everything) - len(left), console=err,
         )  # fmt: skip
     raise typer.Exit(status)
+
+
+def _exists(path: Path) -> bool:
+    """Unlike Path.exists, it does not raise where the name is too long: saving tells that."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 @app.command()
@@ -338,10 +352,21 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names may be no UTF-8
+    code: Any = 0
     try:
-        app()
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        try:
+            app()
+        except SystemExit as ended:
+            code = ended.code
+        if sys.stdout is not None:
             sys.stdout.flush()
-            os._exit(INTERRUPTED)  # the threads would first wait for what the server still owes
-        raise
+    except OSError as error:
+        if not code and not isinstance(error, BrokenPipeError):
+            told = f"{error.filename or 'standard output'}: {error.strerror}"
+            print(printable(told), file=sys.stderr)
+        code = code or 1
+        # What could not be written is dropped: Python would try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code == INTERRUPTED:
+        os._exit(INTERRUPTED)  # the threads would first wait for what the server still owes
+    sys.exit(code)

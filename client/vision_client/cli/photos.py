@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ class Photo:
     def read(self) -> bytes:
         """OSError where there is nothing to read."""
         if self.name == STDIN:
+            if sys.stdin is None:
+                raise OSError(errno.EBADF, "standard input is closed")
             return sys.stdin.buffer.read()
         return read_file(self.name)
 
@@ -51,12 +54,13 @@ def find(arguments: Sequence[str], but: Path | None = None) -> list[Photo]:
 
 
 def _below(folder: Path, but: Path | None) -> Iterator[Path]:
-    excluded = but.resolve() if but is not None else None
+    # Unlike Path.resolve, it does not raise where links lead in a circle.
+    excluded = os.path.realpath(but) if but is not None else None
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and (Path(where) / name).resolve() != excluded
+            if not name.startswith(".") and os.path.realpath(Path(where) / name) != excluded
         )
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
