@@ -361,12 +361,12 @@ def main() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        if not code and not isinstance(error, BrokenPipeError):
+        if not isinstance(error, BrokenPipeError):
             told = f"{error.filename or 'standard output'}: {error.strerror}"
             print(printable(told), file=sys.stderr)
         code = code or 1
-        # What could not be written is dropped: Python would try again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:  # Python would write at its end what is left in it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if code == INTERRUPTED:
         os._exit(INTERRUPTED)  # the threads would first wait for what the server still owes
     sys.exit(code)
