@@ -59,6 +59,15 @@ def test_a_name_that_is_too_long_fails_and_the_rest_goes_on(photo: Path) -> None
     assert (photo.parent / "out" / "photo.png").read_bytes() == PICTURE
 
 
+def test_the_longest_name_is_saved(photo: Path) -> None:
+    longest = photo.with_name("n" * 251 + ".jpg")
+    photo.rename(longest)
+    with Answering.started(body=PICTURE) as server:
+        run = vision("translate", longest, "-o", photo.parent / "out", server=server)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert (photo.parent / "out" / f"{longest.stem}.png").read_bytes() == PICTURE
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     """Of a PNG file."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
