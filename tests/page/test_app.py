@@ -125,7 +125,6 @@ def test_the_page_itself_and_its_owner_are_answered(
         ("POST", "/translate?format=png%0d%0ax: y", {}, 422, "InvalidOption"),
         ("POST", "/translate?format=gif", {}, 422, "InvalidOption"),
         ("GET", "/nowhere", {}, 404, "NotFound"),
-        ("GET", "/static/nothing.js", {}, 404, "NotFound"),
         ("GET", "/classify", {}, 405, "MethodNotAllowed"),
         ("DELETE", "/", {}, 405, "MethodNotAllowed"),
     ],
