@@ -17,7 +17,7 @@ import requests
 from serving.api import Api, Worker
 from serving.config import Config
 from serving.errors import ServingError
-from serving.preflight import check_archives
+from serving.preflight import check_archives, make_run_folder
 from serving.runfolder import RunFolder
 from serving.supervisor import START_TIMEOUT_S, Server, Stopped, running
 
@@ -57,7 +57,7 @@ def announce(server: Server, workers: Mapping[str, Sequence[Worker]]) -> None:
 def start(run: RunFolder, arguments: Sequence[str]) -> int:
     """Serve in the background; returns once every model answers or one cannot."""
     run.require_free()
-    run.path.mkdir(parents=True, exist_ok=True)
+    make_run_folder(run)
     log = run.serve_log
     with run.open_log(log) as output:
         child = subprocess.Popen(

@@ -21,10 +21,13 @@ class Config:
 
     @classmethod
     def read(cls, path: Path) -> Config:
+        """ServingError where ``path`` is not a text file that can be read."""
         try:
             lines = path.read_text().splitlines()
         except OSError as error:
             raise ServingError(f"cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ServingError(f"cannot read {path}: it is not a text file") from error
         pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
         return cls(path.resolve(), {key.strip(): value.strip() for key, value in pairs})
 

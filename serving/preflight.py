@@ -62,14 +62,7 @@ def check_space(config: Config, run: RunFolder) -> None:
     """ServingError where logs cannot be written or the archives not be unpacked."""
     unpacked = sum(path.stat().st_size for path in config.archives)
     temporary = Path(tempfile.gettempdir())
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=run.path):
-            pass
-    except OSError as error:
-        raise ServingError(
-            f"cannot write to {run.path} ({error.strerror}): choose another with --run-dir"
-        ) from error
+    make_run_folder(run)
     for folder, need, remedy in (
         (run.path, SPARE_BYTES, "choose another place with --run-dir"),
         (
@@ -84,6 +77,18 @@ def check_space(config: Config, run: RunFolder) -> None:
                 f"{folder} has {free / 2**20:.0f} MiB free, {need / 2**20:.0f} are needed: free "
                 f"some, or {remedy}"
             )
+
+
+def make_run_folder(run: RunFolder) -> None:
+    """Make it where it is not there; ServingError where it cannot be written to."""
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run.path):
+            pass
+    except OSError as error:
+        raise ServingError(
+            f"cannot write to {run.path} ({error.strerror}): choose another with --run-dir"
+        ) from error
 
 
 def check_ports(config: Config) -> None:

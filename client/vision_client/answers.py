@@ -82,7 +82,7 @@ class Translation(Answer):
 
 def write_whole(path: Path, data: bytes) -> None:
     """``data`` as the file ``path``: never a half-written one, whatever ends this process."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with partial.open("xb") as file:
             file.write(data)

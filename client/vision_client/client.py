@@ -28,6 +28,7 @@ Format: TypeAlias = Literal["png", "jpeg", "webp"]
 SERVER = "http://127.0.0.1:8080"
 # A little more than the server's own limit for a batch of classifications.
 TIMEOUT_S = 130.0
+LONGEST_TIMEOUT_S = 86_400.0  # a day; sockets and gRPC cannot hold many times that
 RETRIES = 3
 BUSY = 503
 
@@ -38,15 +39,16 @@ class Client:
     ``server`` is ``http://``, ``https://``, ``grpc://`` or ``grpcs://`` with host, port and, over
     REST, a path that a proxy may want. ``token`` is sent as a bearer token; a function is asked
     anew for each request, as TorchServe's tokens end after an hour. ``ca`` is a PEM file of the
-    authority to trust instead of the machine's. ``timeout`` is in seconds and for each try; over
-    REST it is the longest silence. A server that is busy (503, and nothing else) is asked again up
-    to ``retries`` times, after 1, 2, 4 ... seconds and a little more by chance, or after its
-    ``Retry-After`` where that is longer. No pause is longer than ``timeout``.
+    authority to trust instead of the machine's. ``timeout`` is in seconds, above 0 and at most
+    86400, and for each try; over REST it is the longest silence. A server that is busy (503, and
+    nothing else) is asked again up to ``retries`` times, after 1, 2, 4 ... seconds and a little
+    more by chance, or after its ``Retry-After`` where that is longer. No pause is longer than
+    ``timeout``.
 
     Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError, what ``encoded``
     raises of a picture, and ValueError where no header can hold the token. The constructor raises
-    ValueError where ``server`` names none, and issues a UserWarning where the token goes to another
-    machine without encryption. Redirects are not followed.
+    ValueError where ``server`` names none or ``timeout`` is out of range, and issues a UserWarning
+    where the token goes to another machine without encryption. Redirects are not followed.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Client:
     ) -> None:
         self.endpoint = Endpoint.parse(server)
         warn_of_plain_token(self.endpoint, token)
-        self._timeout = timeout
+        self._timeout = _checked(timeout)
         self._retries = retries
         self._transport = (Rpc if self.endpoint.is_grpc else Rest)(self.endpoint, Access(token, ca))
 
@@ -132,7 +134,7 @@ class AsyncClient:
         self.endpoint = Endpoint.parse(server)
         warn_of_plain_token(self.endpoint, token)
         self._access = Access(token, ca)
-        self._timeout = timeout
+        self._timeout = _checked(timeout)
         self._retries = retries
         # Made at the first call, within the loop that it then belongs to.
         self._transport: AsyncRest | AsyncRpc | None = None
@@ -186,6 +188,14 @@ class AsyncClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _checked(timeout: float) -> float:
+    if not 0 < timeout <= LONGEST_TIMEOUT_S:
+        raise ValueError(
+            f"timeout must be above 0 and at most {LONGEST_TIMEOUT_S:.0f} s, not {timeout}"
+        )
+    return timeout
 
 
 def _pauses(retries: int) -> Iterator[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vision_client import Client
+from vision_client import AsyncClient, Client
 from vision_client.endpoint import Endpoint
 
 
@@ -41,3 +41,10 @@ def test_no_url(url: str) -> None:
 )  # fmt: skip
 def test_loopback(host: str, loopback: bool) -> None:
     assert Endpoint.parse(f"http://{host}").is_loopback is loopback
+
+
+@pytest.mark.parametrize("made_of", [Client, AsyncClient])
+@pytest.mark.parametrize("timeout", [0.0, -1.0, 86_401.0, 1e300, float("inf"), float("nan")])
+def test_a_timeout_out_of_range(made_of: type[Client | AsyncClient], timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout must be above 0 and at most 86400 s, not"):
+        made_of(timeout=timeout)

@@ -66,6 +66,16 @@ def test_photographs_that_differ_in_their_suffix_keep_it() -> None:
     assert paths == ["out/a.jpg.png", "out/a.webp.png", "out/b.png"]
 
 
+def test_results_that_would_overwrite_photographs_are_refused(folder: Path) -> None:
+    (folder / "link").symlink_to("in")
+    for output in ("in", "in/../in", "link"):
+        with pytest.raises(Clash, match=r"would replace the photograph in/b\.jpg"):
+            outputs(find(["in"]), Path(output), ".jpg")
+    with pytest.raises(Clash, match=r"would replace the photograph in/b\.jpg"):
+        outputs(find(["in/b.jpg"]), Path("in"), ".jpg")
+    assert outputs(find(["in/b.jpg", "missing.jpg"]), Path("in"), ".png")
+
+
 def test_results_that_would_overwrite_each_other_are_refused(folder: Path) -> None:
     photos = find(["in/b.jpg", "in/sub/../b.jpg"])
     with pytest.raises(Clash, match=r"in/b\.jpg and in/sub/\.\./b\.jpg would both become"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,11 +22,15 @@ ANSWER = Classification(
 )
 
 
-def write(path: Path, *names: str, is_csv: bool) -> set[str]:
-    """Add results for ``names``; what was there before."""
-    results = Results(path, is_csv=is_csv)
+def write(
+    path: Path, *names: str, is_csv: bool, pictures: Sequence[str] = (), classes: int = 2
+) -> set[str]:
+    """Add results for ``names``, in a run of ``pictures`` besides; what was there before."""
+    results = Results(path, is_csv=is_csv, pictures={*names, *pictures}, classes=classes)
+    answer = replace(ANSWER, predictions=ANSWER.predictions[:classes])
     for name in names:
-        results.add(name, ANSWER)
+        if name not in results.done:
+            results.add(name, answer)
     results.close()
     return results.done
 
@@ -53,9 +59,59 @@ def test_whatever_an_interrupted_run_left_is_mended(tmp_path: Path, is_csv: bool
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        done = write(path, is_csv=is_csv)
-        write(path, *sorted({"a.jpg", "b.jpg"} - done), is_csv=is_csv)
-        assert read(path, is_csv=is_csv) == ["a.jpg", "b.jpg"]
+        write(path, "a.jpg", "b.jpg", is_csv=is_csv)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("is_csv", [False, True])
+def test_a_run_of_other_photographs_removes_only_what_is_cut(tmp_path: Path, is_csv: bool) -> None:
+    """Where a row of CSV may be whole, it stays: the picture would not be classified again."""
+    path = tmp_path / "results"
+    write(path, "a.jpg", "b.jpg", is_csv=is_csv)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        write(path, "c.jpg", is_csv=is_csv)
+        assert read(path, is_csv=is_csv) in (
+            ["c.jpg"],
+            ["a.jpg", "c.jpg"],
+            ["a.jpg", "b.jpg", "c.jpg"],
+        )
+
+
+def test_runs_of_fewer_classes_keep_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    write(path, "a.jpg", is_csv=True)
+    for name in ("b.jpg", "c.jpg", "d.jpg"):
+        write(path, name, is_csv=True, classes=1)
+    write(path, "e.jpg", is_csv=True)
+    with path.open(newline="") as file:
+        rows = [(row["picture"], row["rank"]) for row in csv.DictReader(file)]
+    assert rows == [
+        ("a.jpg", "1"), ("a.jpg", "2"), ("b.jpg", "1"), ("c.jpg", "1"), ("d.jpg", "1"),
+        ("e.jpg", "1"), ("e.jpg", "2"),
+    ]  # fmt: skip
+
+
+def test_only_the_rows_at_the_end_are_removed(tmp_path: Path) -> None:
+    """A picture may be in the file twice, as after ``cat`` of two files."""
+    path = tmp_path / "results.csv"
+    pictures = ("a.jpg", "a.jpg", "a.jpg", "b.jpg", "c.jpg", "b.jpg")
+    ranks = (1, 2, 3, 1, 1, 1)
+    lines = [f"{name},{rank},1,cat,0.1\n" for name, rank in zip(pictures, ranks, strict=True)]
+    path.write_text(HEADER.decode() + "".join(lines))
+    write(path, is_csv=True, pictures=["b.jpg"], classes=3)
+    assert path.read_text() == HEADER.decode() + "".join(lines[:-1])
+
+
+@pytest.mark.parametrize("is_csv", [False, True])
+def test_a_last_line_without_a_line_feed_stays(tmp_path: Path, is_csv: bool) -> None:
+    """As editors save it."""
+    path = tmp_path / "results"
+    write(path, "a.jpg", "b.jpg", is_csv=is_csv)
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    assert write(path, "c.jpg", is_csv=is_csv) == {"a.jpg", "b.jpg"}
+    assert read(path, is_csv=is_csv) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:
@@ -77,9 +133,8 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path, character: str, is_csv: bo
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        done = write(path, is_csv=is_csv)
-        write(path, *sorted({name, "d.jpg"} - done), is_csv=is_csv)
-        assert read(path, is_csv=is_csv) == [name, "d.jpg"]
+        write(path, name, "d.jpg", is_csv=is_csv)
+        assert path.read_bytes() == whole
 
 
 def test_lines_that_another_program_wrote_anew(tmp_path: Path) -> None:
@@ -126,6 +181,7 @@ CSV_ROWS = {
     "rows of other columns": HEADER + b"a.jpg,1\n",
     "rows without numbers": HEADER + b"a.jpg,first,2,cat,0.5\n",
     "rows that are not CSV": HEADER + b'"a"b,1,2,cat,0.5\na.jpg,1,2,cat,0.5\n',
+    "a last row that is not CSV": HEADER + b'a.jpg,1,2,cat,0.5\n"a"b,1,2,cat,0.5\n',
 }
 
 
@@ -143,7 +199,7 @@ def test_other_files_are_left_alone(tmp_path: Path, content: bytes, is_csv: bool
     (tmp_path / "link").symlink_to(path)
     for name in ("other", "link"):
         with pytest.raises(ValueError, match="was not changed; choose another"):
-            Results(tmp_path / name, is_csv=is_csv)
+            write(tmp_path / name, is_csv=is_csv)
         assert path.read_bytes() == content
 
 
@@ -158,4 +214,4 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo", Path("/dev/null")):
         with pytest.raises(ValueError, match="not a regular file"):
-            Results(path, is_csv=False)
+            write(path, is_csv=False)

@@ -116,6 +116,35 @@ def test_the_page_itself_and_its_owner_are_answered(
     assert len(asked.asked) == before + 2
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "code", "type"),
+    [
+        ("POST", "/classify", {"content-encoding": "gzip"}, 400, "BadRequest"),
+        ("POST", "/translate", {"content-encoding": "gzip"}, 400, "BadRequest"),
+        ("POST", "/translate?format=%00", {}, 422, "InvalidOption"),
+        ("POST", "/translate?format=png%0d%0ax: y", {}, 422, "InvalidOption"),
+        ("POST", "/translate?format=gif", {}, 422, "InvalidOption"),
+        ("GET", "/nowhere", {}, 404, "NotFound"),
+        ("GET", "/classify", {}, 405, "MethodNotAllowed"),
+        ("DELETE", "/", {}, 405, "MethodNotAllowed"),
+    ],
+)
+def test_a_wrong_request_is_told_as_json(
+    asked: Answering, asking: str, method: str, path: str, headers: dict[str, str], code: int,
+    type: str,
+) -> None:  # fmt: skip
+    before = len(asked.asked)
+    answer = requests.request(
+        method, f"{asking}{path}", headers=headers, data=b"no picture", timeout=60
+    )
+    assert answer.status_code == code
+    told = answer.json()
+    assert (told["code"], told["type"]) == (code, type)
+    assert told["message"]
+    assert ("allow" in answer.headers) == (code == 405)
+    assert len(asked.asked) == before
+
+
 def test_another_site_may_link_to_the_page(asked: Answering, asking: str) -> None:
     before = len(asked.asked)
     headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}

@@ -31,6 +31,28 @@ def refused(serving: Any, config: Path) -> str:
     return message
 
 
+@pytest.mark.parametrize("verb", ["start", "status"])
+def test_a_configuration_that_is_no_text(serving: Any, tmp_path: Path, verb: str) -> None:
+    config = tmp_path / "config.properties"
+    config.write_bytes(b"\x7fELF\xff\xfe=\x00")
+    run = serving(verb, "--config", config, "--run-dir", tmp_path / "run")
+    assert run.returncode == 1
+    assert run.stderr == f"error: cannot read {config}: it is not a text file\n"
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_a_run_folder_that_cannot_be(serving: Any, tmp_path: Path, below: bool) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    folder = file / "run" if below else file
+    run = serving("start", "--run-dir", folder)
+    assert run.returncode == 1
+    reason = "Not a directory" if below else "File exists"
+    assert run.stderr == (
+        f"error: cannot write to {folder} ({reason}): choose another with --run-dir\n"
+    )
+
+
 def test_a_missing_archive(serving: Any, make_config: Any, tmp_path: Path, store: Path) -> None:
     (store / "cyclegan.mar").unlink()
     message = refused(serving, make_config(tmp_path, store))

@@ -91,6 +91,7 @@ Jobs: TypeAlias = Annotated[
     int, typer.Option("--jobs", "-j", min=1, max=64, help="Photographs at once.")
 ]
 JOBS = 4
+TOP_K = 5  # the server's default
 INTERRUPTED = 130
 
 
@@ -99,7 +100,9 @@ def classify(
     photo: Photos,
     top_k: Annotated[
         int | None,
-        typer.Option("--top-k", "-k", min=1, show_default="5", help="Classes to tell for each."),
+        typer.Option(
+            "--top-k", "-k", min=1, show_default=str(TOP_K), help="Classes to tell for each."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="A row of CSV for each class.")] = False,
@@ -134,7 +137,10 @@ def classify(
     if json and csv:
         raise typer.BadParameter("one of --json and --csv")
     everything = found.find(photo)
-    results = _open(output, csv) if output is not None else None
+    if output is None:
+        _require_stdout()
+    pictures = {photo.name for photo in everything}
+    results = _open(output, csv, pictures, top_k or TOP_K) if output is not None else None
     left = [p for p in everything if results is None or p.name not in results.done]
     warning = _Warning()
     several = len(everything) > 1
@@ -171,9 +177,15 @@ def classify(
     raise typer.Exit(status)
 
 
-def _open(path: Path, csv: bool) -> Results:
+def _require_stdout() -> None:
+    if sys.stdout is None:  # as after `>&-` in a shell
+        raise typer.BadParameter("standard output is closed: -o says where the results go")
+
+
+def _open(path: Path, csv: bool, pictures: set[str], classes: int) -> Results:
+    is_csv = csv or path.suffix.lower() == ".csv"
     try:
-        return Results(path, is_csv=csv or path.suffix.lower() == ".csv")
+        return Results(path, is_csv=is_csv, pictures=pictures, classes=classes)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
 
@@ -227,6 +239,8 @@ def translate(
     to_stdout = str(output) == STDIN or (output is None and not out.is_terminal)
     if output is None and not to_stdout:
         raise typer.BadParameter("say where the pictures go: -o DIR", param_hint="--output")
+    if to_stdout:
+        _require_stdout()
     folder = None if to_stdout else output
     everything = found.find(photo, but=folder)
     if folder is None and len(everything) > 1:
@@ -238,7 +252,7 @@ def translate(
             path.parent.mkdir(parents=True, exist_ok=True)
     except (found.Clash, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
-    left = [p for p in everything if force or p not in paths or not paths[p].exists()]
+    left = [p for p in everything if force or p not in paths or not _exists(paths[p])]
     warning = _Warning()
 
     def ask(photo: Photo) -> tuple[bytes, Translation]:
@@ -254,8 +268,8 @@ def translate(
             return
         answer.save(paths[photo])
         if len(everything) == 1 and out.is_terminal:
-            # What the server can read, Pillow here may not: then it is not shown.
-            with suppress(OSError, SyntaxError, ValueError):
+            # What the server can read, Pillow here may not, which then raises many types of errors.
+            with suppress(Exception):
                 show.draw(show.side_by_side(data, answer.image()), out, os.environ)
             told = f"{paths[photo]} in {answer.seconds:.2f} s"
             out.print(Text(printable(told)), soft_wrap=True)
@@ -266,6 +280,11 @@ def translate(
             jobs=jobs, verb="translated", skipped=len(everything) - len(left), console=err,
         )  # fmt: skip
     raise typer.Exit(status)
+
+
+def _exists(path: Path) -> bool:
+    """Unlike Path.exists, it does not raise where the name is too long: saving tells that."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 @app.command()
@@ -333,10 +352,21 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names may be no UTF-8
+    code: Any = 0
     try:
-        app()
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        try:
+            app()
+        except SystemExit as ended:
+            code = ended.code
+        if sys.stdout is not None:
             sys.stdout.flush()
-            os._exit(INTERRUPTED)  # the threads would first wait for what the server still owes
-        raise
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            told = f"{error.filename or 'standard output'}: {error.strerror}"
+            print(printable(told), file=sys.stderr)
+        code = code or 1
+        if sys.stdout is not None:  # Python would write at its end what is left in it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code == INTERRUPTED:
+        os._exit(INTERRUPTED)  # the threads would first wait for what the server still owes
+    sys.exit(code)

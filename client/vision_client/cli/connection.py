@@ -14,7 +14,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from vision_client.client import AsyncClient, Client
+from vision_client.client import LONGEST_TIMEOUT_S, AsyncClient, Client
 from vision_client.endpoint import Access, Endpoint, Token
 from vision_client.errors import MALFORMED
 from vision_client.pictures import read_file
@@ -53,7 +53,10 @@ CaOption: TypeAlias = Annotated[
     ),
 ]  # fmt: skip
 TimeoutOption: TypeAlias = Annotated[
-    float, typer.Option(min=0.001, rich_help_panel=_PANEL, help="Seconds for each try.")
+    float,
+    typer.Option(
+        min=0.001, max=LONGEST_TIMEOUT_S, rich_help_panel=_PANEL, help="Seconds for each try."
+    ),
 ]
 RetriesOption: TypeAlias = Annotated[
     int, typer.Option(min=0, rich_help_panel=_PANEL, help="More tries where the server is busy.")
@@ -63,7 +66,7 @@ RetriesOption: TypeAlias = Annotated[
 def connect(
     server: str, grpc: bool, token_file: Path | None, ca: Path | None, timeout: float, retries: int
 ) -> Client:
-    """typer.BadParameter where ``server`` names none."""
+    """typer.BadParameter where ``server`` names none or ``timeout`` is no number."""
     with _explained():
         return Client(
             _url(server, grpc), token=_token(token_file), ca=ca, timeout=timeout, retries=retries

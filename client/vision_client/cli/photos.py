@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ STDIN = "-"
 
 
 class Clash(ValueError):
-    """Two pictures whose results would have one name."""
+    """A result that would replace another or one of the photographs."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Photo:
     def read(self) -> bytes:
         """OSError where there is nothing to read."""
         if self.name == STDIN:
+            if sys.stdin is None:
+                raise OSError(errno.EBADF, "standard input is closed")
             return sys.stdin.buffer.read()
         return read_file(self.name)
 
@@ -51,12 +54,13 @@ def find(arguments: Sequence[str], but: Path | None = None) -> list[Photo]:
 
 
 def _below(folder: Path, but: Path | None) -> Iterator[Path]:
-    excluded = but.resolve() if but is not None else None
+    # Unlike Path.resolve, it does not raise where links lead in a circle.
+    excluded = os.path.realpath(but) if but is not None else None
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and (Path(where) / name).resolve() != excluded
+            if not name.startswith(".") and os.path.realpath(Path(where) / name) != excluded
         )
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
@@ -67,8 +71,10 @@ def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, P
     """Where each result goes: below ``folder`` as the photograph below its own, with ``suffix``.
 
     Photographs that differ in their suffix only keep it: ``a.jpg.png`` and ``a.webp.png``. Clash
-    where that does not tell them apart.
+    where that does not tell them apart, or where a result would replace a photograph.
     """
+    originals = {_file(photo.name): photo for photo in photos if photo.name != STDIN}
+    originals.pop(None, None)
     stems: dict[Path, int] = {}
     for photo in photos:
         stem = _stem(photo)
@@ -80,8 +86,21 @@ def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, P
         path = folder / base.with_name(base.name + suffix)
         if path in named:
             raise Clash(f"{named[path].name} and {photo.name} would both become {path}")
+        if original := originals.get(_file(path)):
+            raise Clash(
+                f"{path} would replace the photograph {original.name}; choose another folder"
+            )
         named[path] = photo
     return {photo: path for path, photo in named.items()}
+
+
+def _file(path: str | Path) -> tuple[int, int] | None:
+    """Which file ``path`` leads to, whatever its name; None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _stem(photo: Photo) -> Path:

@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -56,25 +57,33 @@ def csv_line(row: tuple[Any, ...]) -> str:
 class Results:
     """A file of classifications that a later run adds to.
 
-    ``done`` are the pictures whose results the file holds complete. An incomplete record at its
-    end, which an interrupted run leaves, is cut off. ValueError where ``path`` holds anything else
+    ``pictures`` are the names of this run's photographs, ``classes`` is how many classes it asks
+    for. ``done`` are the pictures whose results the file holds complete. An incomplete record at
+    its end, which an interrupted run leaves, is cut off. Rows of CSV do not always show whether
+    they are all there: where they may not be, they are cut off only if their picture is among
+    ``pictures``, so that it is classified again. ValueError where ``path`` holds anything else
     or is not a regular file, OSError where it cannot be opened; its content then stays as it was.
     """
 
-    def __init__(self, path: Path, *, is_csv: bool) -> None:
+    def __init__(
+        self, path: Path, *, is_csv: bool, pictures: Collection[str], classes: int
+    ) -> None:
         if path.exists() and not path.is_file():
             raise ValueError(
                 f"{path} is not a regular file; to print results, leave out -o and give --json "
                 "or --csv"
             )
         self._write: Writer = as_csv if is_csv else as_json
-        start, read = (_CSV_START, _read_csv) if is_csv else (_JSON_START, _read_json)
+        start = _CSV_START if is_csv else _JSON_START
         self._file = path.open("a+b")
         try:
             self._file.seek(0)
             data = self._file.read(len(start))
             if data == start:
-                length, self.done = read(data + self._file.read())
+                data += self._file.read()
+                length, self.done = (
+                    _read_csv(data, pictures, classes) if is_csv else _read_json(data)
+                )
             elif start.startswith(data):  # empty, or cut within the first bytes
                 length, self.done = 0, set()
             else:
@@ -82,6 +91,8 @@ class Results:
             self._file.truncate(length)
             if is_csv and not length:
                 self._file.write(_CSV_START)
+            if length and not data[:length].endswith(b"\n"):  # an editor may leave it out
+                self._file.write(b"\n")
         except ValueError as error:
             self._file.close()
             wanted = "CSV" if is_csv else "JSON lines, which -o writes without --csv"
@@ -106,12 +117,17 @@ _JSON_START = b'{"picture":'
 
 
 def _read_json(data: bytes) -> tuple[int, set[str]]:
-    """The length in bytes of the complete lines, and the pictures in them."""
-    *lines, cut = data.split(b"\n")
+    """The length in bytes of the complete records, and the pictures in them."""
+    *lines, last = data.split(b"\n")
     names = {_picture(line) for line in lines}
-    if cut and not _is_cut_json(cut):
-        raise ValueError("the last line is not the start of a record")
-    return len(data) - len(cut), names
+    if not last:
+        return len(data), names
+    try:
+        return len(data), names | {_picture(last)}
+    except json.JSONDecodeError:
+        if not _is_cut_json(last):
+            raise
+        return len(data) - len(last), names
 
 
 def _picture(line: bytes) -> str:
@@ -139,25 +155,46 @@ def _is_cut_json(line: bytes) -> bool:
     return rest == b"\\" or after.startswith(rest) or rest.startswith(after)
 
 
-def _read_csv(data: bytes) -> tuple[int, set[str]]:
-    """The same; a last picture with fewer classes than the first is not complete."""
+@dataclass(frozen=True)
+class _Row:
+    picture: str
+    rank: int
+    end: int  # the lines of the file up to the end of this row
+
+
+def _read_csv(data: bytes, pictures: Collection[str], classes: int) -> tuple[int, set[str]]:
+    """The same; see Results for ``pictures`` and ``classes``."""
     text = data.decode(errors="surrogateescape")
     lines = list(io.StringIO(text, newline="\n"))  # which ends lines at "\n" only
-    if not lines[-1].endswith("\n"):
-        lines.pop()
     reader = csv.reader(lines, strict=True)
     next(reader)  # the header
-    rows: list[tuple[str, int]] = []  # the picture, and the lines up to the row's end
+    rows: list[_Row] = []
+    rest = ""
     try:
         for name, rank, class_id, _, probability in reader:
-            _ = int(rank), int(class_id), float(probability)
-            rows.append((name, reader.line_num))
-    except csv.Error as error:  # a cut within quotes takes all that follows
-        if reader.line_num < len(lines):
+            _ = int(class_id), float(probability)
+            rows.append(_Row(name, int(rank), reader.line_num))
+    except (csv.Error, ValueError) as error:
+        rest = "".join(lines[rows[-1].end if rows else 1 :])
+        # The end of the file ends the last row: before its line feed, or within quotes.
+        is_cut = not rest.endswith("\n") or rest.count('"') % 2
+        if reader.line_num < len(lines) or not is_cut:
             raise ValueError("not rows of CSV") from error
-    names = [name for name, _ in rows]
-    if names and names.count(names[-1]) < names.count(names[0]):
-        del rows[-names.count(names[-1]) :]
-    complete = rows[-1][1] if rows else 1
+    if rows:
+        last = _last_picture(rows)
+        name = last[0].picture
+        # The last number of a row without a line feed may be cut.
+        is_open = len(last) < classes or not (rest or text.endswith("\n"))
+        if rest.startswith(csv_line((name, "")).rstrip("\n")) or (is_open and name in pictures):
+            del rows[-len(last) :]
+    complete = rows[-1].end if rows else 1
     length = len("".join(lines[:complete]).encode(errors="surrogateescape"))
-    return length, {name for name, _ in rows}
+    return length, {row.picture for row in rows}
+
+
+def _last_picture(rows: list[_Row]) -> list[_Row]:
+    """The rows of the last picture, which may be in the file before."""
+    start = len(rows) - 1
+    while start and rows[start].rank != 1 and rows[start - 1].picture == rows[start].picture:
+        start -= 1
+    return rows[start:]

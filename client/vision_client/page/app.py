@@ -15,7 +15,7 @@ import webbrowser
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from aiohttp import web
 
@@ -32,6 +32,7 @@ BODY_BYTES = 24 * 2**20
 # Ctrl-C does not wait for answers that nobody will read.
 SHUTDOWN_S = 1.0
 
+FORMATS = get_args(Format)
 STATIC = Path(__file__).with_name("static")
 CLIENT = web.AppKey("client", AsyncClient)
 
@@ -128,12 +129,15 @@ async def _classify(request: web.Request) -> web.StreamResponse:
 
 
 async def _translate(request: web.Request) -> web.StreamResponse:
-    # The server refuses another format, in its own words.
-    format = cast("Format", request.query.get("format", "png"))
+    format = request.query.get("format", "png")
+    if format not in FORMATS:  # it becomes a header of the answer
+        raise ServerError(
+            422, "InvalidOption", f"format must be one of {', '.join(FORMATS)}, not {format!r}"
+        )
     answer = await request.app[CLIENT].translate(
         await request.read(),
         size=_number(request, "size"),
-        format=format,
+        format=cast("Format", format),
         quality=_number(request, "quality"),
     )
     return web.Response(
@@ -193,6 +197,15 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
     except web.HTTPRequestEntityTooLarge:
         message = f"the picture has more than {BODY_BYTES} bytes, more than any server here takes"
         return _error(413, "TooLarge", message)
+    except web.RequestPayloadError:  # as of a wrong Content-Encoding
+        return _error(400, "BadRequest", "the body cannot be read as its headers say")
+    except web.HTTPError as error:  # aiohttp's own, such as 404 and 405
+        answer = _error(
+            error.status, error.reason.replace(" ", ""), f"{request.path}: {error.reason}"
+        )
+        if allowed := error.headers.get("allow"):
+            answer.headers["allow"] = allowed
+        return answer
 
 
 def _error(code: int, type: str, message: str) -> web.Response:
