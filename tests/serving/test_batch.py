@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import requests
@@ -17,29 +17,28 @@ from serving.failures import LogTail
 from tests.running import wait_until
 from vision_client import inference_pb2
 
+T = TypeVar("T")
+
 TIMEOUT_S = 120
+ATTEMPTS = 5
 
 
 def wait_until_busy(log: LogTail) -> None:
     wait_until(lambda: "Backend received inference" in log.read())
 
 
-def send_together(
-    server: Any, model: str, blocker: bytes, rows: Sequence[dict[str, Any]]
-) -> list[requests.Response]:
-    """Send ``rows`` at once while the worker is at ``blocker``, so that they make one batch."""
+def in_one_batch(server: Any, count: int, send: Callable[[LogTail], list[T]]) -> list[T]:
+    """What ``send`` returns, once the ``count`` requests that it sends made one batch.
 
-    def post(row: dict[str, Any]) -> requests.Response:
-        return requests.post(server.url(model), timeout=TIMEOUT_S, **row)
-
-    log = LogTail(server.run.logs / "model_log.log")
-    with ThreadPoolExecutor(len(rows) + 1) as pool:
-        first = pool.submit(post, {"data": blocker})
-        wait_until_busy(log)
-        answers = list(pool.map(post, rows))
-        assert first.result().status_code in (200, 413)
-    assert f"batch of {len(rows)}:" in log.read(), "they were not one batch: nothing is proved"
-    return answers
+    They do where all of them arrive while the worker is busy with another, which a slow machine
+    may miss.
+    """
+    for _ in range(ATTEMPTS):
+        log = LogTail(server.run.logs / "model_log.log")
+        answers = send(log)
+        if f"batch of {count}:" in log.read():
+            return answers
+    pytest.fail("they were never one batch: nothing is proved")
 
 
 def test_one_bad_member_of_eight(server: Any, jpeg: bytes, heavy: bytes) -> None:
@@ -47,7 +46,19 @@ def test_one_bad_member_of_eight(server: Any, jpeg: bytes, heavy: bytes) -> None
     before = server.api.workers("resnet101")
     rows: list[dict[str, Any]] = [{"data": jpeg} for _ in range(8)]
     rows[3] = {"data": jpeg[:2000]}
-    answers = send_together(server, "resnet101", heavy, rows)
+
+    def post(row: dict[str, Any]) -> requests.Response:
+        return requests.post(server.url("resnet101"), timeout=TIMEOUT_S, **row)
+
+    def send(log: LogTail) -> list[requests.Response]:
+        with ThreadPoolExecutor(len(rows) + 1) as pool:
+            blocker = pool.submit(post, {"data": heavy})
+            wait_until_busy(log)
+            answers = list(pool.map(post, rows))
+            assert blocker.result().status_code == 200
+        return answers
+
+    answers = in_one_batch(server, len(rows), send)
     assert [a.status_code for a in answers] == [200, 200, 200, 400, 200, 200, 200, 200]
     assert answers[3].json()["type"] == "BadImage"
     for answer in answers[:3] + answers[4:]:
@@ -66,13 +77,14 @@ def test_one_bad_member_of_eight_over_grpc(server: Any, jpeg: bytes, heavy: byte
         request = inference_pb2.PredictionsRequest(model_name="resnet101", input=fields)
         return server.grpc.Predictions.future(request, timeout=TIMEOUT_S)
 
-    log = LogTail(server.run.logs / "model_log.log")
-    blocker = ask(heavy)
-    wait_until_busy(log)
-    calls = [ask(jpeg[:2000] if i == 5 else jpeg) for i in range(8)]
-    answers = [json.loads(call.result().prediction) for call in calls]
-    assert blocker.result()
-    assert "batch of 8:" in log.read(), "they were not one batch: nothing is proved"
+    def send(log: LogTail) -> list[Any]:
+        blocker = ask(heavy)
+        wait_until_busy(log)
+        calls = [ask(jpeg[:2000] if i == 5 else jpeg) for i in range(8)]
+        assert blocker.result()
+        return [json.loads(call.result().prediction) for call in calls]
+
+    answers = in_one_batch(server, 8, send)
     assert [answer.get("code") for answer in answers] == [None] * 5 + [400] + [None] * 2
     good = answers[:5] + answers[6:]
     assert len({answer["predictions"][0]["class_id"] for answer in good}) == 1
