@@ -16,6 +16,8 @@ from PIL import Image
 from serving.config import Config
 from vision_client import Client
 
+MANAGEMENT_S = 30  # for an answer of the management API
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -69,28 +71,30 @@ class Api:
             return None
         return f"answers {response.status_code}: {_message(response)}"
 
-    def workers(self, model: str, *, timeout: float = 30) -> list[Worker]:
+    def workers(self, model: str, *, timeout: float = MANAGEMENT_S) -> list[Worker]:
         """Every worker of ``model``, started or not; ``timeout`` in seconds."""
-        return [_worker(found) for found in self._model(model, timeout)["workers"]]
+        return [_worker(found) for found in self._model(model, timeout=timeout)["workers"]]
 
     def pending(self, model: str) -> int:
         """Requests for ``model`` that wait for a worker."""
-        return int(self._model(model, 30)["jobQueueStatus"]["pendingRequests"])
+        return int(self._model(model)["jobQueueStatus"]["pendingRequests"])
 
     def describe(self, model: str) -> dict[str, Any]:
         """The metadata that the archive carries, as a worker has loaded it."""
-        found: dict[str, Any] = self._model(model, 30, customized="true")["customizedMetadata"]
+        found: dict[str, Any] = self._model(model, customized="true")["customizedMetadata"]
         return found
 
     def scale(self, model: str, workers: int) -> None:
         """Ask for ``workers`` workers of ``model`` and return before they are ready."""
-        self._manage("PUT", model, 30, min_worker=str(workers), max_worker=str(workers))
+        self._manage("PUT", model, min_worker=str(workers), max_worker=str(workers))
 
-    def _model(self, model: str, timeout: float, **query: str) -> dict[str, Any]:
-        found: list[dict[str, Any]] = self._manage("GET", model, timeout, **query).json()
+    def _model(self, model: str, *, timeout: float = MANAGEMENT_S, **query: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = self._manage("GET", model, timeout=timeout, **query).json()
         return found[0]
 
-    def _manage(self, verb: str, model: str, timeout: float, **query: str) -> requests.Response:
+    def _manage(
+        self, verb: str, model: str, *, timeout: float = MANAGEMENT_S, **query: str
+    ) -> requests.Response:
         url = f"{self._config.management}/models/{model}"
         headers = self._token("management")
         response = self._http.request(verb, url, params=query, headers=headers, timeout=timeout)
