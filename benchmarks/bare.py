@@ -24,10 +24,10 @@ import psutil
 import torch
 
 from benchmarks.processes import python, receive_line, send_line
-from handlers.imaging import decode, encode
-from handlers.network import Network
+from handlers.network.engine import Network
+from handlers.pictures.decode import decode, encode
+from handlers.pictures.resample import resample
 from handlers.preprocess import to_image, to_pixels
-from handlers.resample import resample
 
 Work = Literal["decode", "network", "pipeline"]
 WORKS: tuple[Work, ...] = get_args(Work)

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.pictures import SIZES, photograph
-from handlers.decode_pool import DecodePool
 from handlers.errors import TooLarge
-from handlers.imaging import decode
-from handlers.limits import LIMITS, Limits
-from handlers.resample import resample
+from handlers.pictures.decode import decode
+from handlers.pictures.limits import LIMITS, Limits
+from handlers.pictures.pool import DecodePool
+from handlers.pictures.resample import resample
 from handlers.specs import RESNET101
 
 PROCESSES = 2

@@ -31,9 +31,9 @@ from benchmarks.processes import ROOT
 from benchmarks.server import MODELS
 from export import gate
 from export.untrained import pictures
-from handlers.decode_pool import DecodePool
-from handlers.limits import LIMITS
-from handlers.network import Network
+from handlers.network.engine import Network
+from handlers.pictures.limits import LIMITS
+from handlers.pictures.pool import DecodePool
 from handlers.specs import RESNET101
 
 MODEL = "resnet101"

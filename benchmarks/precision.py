@@ -17,9 +17,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.machine import facts, summary
-from handlers.network import Network
+from handlers.network.engine import Network
+from handlers.pictures.resample import resample
 from handlers.preprocess import to_pixels
-from handlers.resample import resample
 from handlers.specs import RESNET101
 
 PHOTOGRAPHS = ("astronaut", "cat", "chelsea", "coffee", "rocket", "retina", "immunohistochemistry")

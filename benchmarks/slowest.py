@@ -27,8 +27,8 @@ from PIL import Image
 
 from benchmarks.machine import facts, summary
 from benchmarks.pictures import SIZES, photograph
-from handlers.decode_pool import DecodePool
-from handlers.limits import LIMITS
+from handlers.pictures.limits import LIMITS
+from handlers.pictures.pool import DecodePool
 from handlers.specs import CYCLEGAN
 
 SIDE = int(LIMITS.pixels**0.5)

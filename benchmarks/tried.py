@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.pictures import SIZES, photograph
 from export.models import build
 from export.simplify import simplified
-from handlers.resample import resample
+from handlers.pictures.resample import resample
 from handlers.specs import RESNET101
 
 ROUNDS = 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import signal
@@ -155,7 +156,10 @@ def _label_note(network: Network, arguments: argparse.Namespace) -> str:
 
 def fingerprint(network: Network) -> str:
     """A sha256 of what decides the trace: weights, specification, libraries, all of our code."""
-    parts = [json.dumps(network.weights, sort_keys=True), network.spec.to_json()]
+    parts = [
+        json.dumps(network.weights, sort_keys=True),
+        json.dumps(dataclasses.asdict(network.spec)),
+    ]
     parts += [torch.__version__, torchvision.__version__]
     for package in PACKAGES:
         sources = (path for path in archive.package_files(package) if path.suffix == ".py")

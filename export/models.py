@@ -18,7 +18,8 @@ from export import untrained
 from export.errors import ExportError
 from export.generator import Generator
 from export.weights import default, fetch, published, sha256_of
-from handlers.specs import SPECS, ModelSpec
+from handlers.metadata import Spec
+from handlers.specs import SPECS
 
 StateDict = dict[str, torch.Tensor]
 
@@ -37,7 +38,7 @@ class Network:
     """
 
     module: nn.Module
-    spec: ModelSpec
+    spec: Spec
     weights: dict[str, Any]
 
 
@@ -104,7 +105,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         raise ExportError(f"cannot read labels from {path}: {error}") from error
 
 
-def _spec(model: str, variant: str | None) -> ModelSpec:
+def _spec(model: str, variant: str | None) -> Spec:
     variants = SPECS[model]
     if variant is None:
         return next(iter(variants.values()))

@@ -9,8 +9,10 @@ A ``.pt`` is complete in itself. Its extra files are
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -93,6 +95,8 @@ def prove(
             run = subprocess.run(
                 command,
                 cwd=folder,
+                # tempfile tries its folder with a file, which an interrupt would leave behind.
+                env={**os.environ, "TMPDIR": folder},
                 capture_output=True,
                 text=True,
                 timeout=PROOF_TIMEOUT_S,
@@ -123,7 +127,7 @@ def prove(
 def _metadata(network: Network, golden: torch.Tensor, output: torch.Tensor) -> dict[str, Any]:
     return {
         "name": network.spec.name,
-        "spec": json.loads(network.spec.to_json()),
+        "spec": dataclasses.asdict(network.spec),
         "weights": network.weights,
         "golden": {
             "dtype": "float32, little-endian, C order",

@@ -17,7 +17,8 @@ from torch import nn
 from torchvision.models import resnet101
 
 from export.generator import Generator
-from handlers.specs import RESNET101, ModelSpec
+from handlers.metadata import Spec
+from handlers.specs import RESNET101
 
 # Weight of each block's last batch norm: 33 blocks then add up instead of blowing up,
 # and reduced precision costs what it does on trained networks (export/gate.py).
@@ -54,7 +55,7 @@ def pictures(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor
     return drawn
 
 
-def example_input(spec: ModelSpec, n: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+def example_input(spec: Spec, n: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
     """Seeded pictures as the network's input, ``(n, 3, height, width) float32``."""
     mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
     return (pictures(n, height, width, seed) - mean) / std

@@ -26,16 +26,16 @@ import torch
 from PIL import Image
 from ts.utils.util import PredictionException
 
-from handlers.decode_pool import DecodePool
 from handlers.errors import BadRequest, InternalError, Overloaded, RequestError, TooLarge
-from handlers.imaging import encode
-from handlers.limits import LIMITS, Limits
 from handlers.memory import give_back_after, use_one_heap
-from handlers.network import LoadError, Network
+from handlers.metadata import Spec
+from handlers.network.engine import LoadError, Network
+from handlers.pictures.decode import encode
+from handlers.pictures.limits import LIMITS, Limits
+from handlers.pictures.pool import DecodePool
 from handlers.preprocess import to_pixels
 from handlers.request import Request, header_values, is_bidirectional, is_grpc, parse
 from handlers.settings import PRECISION_VARIABLE, Settings
-from handlers.specs import ModelSpec
 from handlers.stages import Stages, declare
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class ImageHandler(abc.ABC):
     (``encode``). Nothing of a request is ever kept on ``self``.
     """
 
-    spec: ModelSpec
+    spec: Spec
     device: torch.device
     network: Network
     weights: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from handlers.base import Answer, ImageHandler, Options
-from handlers.imaging import encode
+from handlers.pictures.decode import encode
 from handlers.preprocess import to_image
 from handlers.request import Request
 

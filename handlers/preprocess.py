@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from handlers.specs import ModelSpec
+from handlers.metadata import Spec
 
 
 def to_pixels(image: Image.Image) -> torch.Tensor:
@@ -15,7 +15,7 @@ def to_pixels(image: Image.Image) -> torch.Tensor:
     return pixels.view(image.height, image.width, 3)
 
 
-def to_input(spec: ModelSpec, pixels: torch.Tensor) -> torch.Tensor:
+def to_input(spec: Spec, pixels: torch.Tensor) -> torch.Tensor:
     """``(N, H, W, 3) uint8`` -> ``(N, 3, H, W) float32`` on the same device, as ``spec`` says.
 
     What goes to a GPU is a quarter of the floats' bytes; and the pixels lie channels-last as they

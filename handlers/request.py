@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from handlers.errors import BadRequest, EmptyBody, InvalidOption, NotAcceptable, TooLarge
-from handlers.formats import MAGIC_BYTES, is_picture
-from handlers.limits import LIMITS, Limits
+from handlers.pictures.formats import MAGIC_BYTES, is_picture
+from handlers.pictures.limits import LIMITS, Limits
 
 # A JSON document and no picture format of ours begins so.
 _JSON_START = re.compile(rb"\s*[\[{\"]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from handlers.limits import LIMITS, Limits
+from handlers.pictures.limits import LIMITS, Limits
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # `make serve PRECISION=...` sets it for every model; it has priority over the YAML.
@@ -14,7 +14,7 @@ PRECISION_VARIABLE = "HANDLER_PRECISION"
 
 @dataclass(frozen=True)
 class Settings:
-    """``precision`` is one of PRECISIONS; ``handlers.precision`` says what ``auto`` becomes."""
+    """``precision`` is one of PRECISIONS; ``auto`` is decided by ``handlers.network.precision``."""
 
     limits: Limits = LIMITS
     precision: str = "auto"

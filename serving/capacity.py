@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from handlers.limits import Limits
+from handlers.pictures.limits import Limits
 from serving.config import DEFAULT_SIZE, Config
 from serving.errors import ServingError
 from serving.preflight import read_limits, read_yaml

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from handlers.limits import Limits
+from handlers.pictures.limits import Limits
 from handlers.settings import Settings
 from serving.config import DEFAULT_SIZE, Config
 from serving.errors import ServingError

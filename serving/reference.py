@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from handlers.imaging import decode
-from handlers.network import LoadError, Network
+from handlers.network.engine import LoadError, Network
+from handlers.pictures.decode import decode
+from handlers.pictures.resample import resample
 from handlers.preprocess import to_pixels
-from handlers.resample import resample
 from serving.errors import ServingError
 from vision_client import Prediction
 

@@ -212,7 +212,7 @@ class Soak:
 
 def _kind(process: psutil.Process) -> str:
     command = " ".join(process.cmdline())
-    if "decode_pool" in command:
+    if "handlers.pictures" in command:
         return "decode processes"
     if "model_service_worker" in command:
         return "workers"

@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks import slowest
 from benchmarks.pictures import photograph
-from handlers.imaging import decode
-from handlers.limits import LIMITS
+from handlers.pictures.decode import decode
+from handlers.pictures.limits import LIMITS
 
 
 def test_every_picture_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:

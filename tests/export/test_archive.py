@@ -117,7 +117,7 @@ def _build(sources: Path) -> bool:
     [
         "cyclegan.json",
         "cyclegan.yaml",
-        "handlers/imaging.py",
+        "handlers/pictures/decode.py",
         "handlers/new.py",
         "handlers/codecs/new.py",
         "handlers/codecs/table.json",

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torchvision.models import ResNet101_Weights
 
-from handlers.specs import CYCLEGAN, RESNET101, SPECS, ModelSpec
+from handlers.metadata import Spec
+from handlers.specs import CYCLEGAN, RESNET101, SPECS
 
 # None of them is among the shapes that the export itself proves.
 SHAPES = [(3, 3, 128, 160), (1, 3, 200, 132)]
@@ -77,12 +78,12 @@ def _metadata(name: str, store: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("resnet101", RESNET101), ("cyclegan", CYCLEGAN)])
-def test_specification_travels_whole(name: str, expected: ModelSpec, model_store: Path) -> None:
-    spec = ModelSpec.from_json(json.dumps(_metadata(name, model_store)["spec"]))
+def test_specification_travels_whole(name: str, expected: Spec, model_store: Path) -> None:
+    spec = Spec.from_map(_metadata(name, model_store)["spec"])
     categories = ResNet101_Weights.IMAGENET1K_V1.meta["categories"]
     labels = tuple(categories) if name == "resnet101" else ()
     assert spec.labels == labels
-    assert ModelSpec(**{**vars(spec), "labels": ()}) == expected
+    assert Spec(**{**vars(spec), "labels": ()}) == expected
 
 
 @pytest.mark.parametrize("name", SPECS)

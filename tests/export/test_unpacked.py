@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from handlers.pictures.resample import resample
 from handlers.preprocess import to_image
-from handlers.resample import resample
 from handlers.settings import PRECISION_VARIABLE
 from handlers.specs import CYCLEGAN, RESNET101
 from tests.tensors import to_tensor

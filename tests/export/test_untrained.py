@@ -13,7 +13,7 @@ from torch import nn
 
 from export import untrained
 from export.simplify import simplified
-from handlers.resample import resample
+from handlers.pictures.resample import resample
 from handlers.specs import CYCLEGAN, RESNET101, SPECS
 from tests.tensors import to_tensor
 

@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Iterator
 
 from handlers.errors import RequestError
-from handlers.imaging import decode, own_process
-from handlers.limits import LIMITS
-from handlers.resample import resample
+from handlers.pictures.decode import decode, own_process
+from handlers.pictures.limits import LIMITS
+from handlers.pictures.resample import resample
 from handlers.specs import CYCLEGAN, RESNET101
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import psutil
 
-from handlers.limits import LIMITS
+from handlers.pictures.limits import LIMITS
 
 ROOT = Path(__file__).parents[2]
 KEPT = Path(__file__).parent / "kept"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from handlers.errors import RequestError
-from handlers.limits import LIMITS
+from handlers.pictures.limits import LIMITS
 from handlers.request import is_grpc, parse
 
 _FIELD = b"\n--\n"  # between a form's fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -87,7 +88,7 @@ def artefact(tmp_path: Path) -> Callable[..., Path]:
     def write(**changes: bytes) -> Path:
         example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
         metadata: dict[str, Any] = {
-            "spec": json.loads(CYCLEGAN.to_json()),
+            "spec": dataclasses.asdict(CYCLEGAN),
             "weights": {"name": "untrained"},
             "golden": {"input_shape": [1, 3, 8, 8], "output_shape": [1, 3, 8, 8]},
         }
@@ -111,7 +112,7 @@ def decoders() -> Callable[[], list[psutil.Process]]:
 
     def every() -> list[psutil.Process]:
         children = psutil.Process().children()
-        return [child for child in children if "decode_pool" in " ".join(child.cmdline())]
+        return [child for child in children if "handlers.pictures" in " ".join(child.cmdline())]
 
     others = every()
     return lambda: [process for process in every() if process not in others]

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from handlers.decode_pool import DecodePool
 from handlers.errors import RequestError
-from handlers.limits import LIMITS
+from handlers.pictures.limits import LIMITS
+from handlers.pictures.pool import DecodePool
 from handlers.specs import CYCLEGAN
 from tests.corpus import Case, by_name
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from handlers.errors import BadImage, EmptyBody
-from handlers.imaging import decode
+from handlers.pictures.decode import decode
 
 Save = Callable[..., bytes]
 

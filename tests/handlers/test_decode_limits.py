@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from handlers.errors import BadImage, TooLarge
-from handlers.imaging import decode
-from handlers.limits import LIMITS, Limits
+from handlers.pictures.decode import decode
+from handlers.pictures.limits import LIMITS, Limits
 
 Save = Callable[..., bytes]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from handlers.imaging import decode
+from handlers.pictures.decode import decode
 
 Save = Callable[..., bytes]
 Color = tuple[int, int, int]

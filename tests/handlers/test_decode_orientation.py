@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from handlers.imaging import decode
+from handlers.pictures.decode import decode
 
 Save = Callable[..., bytes]
 Pixels = npt.NDArray[np.uint8]

@@ -14,11 +14,11 @@ import psutil
 import pytest
 from PIL import Image, ImageCms
 
-from handlers.decode_pool import RESTING_BYTES, DecodePool
 from handlers.errors import BadImage, Overloaded, RequestError, TooLarge, UnsupportedFormat
-from handlers.imaging import decode
-from handlers.limits import LIMITS, Limits
-from handlers.resample import resample
+from handlers.pictures.decode import decode
+from handlers.pictures.limits import LIMITS, Limits
+from handlers.pictures.pool import RESTING_BYTES, DecodePool
+from handlers.pictures.resample import resample
 from handlers.specs import RESNET101
 
 Save = Callable[..., bytes]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageCms
 
-from handlers.imaging import decode
-from handlers.limits import PROFILE_BYTES
+from handlers.pictures.decode import decode
+from handlers.pictures.limits import PROFILE_BYTES
 from tests.corpus.encoders import gray_profile
 
 Save = Callable[..., bytes]

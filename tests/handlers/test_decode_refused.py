@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from handlers.errors import BadImage, UnsupportedFormat
-from handlers.imaging import decode
+from handlers.pictures.decode import decode
 
 Save = Callable[..., bytes]
 

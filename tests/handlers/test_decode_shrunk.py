@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers.imaging import decode
-from handlers.resample import resample
+from handlers.pictures.decode import decode
+from handlers.pictures.resample import resample
 from handlers.specs import RESNET101
 
 Save = Callable[..., bytes]

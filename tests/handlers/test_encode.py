@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers.imaging import encode
+from handlers.pictures.decode import encode
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])

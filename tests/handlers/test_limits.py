@@ -11,8 +11,8 @@ import pytest
 
 from handlers.base import ImageHandler
 from handlers.cyclegan import CycleGAN
-from handlers.limits import LIMITS, Limits
-from handlers.network import LoadError
+from handlers.network.engine import LoadError
+from handlers.pictures.limits import LIMITS, Limits
 from handlers.resnet101 import ResNet101
 from handlers.settings import Settings
 from handlers.stages import Stages

@@ -13,7 +13,7 @@ import torch
 
 from handlers.base import ImageHandler, _exit_if_lost
 from handlers.cyclegan import CycleGAN
-from handlers.network import LoadError
+from handlers.network.engine import LoadError
 from handlers.resnet101 import ResNet101
 from handlers.specs import CYCLEGAN
 from tests.handlers.conftest import raw

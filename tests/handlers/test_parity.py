@@ -19,7 +19,7 @@ from torchvision.models import ResNet101_Weights
 
 from export.untrained import build
 from handlers.base import ImageHandler
-from handlers.resample import resample
+from handlers.pictures.resample import resample
 from tests.tensors import to_tensor
 
 Reply = tuple[int, dict[str, str], bytes]

@@ -15,7 +15,7 @@ import torch
 
 from handlers.base import ImageHandler
 from handlers.cyclegan import CycleGAN
-from handlers.precision import choose
+from handlers.network.precision import choose
 from handlers.settings import PRECISION_VARIABLE
 
 Load = Callable[..., ImageHandler]
@@ -56,7 +56,7 @@ def test_auto_is_float32_where_the_cpu_would_emulate(monkeypatch: pytest.MonkeyP
 def test_auto_is_float32_where_the_instructions_are_hidden() -> None:
     """`ONEDNN_MAX_CPU_ISA` keeps oneDNN from using what the CPU has."""
     code = (
-        "import torch; from handlers.precision import choose;"
+        "import torch; from handlers.network.precision import choose;"
         "gate = {'bfloat16': {'passed': True, 'summary': 'fine'}};"
         "print(choose('auto', torch.device('cpu'), gate)[0])"
     )

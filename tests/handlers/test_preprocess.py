@@ -15,9 +15,10 @@ from torchvision.models import ResNet101_Weights
 from torchvision.transforms import v2
 
 from handlers.errors import TooLarge
-from handlers.limits import Limits
-from handlers.resample import resample, resized_size
-from handlers.specs import CYCLEGAN, CYCLEGAN_ORIGINAL, RESNET101, RESNET101_V2, ModelSpec
+from handlers.metadata import Spec
+from handlers.pictures.limits import Limits
+from handlers.pictures.resample import resample, resized_size
+from handlers.specs import CYCLEGAN, CYCLEGAN_ORIGINAL, RESNET101, RESNET101_V2
 from tests.tensors import to_tensor
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ SIZES: dict[str, tuple[tuple[int, int] | None, float]] = {
 }
 
 
-def levels(spec: ModelSpec, tensor: torch.Tensor) -> torch.Tensor:
+def levels(spec: Spec, tensor: torch.Tensor) -> torch.Tensor:
     """A normalised tensor -> the 8-bit levels it was made of."""
     mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
     exact = (tensor * std + mean) * 255
@@ -51,7 +52,7 @@ def levels(spec: ModelSpec, tensor: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("spec", "weights"), VARIANTS.values(), ids=VARIANTS)
 def test_resnet101_parity_with_torchvision(
     photographs: dict[str, Image.Image],
-    spec: ModelSpec,
+    spec: Spec,
     weights: ResNet101_Weights,
     size: tuple[int, int] | None,
     share: float,
@@ -84,7 +85,7 @@ def test_an_elongated_picture_costs_no_memory_for_what_is_cropped_away() -> None
     code = """if True:
         import resource
         from PIL import Image
-        from handlers.resample import resample
+        from handlers.pictures.resample import resample
         from handlers.specs import RESNET101
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         resample(RESNET101, Image.new("RGB", (300, 300)))
@@ -153,10 +154,10 @@ def test_cyclegan_parity_with_torchvision(
         (RESNET101, (2.2489, -2.0357, -0.0267)),
         (RESNET101_V2, (2.2489, -2.0357, -0.0267)),
     ],
-    ids=lambda value: f"{value.name}-{value.variant}" if isinstance(value, ModelSpec) else "",
+    ids=lambda value: f"{value.name}-{value.variant}" if isinstance(value, Spec) else "",
 )
 def test_every_variant_normalises_as_it_says(
-    spec: ModelSpec, expected: tuple[float, float, float]
+    spec: Spec, expected: tuple[float, float, float]
 ) -> None:
     tensor = to_tensor(spec, resample(spec, Image.new("RGB", (300, 280), (255, 0, 102))))
     assert tensor.amax(dim=(1, 2)).tolist() == pytest.approx(expected, abs=1e-4)

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from handlers.decode_pool import DecodePool
 from handlers.errors import BadImage, InvalidOption, NotAcceptable, RequestError
-from handlers.formats import format_of, is_picture
-from handlers.limits import LIMITS
+from handlers.pictures.formats import format_of, is_picture
+from handlers.pictures.limits import LIMITS
+from handlers.pictures.pool import DecodePool
+from handlers.pictures.resample import resample
 from handlers.request import Request, parse
-from handlers.resample import resample
 from handlers.specs import CYCLEGAN, RESNET101
 from tests.corpus import by_name
 from tests.fuzz.decode import mended

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from handlers.errors import BadRequest, EmptyBody, TooLarge
-from handlers.limits import Limits
+from handlers.pictures.limits import Limits
 from handlers.request import is_grpc, parse
 
 # Bytes whose base64 has both letters that differ in the URL-safe alphabet, and padding.

@@ -9,7 +9,7 @@ import pytest
 
 from handlers.base import ImageHandler
 from handlers.cyclegan import CycleGAN
-from handlers.network import LoadError
+from handlers.network.engine import LoadError
 from handlers.settings import PRECISION_VARIABLE, PRECISIONS, Settings
 
 

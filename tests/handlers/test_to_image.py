@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from handlers.pictures.resample import resample
 from handlers.preprocess import to_image
-from handlers.resample import resample
 from handlers.specs import CYCLEGAN_ORIGINAL
 from tests.tensors import to_tensor
 

@@ -26,7 +26,7 @@ from schemathesis.specs.openapi import checks
 
 from handlers.cyclegan import MEDIA_TYPES, CycleGAN
 from handlers.errors import InvalidOption, RequestError
-from handlers.limits import LIMITS
+from handlers.pictures.limits import LIMITS
 from handlers.request import Request
 from handlers.resnet101 import ResNet101
 from handlers.specs import CYCLEGAN, RESNET101

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from handlers.errors import BadImage, TooLarge, UnsupportedFormat
-from handlers.limits import Limits
+from handlers.pictures.limits import Limits
 
 # (offset, first bytes, Pillow's name). JPEG covers MPO: naming MPO here makes Pillow fail.
 _ALLOWED: tuple[tuple[int, bytes, str], ...] = (

@@ -10,11 +10,11 @@ from importlib import import_module
 
 from PIL import AvifImagePlugin, Image
 
-from handlers import png
-from handlers.color import to_rgb
 from handlers.errors import BadImage, EmptyBody, TooLarge
-from handlers.formats import check_header, check_pixels, format_of
-from handlers.limits import LIMITS, Limits
+from handlers.pictures import png
+from handlers.pictures.color import to_rgb
+from handlers.pictures.formats import check_header, check_pixels, format_of
+from handlers.pictures.limits import LIMITS, Limits
 
 # EXIF 2.32, tag 0x0112: what undoes each orientation. Orientation 1 needs nothing.
 _ORIENTATION_TAG = 0x0112

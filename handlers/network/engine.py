@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from handlers.cuda_graphs import CudaGraphs
-from handlers.precision import choose
+from handlers.metadata import Spec
+from handlers.network.cuda_graphs import CudaGraphs
+from handlers.network.precision import choose
 from handlers.preprocess import to_input
-from handlers.specs import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Network:
         script, extra = _read(path)
         self.device = device
         self.metadata: dict[str, Any] = json.loads(extra["model.json"])
-        self.spec = ModelSpec.from_json(json.dumps(self.metadata["spec"]))
+        self.spec = Spec.from_map(self.metadata["spec"])
         gate = self.metadata.get("precisions", {})
         self.precision, self.precision_reason = choose(precision, device, gate)
         self._dtype: torch.dtype = getattr(torch, self.precision)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from PIL import Image
 
 from handlers.errors import TooLarge
-from handlers.limits import LIMITS, Limits
-from handlers.specs import ModelSpec
+from handlers.metadata import Spec
+from handlers.pictures.limits import LIMITS, Limits
 
 
-def resized_size(spec: ModelSpec, width: int, height: int, resize: int) -> tuple[int, int]:
+def resized_size(spec: Spec, width: int, height: int, resize: int) -> tuple[int, int]:
     """(width, height) in pixels after the shorter side became ``resize``.
 
     The longer side is cut to whole pixels as torchvision does, or rounded to ``spec.multiple``.
@@ -29,7 +29,7 @@ def resized_size(spec: ModelSpec, width: int, height: int, resize: int) -> tuple
 
 
 def resample(
-    spec: ModelSpec, image: Image.Image, *, resize: int | None = None, limits: Limits = LIMITS
+    spec: Spec, image: Image.Image, *, resize: int | None = None, limits: Limits = LIMITS
 ) -> Image.Image:
     """An RGB image, resized and cropped as ``spec`` says.
 

@@ -9,7 +9,7 @@ from functools import cache
 
 from PIL import Image, ImageCms
 
-from handlers.limits import PROFILE_BYTES
+from handlers.pictures.limits import PROFILE_BYTES
 
 # A conversion keeps its source, its result and what is between: in strips of so many pixels, the
 # last costs nothing.

@@ -31,10 +31,10 @@ from PIL import Image
 
 from handlers import errors
 from handlers.errors import BadImage, InternalError, Overloaded, RequestError, TooLarge
-from handlers.imaging import decode, own_process, too_much_memory
-from handlers.limits import Limits
-from handlers.resample import resample
-from handlers.specs import ModelSpec
+from handlers.metadata import Spec
+from handlers.pictures.decode import decode, own_process, too_much_memory
+from handlers.pictures.limits import Limits
+from handlers.pictures.resample import resample
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +42,10 @@ logger = logging.getLogger(__name__)
 _COMMAND = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from handlers import decode_pool
-decode_pool.serve()
+from handlers.pictures import pool
+pool.serve()
 """
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 
 # Worker -> process: bytes of the setup, once; resize, bytes of the picture, each time.
 # Process -> worker: kind, whether the process ends after it, width, height, bytes.
@@ -76,10 +76,10 @@ class DecodePool:
     """
 
     def __init__(
-        self, spec: ModelSpec, limits: Limits, size: int, resting_bytes: int = RESTING_BYTES
+        self, spec: Spec, limits: Limits, size: int, resting_bytes: int = RESTING_BYTES
     ) -> None:
         setup = {
-            "spec": dataclasses.replace(spec, labels=()).to_json(),
+            "spec": dataclasses.asdict(dataclasses.replace(spec, labels=())),
             "limits": dataclasses.asdict(limits),
             "resting_bytes": resting_bytes,
         }
@@ -263,7 +263,7 @@ def serve() -> None:
     with socket.socket(fileno=os.dup(0)) as worker:
         (size,) = _SETUP.unpack(_receive(worker, _SETUP.size))
         values = json.loads(_receive(worker, size))
-        spec, limits = ModelSpec.from_json(values["spec"]), Limits(**values["limits"])
+        spec, limits = Spec.from_map(values["spec"]), Limits(**values["limits"])
         _restrict(limits)
         most = _resident_bytes() + values["resting_bytes"]
         with contextlib.suppress(ConnectionError):
@@ -296,7 +296,7 @@ def _resident_bytes() -> int:
 
 
 def _answer(
-    spec: ModelSpec, limits: Limits, picture: bytearray, resize: int
+    spec: Spec, limits: Limits, picture: bytearray, resize: int
 ) -> tuple[int, tuple[int, int], bytes]:
     """Kind, (width, height) and payload of the reply."""
     # CPU time, not the clock's: the same picture has the same answer on a busy machine.

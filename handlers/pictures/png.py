@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from handlers.limits import PROFILE_BYTES
+from handlers.pictures.limits import PROFILE_BYTES
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")
