@@ -18,6 +18,7 @@ class Settings:
 
     limits: Limits = LIMITS
     precision: str = "auto"
+    cpu_batch_pixels: int | None = None
 
     @classmethod
     def from_yaml(cls, yaml: Mapping[str, object], override: str | None = None) -> Settings:
@@ -27,12 +28,14 @@ class Settings:
         ValueError that says what is wrong, and with which of the two.
         """
         section = yaml.get("handler") or {}
-        if not isinstance(section, Mapping) or section.keys() - {"limits", "precision"}:
-            raise ValueError("handler must be a map; the keys in it are limits and precision")
+        known = {"limits", "precision", "cpu_batch_pixels"}
+        if not isinstance(section, Mapping) or section.keys() - known:
+            raise ValueError("handler must be a map of limits, precision and cpu_batch_pixels")
         precision = _checked("precision", section.get("precision", "auto"))
         if override is not None:
             precision = _checked(PRECISION_VARIABLE, override)
-        return cls(Limits.from_map(section.get("limits") or {}), precision)
+        limits = Limits.from_map(section.get("limits") or {})
+        return cls(limits, precision, section.get("cpu_batch_pixels"))
 
 
 def _checked(name: str, precision: object) -> str:

@@ -54,7 +54,7 @@ class Network:
         expected = _tensor(extra["golden_output.f32"], golden["output_shape"])
         # Reduced precision needs a tolerance that hides damage, so float32 is checked first.
         self._check_golden(script, example, expected, "float32")
-        _reduce(script, self._dtype)
+        reduce(script, self._dtype)
         self._network = _frozen(script)
         self._check_golden(self._network, example, expected, self.precision)
         self._graphs: CudaGraphs | None = None
@@ -125,7 +125,7 @@ def _read(path: Path) -> tuple[torch.jit.ScriptModule, dict[str, bytes]]:
     return script.eval(), extra
 
 
-def _reduce(script: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
+def reduce(script: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
     """Convert the parameters to ``dtype`` in place, but for layers that stay in float32."""
     kept = tuple(
         f"{name}." for name, module in script.named_modules() if _class(module) == FLOAT32_CLASS

@@ -50,4 +50,4 @@ def resample(
         )
     x, y = image.width / width, image.height / height  # source pixels per resized pixel
     box = (left * x, top * y, (left + kept[0]) * x, (top + kept[1]) * y)
-    return image.resize(kept, Image.Resampling.BILINEAR, box=box)
+    return image.resize(kept, Image.Resampling[spec.interpolation.upper()], box=box)
