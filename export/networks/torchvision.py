@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torchvision import models
 from torchvision.models import resnet
 
@@ -57,7 +58,7 @@ def network(name: str) -> Network:
         reference=name,
     )
     # The head's name is only known from the module.
-    with torch.device("meta"):
+    with _WithoutMemory():
         module = build(described(head="?").spec())
     head = [
         layer_name
@@ -65,6 +66,17 @@ def network(name: str) -> Network:
         if isinstance(layer, (nn.Linear, nn.Conv2d))
     ][-1]
     return described(head=head, untrained=functools.partial(_condition, head))
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Layers are built without memory for their parameters.
+
+    ``torch.device("meta")`` would do the same to tensors that RegNets compute their widths with.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        device = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **device})
 
 
 def _build(name: str, spec: Spec) -> nn.Module:
