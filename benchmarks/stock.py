@@ -24,7 +24,8 @@ import torch
 from benchmarks.errors import BenchError
 from benchmarks.processes import free_addresses, group
 from benchmarks.server import MODELS, Server
-from export.models import build
+from export.checkpoints import load
+from export.networks import registered
 from serving import java
 from serving.api import Api
 from serving.config import Config
@@ -91,7 +92,7 @@ def archive(store: Path, newer_than: Path) -> None:
 
 
 def _archive(model: str, store: Path) -> None:
-    network = build(model, "random")
+    network = load(registered()[model], "random")
     side = network.spec.crop or network.spec.resize
     with tempfile.TemporaryDirectory(prefix="archive-") as folder:
         stage = Path(folder)

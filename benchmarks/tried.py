@@ -20,7 +20,8 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.pictures import SIZES, photograph
-from export.models import build
+from export.checkpoints import untrained
+from export.networks import registered
 from export.simplify import simplified
 from handlers.pictures.resample import resample
 from handlers.specs import RESNET101
@@ -48,7 +49,7 @@ def median_ms(ways: Mapping[str, Way]) -> dict[str, float]:
 
 def networks(model: str, batch: int) -> None:
     """A plain trace against each thing that may be done to it."""
-    module = build(model, "random").module
+    module = untrained(registered()[model])
     side = 224 if model == "resnet101" else 256
     x = torch.rand(batch, 3, side, side)
     last = x.contiguous(memory_format=torch.channels_last)
@@ -88,7 +89,7 @@ def networks(model: str, batch: int) -> None:
 
 def batches(model: str) -> None:
     """What a batch gains or costs on this CPU."""
-    laid = simplified(build(model, "random").module).to(memory_format=torch.channels_last)
+    laid = simplified(untrained(registered()[model])).to(memory_format=torch.channels_last)
     side = 224 if model == "resnet101" else 256
     inputs = {
         n: torch.rand(n, 3, side, side).contiguous(memory_format=torch.channels_last)

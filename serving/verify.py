@@ -13,7 +13,8 @@ from pathlib import Path
 import requests
 
 from export.errors import ExportError
-from export.weights import default, fetch, pictures
+from export.networks import registered
+from export.weights import fetch
 from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
@@ -42,7 +43,11 @@ def verify(config: Config, run: RunFolder) -> int:
     try:
         for model in ("resnet101", "cyclegan"):
             _check_weights(api, model)
-        bobby, horse = (fetch(picture).read_bytes() for picture in pictures())
+        bobby, horse = (
+            fetch(example.picture).read_bytes()
+            for model in ("resnet101", "cyclegan")
+            if (example := registered()[model].example)
+        )
         good = check_bobby(api, bobby, config.model_store / "resnet101.pt", BOOK)
         return 0 if check_horse(api, horse, run) and good else 1
     except ExportError as error:
@@ -54,13 +59,13 @@ def verify(config: Config, run: RunFolder) -> int:
 
 
 def _check_weights(api: Api, model: str) -> None:
-    book = default(model)
+    name, book = next(iter(registered()[model].checkpoints.items()))
     weights = api.describe(model)["weights"]
     # TorchServe's management API leaves null values out.
-    if weights.get("sha256") != book.sha256:
+    if weights.get("sha256") != book.download.sha256:
         raise ServingError(
-            f"{model} serves the weights {weights['name']}; the book's numbers need {book.name}, "
-            f"{book.file}: make export WEIGHTS=pretrained, then serve again"
+            f"{model} serves the weights {weights['name']}; the book's numbers need {name}, "
+            f"{book.download.file}: make export WEIGHTS=pretrained, then serve again"
         )
 
 

@@ -19,7 +19,8 @@ from torch import nn
 from torchvision.models import ResNet101_Weights
 from torchvision.transforms import v2
 
-from export import untrained
+from export.checkpoints import untrained
+from export.networks import registered
 
 ROOT = Path(__file__).parents[2]
 LABELS: list[str] = ResNet101_Weights.IMAGENET1K_V1.meta["categories"]
@@ -31,7 +32,7 @@ Run = subprocess.CompletedProcess[str]
 
 @cache
 def _network(name: str) -> nn.Module:
-    return untrained.build(name, len(LABELS) if name == "resnet101" else 0, seed=0)
+    return untrained(registered()[name])
 
 
 def classified(picture: Image.Image, top_k: int) -> Ranking:

@@ -17,7 +17,8 @@ from PIL import Image
 from torchvision.models import ResNet101_Weights
 from torchvision.transforms import v2
 
-from export import untrained
+from export.checkpoints import untrained
+from export.networks import registered
 from vision_client import inference_pb2
 
 TIMEOUT_S = 60
@@ -36,7 +37,7 @@ def test_top_5_of_rest_grpc_and_eager(
     grpc = json.loads(server.grpc.Predictions(request, timeout=TIMEOUT_S).prediction)
     preprocess = ResNet101_Weights.IMAGENET1K_V1.transforms()
     with torch.inference_mode():
-        logits = untrained.build("resnet101", 1000, seed=0)(preprocess(photograph)[None])
+        logits = untrained(registered()["resnet101"])(preprocess(photograph)[None])
     probabilities, classes = logits[0].softmax(0).topk(5)
     for answer in (rest, grpc):
         found = answer["predictions"]
@@ -54,7 +55,7 @@ def test_the_picture_equals_eager(float32_server: Any, photographs: dict[str, Im
         [v2.Resize(256), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
     )
     with torch.inference_mode():
-        output = untrained.build("cyclegan", 0, seed=0)(preprocess(photograph)[None])[0]
+        output = untrained(registered()["cyclegan"])(preprocess(photograph)[None])[0]
     expected = ((output + 1) / 2 * 255).permute(1, 2, 0).numpy()
     served = np.asarray(Image.open(io.BytesIO(answer.content)), dtype=np.float32)
     assert np.abs(served - expected).max() <= 1

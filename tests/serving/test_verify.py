@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torchvision.models import ResNet101_Weights
 
-from export import untrained
+from export.checkpoints import untrained
+from export.networks import registered
 from serving import verify
 from serving.errors import ServingError
 from serving.reference import Reference
@@ -82,7 +83,7 @@ def test_reference_is_eager_in_float32(
     found = Reference(model_store / "resnet101.pt").classify(buffer.getvalue(), top_k=3)
     inputs = ResNet101_Weights.IMAGENET1K_V1.transforms()(photographs["chelsea"])[None]
     with torch.inference_mode():
-        logits = untrained.build("resnet101", 1000, seed=0)(inputs)
+        logits = untrained(registered()["resnet101"])(inputs)
     probabilities, classes = logits[0].softmax(0).topk(3)
     assert [prediction.class_id for prediction in found] == classes.tolist()
     # One 8-bit step in a few samples of the input separates the two resizes.
