@@ -37,7 +37,6 @@ class Spec:
     std: tuple[float, float, float]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     labels: tuple[str, ...] = ()
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     scale: int = 1
     output_range: tuple[float, float] = (-1.0, 1.0)
 
