@@ -1,7 +1,8 @@
 # Every verb a person types; `make` alone lists them.
 
-# An installed .venv keeps its Python; PYTHON=python3.13 chooses another.
+# An installed .venv keeps its Python and its set of packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+PRODUCTION ?= $(wildcard .venv/production)
 WEIGHTS ?= pretrained
 DEVICE ?= auto
 SECONDS ?= 60
@@ -24,11 +25,13 @@ help: ## this list
 demo: install ## see it all: install, export, serve, classify and translate a photograph (ONCE=1: then stop)
 	@$(PY) -m serving demo --device $(DEVICE) $(if $(ONCE),--once)
 
-install: ## .venv from requirements.lock, Java included (PYTHON=python3.13 chooses the Python)
-	@$(PYTHON) install.py
+install: ## .venv from the lock, Java included (PRODUCTION=1: no test tools, PRODUCTION=: all; PYTHON=python3.13)
+	@$(PYTHON) install.py $(if $(PRODUCTION),--production)
 
-lock: install ## requirements.lock from pyproject.toml and client/pyproject.toml
-	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --custom-compile-command 'make lock' -o requirements.lock pyproject.toml client/pyproject.toml
+LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package vision-client --custom-compile-command 'make lock' pyproject.toml
+lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml and client/pyproject.toml
+	@$(LOCK) -o requirements.lock
+	@$(LOCK) -o requirements-dev.lock --group dev --constraints requirements.lock
 
 export: install ## both networks: checkpoint, trace, proof, archive, into model_store/
 	@$(PY) -m export --weights $(WEIGHTS) $(EXPORT_OPTIONS)
