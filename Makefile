@@ -23,7 +23,7 @@ help: ## this list
 	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
 
 demo: install ## see it all: install, export, serve, classify and translate a photograph (ONCE=1: then stop)
-	@$(PY) -m serving demo --device $(DEVICE) $(if $(ONCE),--once)
+	@$(PY) -m tools.demo --device $(DEVICE) $(if $(ONCE),--once)
 
 install: ## .venv from the lock, Java included (PRODUCTION=1: no test tools, PRODUCTION=: all; PYTHON=python3.13)
 	@$(PYTHON) install.py $(if $(PRODUCTION),--production)
@@ -55,7 +55,7 @@ ui: install ## a page in the browser on the running server: drop a photograph, s
 	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port)
 
 verify: install ## the book's two pictures and numbers against the running server
-	@$(PY) -m serving verify
+	@$(PY) -m tools.verify
 
 test: install ## what to run before a commit, six minutes (ARGS='-k name' for a part; DEVICE, PRECISION)
 	@$(PYTEST) -m 'not slow' $(ARGS)
@@ -64,13 +64,13 @@ test-all: install ## every test: Chromium, C++, Node, notebook, faults, corpus a
 	@$(PYTEST) $(ARGS)
 
 tools: install ## Debian's packages that the tests of the page and the examples need (as root): Chromium, CMake, Node
-	@$(PY) -m tests.tools
+	@$(PY) -m tools.debian
 
 fuzz: install ## the decoder and the request parser under random inputs, guided by coverage (SECONDS)
-	@$(PY) -m tests.fuzz --seconds $(SECONDS)
+	@$(PY) -m tools.fuzz --seconds $(SECONDS)
 
 soak: install ## a real server under mixed uploads, its memory watched: a table, run/soak.png (MINUTES, DEVICE)
-	@$(PY) -m tests.soak --minutes $(MINUTES) --device $(DEVICE)
+	@$(PY) -m tools.soak --minutes $(MINUTES) --device $(DEVICE)
 
 bench: install ## goals, throughput and latency beside the bare network and stock TorchServe (QUICK=1: six minutes)
 	@$(PY) -m benchmarks --device $(DEVICE) $(if $(QUICK),--quick)
@@ -81,11 +81,13 @@ bench-gpu: install ## how close ResNet-101 comes to the limit of a GPU or of dec
 profile: install ## where a request's time goes, stage by stage, on the running server
 	@$(PY) -m benchmarks.profile
 
-lint: install ## style, types, formatting
+lint: install ## style, formatting, types, layers, declared dependencies
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/deptry handlers export serving && .venv/bin/deptry tools benchmarks tests --ignore DEP002,DEP004
 
 clean: ## everything that was installed, built or logged
-	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache client/vision_client/inference_pb2*
+	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache client/vision_client/inference_pb2*
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@find model_store -mindepth 1 ! -name .gitkeep -delete
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from handlers.settings import PRECISIONS
-from serving import commands, demo, verify
+from serving import commands
 from serving.config import Config
 from serving.errors import ServingError
 from serving.gpus import DEVICES
@@ -35,12 +35,8 @@ def main() -> int:
                 return commands.start(run, sys.argv[2:])
             case "stop":
                 return commands.stop(run)
-            case "status":
-                return commands.status(config, run)
-            case "verify":
-                return verify.verify(config, run)
             case _:
-                return demo.demo(config, run, arguments.device, once=arguments.once)
+                return commands.status(config, run)
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -83,11 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("start", parents=[common, device, workers], help="in the background")
     verbs.add_parser("stop", parents=[common], help="the server of this run folder")
     verbs.add_parser("status", parents=[common], help="ask every model for a true answer")
-    verbs.add_parser("verify", parents=[common], help="the book's pictures and numbers")
-    verb = verbs.add_parser(
-        "demo", parents=[common, device], help="export, serve and predict a sample photograph"
-    )
-    verb.add_argument("--once", action="store_true", help="stop after the predictions")
     return parser
 
 

@@ -21,13 +21,13 @@ import requests
 from PIL import Image, ImageChops
 
 from serving.failures import LogTail
-from tests import tools
+from tests.debian import require
 from tests.running import Running, free_port
 from vision_client import inference_pb2, inference_pb2_grpc
 
 pytestmark = pytest.mark.slow
 
-tools.require("nodejs", "npm")
+require("nodejs", "npm")
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "examples" / "README.md").read_text()

@@ -124,7 +124,7 @@ def test_it_says_that_the_networks_are_untrained(executed: list[Cell]) -> None:
 
 
 def test_it_compares_notebook_rest_and_grpc(executed: list[Cell], server: Running) -> None:
-    photo = (ROOT / "serving" / "sample.jpg").read_bytes()
+    photo = (ROOT / "tools" / "sample.jpg").read_bytes()
     answer = requests.post(server.url("resnet101"), data=photo, timeout=TIMEOUT_S).json()
     expected = [(p["label"], p["probability"]) for p in answer["predictions"]]
     assert all(f"('{label}', " in printed(executed, "classify") for label, _ in expected)

@@ -1,4 +1,4 @@
-"""What the fuzzer once found stays mended, and the fuzzer finds what there is to find."""
+"""Inputs of earlier findings stay fixed, and the fuzzer finds bugs that are planted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import decode, request
-from tests.fuzz.harness import ROOT, kept
+from tools.fuzz import decode, request
+from tools.fuzz.harness import ROOT, kept
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ needs_atheris = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="atheris is for Linux on x86_64"
 )
 
-# What a target does where an input begins with one certain byte, and what the finding is called.
+# The code that a target runs for inputs with a certain first byte, and the name of the finding.
 BUGS = {
     "an exception": ("raise KeyError('planted')", "KeyError-planted-check"),
     "a crash": ("os.abort()", "crash-"),
@@ -28,9 +28,9 @@ BUGS = {
 }
 
 
-def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -40,14 +40,14 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("path", [*kept("decode"), *kept("request")], ids=lambda path: path.stem)
-def test_what_was_found_once_is_answered(path: Path) -> None:
+def test_earlier_findings_stay_fixed(path: Path) -> None:
     target = {"decode": decode, "request": request}[path.name.partition("-")[0]]
     target.check(path.read_bytes())
 
 
 @needs_atheris
 def test_the_command_runs_both_targets_and_finds_nothing(tmp_path: Path) -> None:
-    done = run("-m", "tests.fuzz", "--seconds", "5", "--findings", str(tmp_path))
+    done = run("-m", "tools.fuzz", "--seconds", "5", "--findings", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     ends = re.findall(r"^(\w+): (\d+) inputs.*found nothing$", done.stdout, re.MULTILINE)
     assert [target for target, _ in ends] == ["decode", "request"]
@@ -67,11 +67,11 @@ def test_a_planted_bug_is_found_and_its_input_kept(tmp_path: Path, bug: str, nam
             if data.startswith(b"!"):
                 {bug}
     """)
-    found = tmp_path / "found"
-    command = "import sys; from tests.fuzz.harness import main; sys.exit(main({'planted': 1}))"
-    done = run("-c", command, "--seconds", "3", "--findings", str(found), PYTHONPATH=str(tmp_path))
+    findings = tmp_path / "findings"
+    code = "import sys; from tools.fuzz.harness import main; sys.exit(main({'planted': 1}))"
+    done = run("-c", code, "--seconds", "3", "--findings", str(findings), PYTHONPATH=str(tmp_path))
     assert done.returncode == 1, done.stdout + done.stderr
-    (saved,) = found.iterdir()
+    (saved,) = findings.iterdir()
     assert saved.name.startswith(f"planted-{name}")
     assert saved.read_bytes().startswith(b"!")
     assert name in done.stdout

@@ -1,4 +1,4 @@
-"""Commands run as in a terminal, and a picture of what it showed."""
+"""Runs commands in a pseudo-terminal and draws its content as a picture."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ COLUMNS = 80
 def in_terminal(
     command: Sequence[str | Path], env: dict[str, str], cwd: Path | None = None
 ) -> tuple[int, str]:
-    """In one of 80 columns and 16 million colours: exit status and all that it showed."""
+    """Run ``command`` in a true-colour terminal of 80 columns; returns exit status and output."""
     leader, follower = pty.openpty()
     env = {"COLORTERM": "truecolor", **env, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
     process = subprocess.Popen(
         command, env=env, cwd=cwd, stdin=follower, stdout=follower, stderr=follower
     )
     os.close(follower)
-    shown = b""
+    output = b""
     try:
         while select.select([leader], [], [], TIMEOUT_S)[0] and (data := os.read(leader, 65536)):
-            shown += data
-    except OSError:  # Linux's end of a terminal whose programs have ended
+            output += data
+    except OSError:  # Linux reports the end of the last program this way
         pass
     os.close(leader)
     try:
-        return process.wait(TIMEOUT_S), shown.decode()
+        return process.wait(TIMEOUT_S), output.decode()
     finally:
         process.kill()
 
 
-def plain(shown: str) -> str:
-    """Without colours and cursor movements."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+def plain(output: str) -> str:
+    """``output`` without colours and cursor movements."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
 
 
-def picture(browser: Browser, shown: str, title: str) -> bytes:
-    """A PNG of a terminal window with ``shown`` in it."""
+def picture(browser: Browser, output: str, title: str) -> bytes:
+    """A PNG of a terminal window that shows ``output``."""
     console = Console(
         record=True,
         width=COLUMNS,
@@ -56,9 +56,9 @@ def picture(browser: Browser, shown: str, title: str) -> bytes:
         force_terminal=True,
         color_system="truecolor",
     )
-    console.print(Text.from_ansi(shown.replace("\r\n", "\n")), soft_wrap=True)
+    console.print(Text.from_ansi(output.replace("\r\n", "\n")), soft_wrap=True)
     svg = console.export_svg(title=title)
-    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # which would be downloaded
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # avoids a download
     page = browser.new_page(viewport={"width": 1100, "height": 2000}, device_scale_factor=1.5)
     page.set_content(svg.replace("Fira Code", "DejaVu Sans Mono"))
     png = page.locator("svg").screenshot(omit_background=True)

@@ -1,8 +1,8 @@
-"""Hours of strangers in minutes: a real server under mixed uploads, its memory watched throughout.
+"""Sends mixed uploads to a real server and watches its memory: ``make soak MINUTES=10``.
 
-``make soak MINUTES=10`` exports untrained networks, serves them, sends good, odd, broken and
-hostile pictures by every route, and prints what came back. It ends with exit status 1 if an answer
-was not the contract's, a worker was lost, a bystander noticed, or memory grew.
+Exports untrained networks, serves them, sends good, unusual, broken and hostile pictures by every
+route, and prints the answers. The exit status is 1 if an answer violates the contract, a worker is
+lost, or memory grows.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ from tests.routes import ROUTES, Client
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = 6
-# Triton's own bar for a leak; before WARM_REQUESTS caches and pools still fill.
+# Triton's threshold for a leak. Until WARM_REQUESTS, caches and pools still fill.
 GROWTH_BYTES = 100e6
 WARM_REQUESTS = 500
 LARGEST = 10
-# Most uploads of a real service are sound, but refusals are where leaks hide.
-SOUND_SHARE = 0.25
+# A real service gets mostly valid uploads, but leaks hide in error paths.
+VALID_SHARE = 0.25
 SAMPLE_S = 0.5
 SETTLE_S = 2.0
 
 
 @dataclass
 class Result:
-    """What a soak has seen. Times in seconds, memory in bytes."""
+    """Counts and measurements of a soak. Times are in seconds, memory in bytes."""
 
     statuses: collections.Counter[tuple[str, int]] = field(default_factory=collections.Counter)
     wrong: list[str] = field(default_factory=list)
-    slowest_refusal: tuple[float, str] = (0.0, "")
+    slowest_error: tuple[float, str] = (0.0, "")
     slowest_answer: tuple[float, str] = (0.0, "")
     requests: int = 0
     seconds: float = 0.0
     lost_workers: int = 0
     # (seconds, requests so far, resident bytes by kind of process)
     memory: list[tuple[float, int, dict[str, int]]] = field(default_factory=list)
-    # The same at rest, after WARM_REQUESTS requests and at the end.
+    # Resident bytes of the idle server after WARM_REQUESTS requests and at the end.
     settled: list[dict[str, int]] = field(default_factory=list)
 
     def growths(self) -> dict[str, float]:
-        """Bytes that each kind of process gained from the WARM_REQUESTS-th request to the end."""
+        """Bytes gained between the two entries of ``settled``, by kind of process."""
         if len(self.settled) < 2:
             return {}
         first, last = self.settled[0], self.settled[-1]
@@ -69,36 +69,39 @@ class Result:
 
     @property
     def growth(self) -> float:
-        """All of that together."""
+        """The sum of ``growths()``."""
         return sum(self.growths().values())
 
     @property
     def peak(self) -> int:
-        return max((sum(parts.values()) for _, _, parts in self.memory), default=0)
+        return max((sum(sizes.values()) for _, _, sizes in self.memory), default=0)
 
     def faults(self) -> list[str]:
-        """What must not be; empty where all is well."""
-        found = list(self.wrong[:20])
+        """Reasons to fail; empty if all is well."""
+        faults = list(self.wrong[:20])
         if self.lost_workers:
-            found.append(f"{self.lost_workers} worker(s) were lost")
+            faults.append(f"{self.lost_workers} worker(s) were lost")
         if self.growth > GROWTH_BYTES:
-            found.append(f"memory grew by {self.growth / 1e6:.0f} MB; {GROWTH_BYTES / 1e6:.0f} may")
-        return found
+            limit = f"{GROWTH_BYTES / 1e6:.0f} MB are allowed"
+            faults.append(f"memory grew by {self.growth / 1e6:.0f} MB; {limit}")
+        return faults
 
 
 class Soak:
-    """Traffic of ``CLIENTS`` clients on a running server."""
+    """Traffic of ``CLIENTS`` clients to a running server."""
 
     def __init__(
-        self, config: Config, run: RunFolder, *, sound: float = SOUND_SHARE, seed: int = 0
+        self, config: Config, run: RunFolder, *, valid: float = VALID_SHARE, seed: int = 0
     ) -> None:
-        """``sound`` is the share of pictures that can be answered."""
+        """``valid`` is the share of pictures that the server can answer with 200."""
         self._models = [path.stem for path in config.archives]
-        self._sound = sound
+        self._valid = valid
         self._api = Api(config, run.key_file)
         self._client = Client(config)
-        self._supervisor = run.supervisor()
-        self._source = random.Random(seed)
+        supervisor = run.supervisor()
+        assert supervisor is not None, "the server does not run"
+        self._supervisor = supervisor
+        self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._done = threading.Event()
@@ -107,24 +110,24 @@ class Soak:
     def run(
         self, *, seconds: float = float("inf"), count: int | None = None, bar: bool = False
     ) -> Result:
-        """Send for ``seconds`` or ``count`` requests, whichever ends first."""
+        """Send requests until ``seconds`` have passed or ``count`` requests have been sent."""
         workers = self._workers()
         ends = self._started + seconds
-        chosen = itertools.islice(self._cases(), count)
+        requests = itertools.islice(self._requests(), count)
         with ThreadPoolExecutor(1) as sampler, ThreadPoolExecutor(CLIENTS) as clients:
             sampling = sampler.submit(self._sample)
             total = None if seconds != float("inf") else count
             progress = tqdm(total=total, unit=" requests", disable=None if bar else True)
             limit = threading.Semaphore(CLIENTS * 2)
 
-            def one(case: Case, model: str, route: str) -> None:
+            def send(case: Case, model: str, route: str) -> None:
                 try:
-                    self._ask(case, model, route)
+                    self._send(case, model, route)
                 finally:
                     progress.update()
                     limit.release()
 
-            for number, (case, model, route) in enumerate(chosen):
+            for number, (case, model, route) in enumerate(requests):
                 if time.monotonic() > ends:
                     break
                 if number == WARM_REQUESTS:
@@ -133,7 +136,7 @@ class Soak:
                     self._settle()
                     limit.release(CLIENTS * 2)
                 limit.acquire()
-                clients.submit(one, case, model, route)
+                clients.submit(send, case, model, route)
             clients.shutdown()
             self._settle()
             progress.close()
@@ -144,45 +147,47 @@ class Soak:
         self.result.lost_workers = len(workers - self._workers())
         return self.result
 
-    def _cases(self) -> Iterator[tuple[Case, str, str]]:
-        sound = [case for case in cases() if case.code == 200]
-        others = [case for case in cases() if case.code != 200]
-        # The largest first, so that the memory they take is taken when the watch on growth begins.
+    def _requests(self) -> Iterator[tuple[Case, str, str]]:
+        valid = [case for case in cases() if case.code == 200]
+        invalid = [case for case in cases() if case.code != 200]
+        # The largest first, so that their memory is allocated before growth is measured.
         for case in sorted(cases(), key=lambda case: len(case.data))[-LARGEST:]:
             yield from itertools.product([case], self._models, ROUTES)
         while True:
-            case = self._source.choice(sound if self._source.random() < self._sound else others)
-            # Most come as most clients send them.
-            route = self._source.choice(["raw", "raw", *ROUTES])
-            yield case, self._source.choice(self._models), route
+            case = self._random.choice(valid if self._random.random() < self._valid else invalid)
+            # Most clients send raw bodies.
+            route = self._random.choice(["raw", "raw", *ROUTES])
+            yield case, self._random.choice(self._models), route
 
-    def _ask(self, case: Case, model: str, route: str) -> None:
+    def _send(self, case: Case, model: str, route: str) -> None:
         expected = case.expected(model)
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             reply = ROUTES[route](self._client, model, case.data, **case.options(model))
-            got = reply.code, reply.kind
-        except Exception as error:  # noqa: BLE001 - whatever a client meets is what we look for
-            got = 0, repr(error)
-        took = time.monotonic() - begun, f"{case.name}, {route}, {model}"
+            answer = reply.code, reply.kind
+        except Exception as error:  # noqa: BLE001 - any exception of a client is a fault to report
+            answer = 0, repr(error)
+        seconds = time.monotonic() - started
+        name = f"{case.name}, {route}, {model}"
         with self._lock:
             result = self.result
             result.requests += 1
-            result.statuses[model, got[0]] += 1
-            if got != expected:
-                result.wrong.append(f"{took[1]}: {got}, not {expected}")
-            if got[0] == 200:
-                result.slowest_answer = max(result.slowest_answer, took)
+            result.statuses[model, answer[0]] += 1
+            if answer != expected:
+                result.wrong.append(f"{name}: {answer}, not {expected}")
+            if answer[0] == 200:
+                result.slowest_answer = max(result.slowest_answer, (seconds, name))
             else:
-                result.slowest_refusal = max(result.slowest_refusal, took)
+                result.slowest_error = max(result.slowest_error, (seconds, name))
 
     def _workers(self) -> set[int]:
         return {worker.pid for model in self._models for worker in self._api.workers(model)}
 
     def _settle(self) -> None:
-        """Take the memory at rest: what a worker holds of its last large requests is no growth.
+        """Measure the memory of the idle server.
 
-        A large one makes it give that back; two a worker, so that each has one.
+        A worker keeps the memory of its last requests until a large request makes it return that;
+        two of them per worker, so that each gets one.
         """
         largest = max((c for c in cases() if c.code == 200), key=lambda case: len(case.data))
         for model in self._models:
@@ -199,15 +204,14 @@ class Soak:
                 return
 
     def _resident(self) -> dict[str, int]:
-        """Bytes in memory by kind of process."""
-        parts: dict[str, int] = collections.Counter()
-        assert self._supervisor is not None
+        """Resident bytes by kind of process."""
+        sizes: dict[str, int] = collections.Counter()
         for process in self._supervisor.children(recursive=True):
             try:
-                parts[_kind(process)] += process.memory_info().rss
+                sizes[_kind(process)] += process.memory_info().rss
             except psutil.Error:
-                continue  # it has ended meanwhile
-        return dict(parts)
+                continue  # it has ended
+        return dict(sizes)
 
 
 def _kind(process: psutil.Process) -> str:
@@ -216,18 +220,19 @@ def _kind(process: psutil.Process) -> str:
         return "decode processes"
     if "model_service_worker" in command:
         return "workers"
-    # TorchServe's own collector of system metrics comes and goes.
+    # TorchServe's collector of system metrics comes and goes.
     return "Java" if "ModelServer" in command else "other"
 
 
 def draw(result: Result, path: Path) -> None:
-    """Memory of each kind of process over time, as a PNG."""
+    """A PNG of the memory of each kind of process over time."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     seconds = [at for at, _, _ in result.memory]
     for kind in ("workers", "Java", "decode processes"):
-        sizes = [parts.get(kind, 0) / 2**20 for _, _, parts in result.memory]
-        axes.plot(seconds, sizes, label=kind)
+        axes.plot(
+            seconds, [sizes.get(kind, 0) / 2**20 for _, _, sizes in result.memory], label=kind
+        )
     axes.set(
         title=f"{result.requests} mixed requests, {result.growth / 1e6:+.0f} MB after the first "
         f"{WARM_REQUESTS}",
@@ -241,29 +246,28 @@ def draw(result: Result, path: Path) -> None:
 
 
 def report(result: Result) -> str:
-    lines = [
-        f"{result.requests} requests in {result.seconds:.0f} s",
-        *(
-            f"  {model:<10} "
-            + ", ".join(
-                f"{code}: {n}"
-                for (name, code), n in sorted(result.statuses.items())
-                if name == model
-            )
-            for model in sorted({name for name, _ in result.statuses})
-        ),
-        f"slowest refusal {result.slowest_refusal[0]:.2f} s ({result.slowest_refusal[1]})",
-        f"slowest answer  {result.slowest_answer[0]:.2f} s ({result.slowest_answer[1]})",
-        f"memory          {result.peak / 2**20:.0f} MiB at the peak, {result.growth / 1e6:+.0f} MB "
-        f"from request {WARM_REQUESTS} to the end:",
-        "  "
-        + ", ".join(f"{kind} {size / 1e6:+.0f}" for kind, size in sorted(result.growths().items())),
-    ]
-    return "\n".join(lines)
+    """A table for the terminal."""
+    lines = [f"{result.requests} requests in {result.seconds:.0f} s"]
+    for model in sorted({name for name, _ in result.statuses}):
+        counts = sorted((code, n) for (name, code), n in result.statuses.items() if name == model)
+        lines.append(f"  {model:<10} " + ", ".join(f"{code}: {n}" for code, n in counts))
+    growths = ", ".join(
+        f"{kind} {size / 1e6:+.0f}" for kind, size in sorted(result.growths().items())
+    )
+    return "\n".join(
+        [
+            *lines,
+            f"slowest error   {result.slowest_error[0]:.2f} s ({result.slowest_error[1]})",
+            f"slowest answer  {result.slowest_answer[0]:.2f} s ({result.slowest_answer[1]})",
+            f"memory          {result.peak / 2**20:.0f} MiB at the peak, "
+            f"{result.growth / 1e6:+.0f} MB from request {WARM_REQUESTS} to the end:",
+            f"  {growths}",
+        ]
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--device", default="auto", help="auto, gpu or cpu")
     parser.add_argument("--picture", type=Path, default=ROOT / "run" / "soak.png")
@@ -273,9 +277,8 @@ def main() -> int:
         python = [sys.executable, "-m"]
         export = [*python, "export", "--weights", "random", "--model-store", str(store)]
         subprocess.run(export, cwd=ROOT, check=True)
-        config = Config.read(ROOT / "config.properties")
         path = Path(folder) / "config.properties"
-        config.write(path, model_store=str(store))
+        Config.read(ROOT / "config.properties").write(path, model_store=str(store))
         where = ["--config", str(path), "--run-dir", str(run)]
         start = [*python, "serving", "start", *where, "--device", arguments.device]
         if subprocess.run(start, cwd=ROOT, check=False).returncode:

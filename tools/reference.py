@@ -1,4 +1,4 @@
-"""An exported classifier in this process, without a server: what a server's answers should be."""
+"""Runs an exported classifier in this process, for the answers that a server should give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vision_client import Prediction
 class Reference:
     """The network in ``pt`` on the CPU, with the preprocessing of the workers.
 
-    ``weights`` is its name as in the header x-model-weights. Raises ServingError where ``pt`` is
+    ``weights`` is their name as in the header x-model-weights. Raises ServingError if ``pt`` is
     missing or damaged.
     """
 

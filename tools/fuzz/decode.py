@@ -1,6 +1,6 @@
-"""Any bytes give a picture within the limits, or an error that is the sender's.
+"""Fuzz target: any bytes decode to a picture within the limits or raise a client error (4xx).
 
-The limits are the real ones; ``python -m tests.fuzz.decode --seconds 60``.
+The limits are those of production; ``python -m tools.fuzz.decode --seconds 60``.
 """
 
 from __future__ import annotations
@@ -14,33 +14,39 @@ from handlers.errors import RequestError
 from handlers.pictures.decode import decode, own_process
 from handlers.pictures.limits import LIMITS
 from handlers.pictures.resample import resample
-from handlers.specs import CYCLEGAN, RESNET101
+from handlers.specs import SPECS
 
 PNG = b"\x89PNG\r\n\x1a\n"
+NETWORKS = [next(iter(variants.values())) for variants in SPECS.values()]
+RESIZE = min(spec.resize for spec in NETWORKS)
 
 prepare = own_process
 
 
 def seeds() -> Iterator[bytes]:
-    from tests.corpus import cases  # the fuzzing process needs no NumPy
+    from tests.corpus import cases  # here, to keep NumPy out of the fuzzing process
 
     yield from (case.data for case in cases())
 
 
 def check(data: bytes) -> None:
     try:
-        image = decode(data, LIMITS, resize=RESNET101.resize)  # as the decode processes do
+        image = decode(data, LIMITS, resize=RESIZE)  # as the decode processes do
         assert image.mode == "RGB"
         assert 0 < image.width * image.height <= LIMITS.pixels
-        assert resample(RESNET101, image).size == (224, 224)
-        assert min(resample(CYCLEGAN, image).size) == 256
+        for spec in NETWORKS:
+            size = resample(spec, image).size
+            if spec.crop:
+                assert size == (spec.crop, spec.crop)
+            else:
+                assert min(size) == spec.resize
     except RequestError as error:
         if error.code >= 500:
             raise
 
 
-def mended(data: bytes) -> bytes:
-    """A PNG with its chunks' checksums put right; what is no PNG as it is."""
+def with_valid_checksums(data: bytes) -> bytes:
+    """``data`` with the checksums of its chunks corrected if it is a PNG, else unchanged."""
     if not data.startswith(PNG):
         return data
     out, at = bytearray(data), len(PNG)
@@ -55,6 +61,6 @@ def mended(data: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    from tests.fuzz import harness
+    from tools.fuzz import harness
 
-    sys.exit(harness.main({"tests.fuzz.decode": 1}))
+    sys.exit(harness.main({"tools.fuzz.decode": 1}))

@@ -1,7 +1,7 @@
-"""Any body, headers and options give a request with options in range, or an error of the sender's.
+"""Fuzz target: any body, headers and options parse to options in range or a client error (4xx).
 
-An input is one word that says what the row is like, headers, a blank line and what the row holds,
-so that a kept one can be read; ``python -m tests.fuzz.request --seconds 60``.
+An input is readable text: the kind of row, headers, a blank line, the body or fields;
+``python -m tools.fuzz.request --seconds 60``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from handlers.errors import RequestError
 from handlers.pictures.limits import LIMITS
 from handlers.request import is_grpc, parse
 
-_FIELD = b"\n--\n"  # between a form's fields
+_FIELD = b"\n--\n"  # separates the fields of a form
 _PICTURES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 _CLASSES = {"json": "application/json"}
 
@@ -39,24 +39,24 @@ def check(data: bytes) -> None:
     kind, *lines = head.decode("latin-1").split("\n")
     named = (line.partition(":") for line in lines)
     headers = {name.strip(): value.strip() for name, _, value in named}
-    with _refusals():
+    with _client_errors():
         request = parse(_row(kind, rest), headers)
         assert isinstance(request.picture, bytes)
         assert 0 < len(request.picture) <= LIMITS.request_bytes
         is_grpc(headers)
-        with _refusals():
+        with _client_errors():
             assert 1 <= request.integer("top_k", default=5, low=1, high=1000) <= 1000
-        with _refusals():
+        with _client_errors():
             size = request.integer("size", default=256, low=64, high=1024, multiple=4)
             assert size in range(64, 1025, 4)
-        with _refusals():
+        with _client_errors():
             assert request.media_type(_PICTURES) in _PICTURES
-        with _refusals():
+        with _client_errors():
             assert request.media_type(_CLASSES) in _CLASSES
 
 
 def _row(kind: str, rest: bytes) -> Mapping[str, Any]:
-    """What TorchServe hands over, which looks at the content type in ways of its own."""
+    """The row that TorchServe builds; it parses some bodies itself, by their content type."""
     if kind == "form":
         fields = (field.partition(b"=") for field in rest.split(_FIELD))
         return {name.decode("latin-1"): value for name, _, value in fields}
@@ -69,8 +69,8 @@ def _row(kind: str, rest: bytes) -> Mapping[str, Any]:
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What a client may be told: briefly, and that it is the request's fault."""
+def _client_errors() -> Iterator[None]:
+    """Accept errors that blame the request, in a short message."""
     try:
         yield
     except RequestError as error:
@@ -79,6 +79,6 @@ def _refusals() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    from tests.fuzz import harness
+    from tools.fuzz import harness
 
-    sys.exit(harness.main({"tests.fuzz.request": 1}))
+    sys.exit(harness.main({"tools.fuzz.request": 1}))

@@ -1,6 +1,6 @@
-"""What the tests of the page and of the examples need besides Python: Debian's packages.
+"""The Debian packages that the tests of the page and the examples need.
 
-``python -m tests.tools`` (`make tools`) installs those that are missing, as root.
+``python -m tools.debian`` (`make tools`) installs those that are missing, as root.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-# By package: where it is found, as a command or a file; any of several will do.
+# By package: a command or file that it provides; any one of several is enough.
 PACKAGES = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "cmake": ("cmake",),
@@ -27,7 +25,7 @@ PACKAGES = {
 
 
 def find(package: str) -> str | None:
-    """The path of what ``package`` is needed for, or None where this machine lacks it."""
+    """The path of the command or file that ``package`` provides, or None if it is missing."""
     for name in PACKAGES[package]:
         path = shutil.which(name) or (name if Path(name).is_file() else None)
         if path is not None:
@@ -36,29 +34,18 @@ def find(package: str) -> str | None:
 
 
 def missing(*packages: str) -> list[str]:
-    """Those of ``packages`` that this machine lacks."""
+    """The members of ``packages`` that are not installed on this machine."""
     return [package for package in packages if find(package) is None]
 
 
-def require(*packages: str) -> None:
-    """Skip the test, or the module, that needs what is missing; in CI nothing may be."""
-    lacking = missing(*packages)
-    if lacking and os.environ.get("CI") == "true":
-        pytest.fail(f"{', '.join(lacking)} missing: .ci/run should have run `make tools`")
-    if lacking:
-        pytest.skip(
-            f"needs {', '.join(lacking)}: `make tools` installs it", allow_module_level=True
-        )
-
-
 def main() -> int:
-    lacking = missing(*PACKAGES)
-    if not lacking:
+    packages = missing(*PACKAGES)
+    if not packages:
         return 0
-    print(f"installing from Debian: {' '.join(lacking)}", flush=True)
+    print(f"installing Debian packages: {' '.join(packages)}", flush=True)
     sudo = ["sudo"] if os.geteuid() else []
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *lacking]):
+    for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
         apt = [*sudo, "apt-get", "-qq", *command]
         status = subprocess.run(apt, env=environment, check=False).returncode
         if status:

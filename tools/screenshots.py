@@ -1,4 +1,4 @@
-"""Takes the pictures for docs/ on a running server: ``python -m tests.screenshots``."""
+"""Takes the screenshots in docs/ with a running server: ``python -m tools.screenshots``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from tests.page.opened import chromium, page_server, wait_for_answers, watched
-from tests.terminal import in_terminal, picture, plain
+from tools.terminal import in_terminal, picture, plain
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def screenshot(browser: Browser, address: str, **context: object) -> bytes:
-    """A PNG of the whole page, with both networks' answers to one of its photographs."""
+    """A PNG of the whole page with the answers to one of its example photographs."""
     with watched(browser, address, **context) as page:
         page.get_by_role("button", name="coffee").click()
         wait_for_answers(page)
@@ -48,22 +48,22 @@ def screenshot(browser: Browser, address: str, **context: object) -> bytes:
 
 
 def session(server: str) -> str:
-    """What a terminal shows of two commands on the sample photograph."""
+    """The terminal output of two commands on the sample photograph."""
     vision = Path(sys.executable).with_name("vision")
-    shown = ""
+    output = ""
     with TemporaryDirectory() as folder:
-        shutil.copy(DOCS.parent / "serving" / "sample.jpg", Path(folder) / "cat.jpg")
-        for words in ("classify cat.jpg", "translate cat.jpg -o zebras"):
+        shutil.copy(Path(__file__).with_name("sample.jpg"), Path(folder) / "cat.jpg")
+        for arguments in ("classify cat.jpg", "translate cat.jpg -o zebras"):
             env = {**os.environ, "VISION_SERVER": server}
-            status, printed = in_terminal([vision, *words.split()], env, Path(folder))
+            status, printed = in_terminal([vision, *arguments.split()], env, Path(folder))
             if status:
                 raise SystemExit(plain(printed))
-            shown += f"\x1b[1m$ vision {words}\x1b[0m\n{printed}"
-    return shown
+            output += f"\x1b[1m$ vision {arguments}\x1b[0m\n{printed}"
+    return output
 
 
 def save(path: Path, png: bytes) -> None:
-    """In 160 colours, dithered: less than half the bytes."""
+    """Save as a PNG of 160 colours, dithered: less than half the bytes."""
     with Image.open(io.BytesIO(png)) as picture:
         rgb = picture.convert("RGB")
         rgb.quantize(palette=rgb.quantize(160)).save(path, optimize=True)
