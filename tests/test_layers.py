@@ -16,7 +16,7 @@ LINT = Path(sys.executable).with_name("lint-imports")
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [LINT, "--no-logo", "--no-cache", ROOT / "pyproject.toml"]
+    command = [str(LINT), "--no-logo", "--no-cache", str(ROOT / "pyproject.toml")]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
