@@ -154,10 +154,7 @@ def test_a_model_that_cannot_load_ends_the_start(
     run = serving(verb, "--config", config, "--run-dir", tmp_path / "run", "--device", "cpu")
     assert run.returncode == 1
     said = run.stdout + run.stderr
-    assert (
-        "error: cyclegan cannot be loaded: handlers.network.engine.LoadError: cyclegan.pt is no"
-        in said
-    )
+    assert "error: cyclegan cannot be loaded: handlers.errors.LoadError: cyclegan.pt is no" in said
     assert "raise LoadError" in said
     assert f"all of it is in {tmp_path / 'run' / 'logs'}" in said
     assert len(said.splitlines()) <= 15
