@@ -109,7 +109,8 @@ def test_full_queues_fit_the_heap(config: Config) -> None:
 
 
 def test_limits_beyond_the_machine_are_a_warning(config: Config) -> None:
-    config = changed(config, vmargs="-Xmx4g -XX:MaxDirectMemorySize=1g")
+    vmargs = "-Xmx4g -XX:MaxDirectMemorySize=1g"
+    config = changed(config, vmargs=vmargs, job_queue_size="10")
     served = archives({**ONE, "batchSize": 8}, {**ONE, "batchSize": 1})
     # On two cores: 4 + 1 + 2 workers of 2, and 2 + 1 decode processes of 0.5.
     assert make(config, served, cores=2, free_memory=int(10.5 * GIB)).warning == ""
