@@ -15,12 +15,13 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
+from serving.inference import connect
+from serving.management import Management
 from serving.runfolder import RunFolder
 from tools import server
-from vision_client import VisionError
+from vision_client import Client, VisionError
 from vision_client.show import bars, draw, side_by_side
 
 # Chelsea the cat, by Stéfan van der Walt, CC0; from scikit-image.
@@ -51,9 +52,9 @@ def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
             if child.poll() is not None:
                 return child.returncode or 1
             time.sleep(0.1)
-        api = Api(config, run.key_file)
-        models = server.tasks(config, api)
-        show(api, models, run.path)
+        models = server.tasks(Management(config, run))
+        with connect(config, run, timeout=TIMEOUT_S) as client:
+            show(client, models, run.path)
         print_next(config, models)
         if arguments.once:
             return 0
@@ -77,21 +78,21 @@ def export(model_store: Path) -> None:
         raise ServingError("the export failed; its message is above")
 
 
-def show(api: Api, models: Mapping[str, str], folder: Path) -> None:
+def show(client: Client, models: Mapping[str, str], folder: Path) -> None:
     """Ask each model about the sample photograph; pictures are saved in ``folder``."""
     terminal = Console()
     try:
-        with api.client(TIMEOUT_S) as client:
-            for model, task in models.items():
-                if task == "classify":
-                    print(f"\n{SAMPLE.parent.name}/{SAMPLE.name}: the classes according to {model}")
-                    terminal.print(bars(client.classify(SAMPLE).predictions), soft_wrap=True)
-                else:
-                    both = side_by_side(SAMPLE, client.translate(SAMPLE).image())
-                    path = folder / "before_after.png"
-                    both.save(path)
-                    print(f"\nbefore and after {model}: {path}")
-                    draw(both, terminal, os.environ)
+        for model, task in models.items():
+            if task == "classify":
+                print(f"\n{SAMPLE.parent.name}/{SAMPLE.name}: the classes according to {model}")
+                predictions = client.classify(SAMPLE, model=model).predictions
+                terminal.print(bars(predictions), soft_wrap=True)
+            else:
+                both = side_by_side(SAMPLE, client.translate(SAMPLE, model=model).image())
+                path = folder / "before_after.png"
+                both.save(path)
+                print(f"\nbefore and after {model}: {path}")
+                draw(both, terminal, os.environ)
     except VisionError as error:
         raise ServingError(f"wrong answer: {error}") from error
 

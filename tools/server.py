@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
+from serving.inference import bypass_proxy
+from serving.management import Management
 from serving.runfolder import RunFolder
 
 
@@ -30,7 +31,9 @@ def parser(module: str, description: str | None) -> argparse.ArgumentParser:
 def run(command: Callable[[Config, RunFolder], int], arguments: argparse.Namespace) -> int:
     """``command``'s exit status; prints its ServingError."""
     try:
-        return command(Config.read(arguments.config), RunFolder(arguments.run_dir))
+        config = Config.read(arguments.config)
+        bypass_proxy(config)
+        return command(config, RunFolder(arguments.run_dir))
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -38,7 +41,8 @@ def run(command: Callable[[Config, RunFolder], int], arguments: argparse.Namespa
         return 130
 
 
-def tasks(config: Config, api: Api) -> dict[str, str]:
-    """The task of each model that the running server serves."""
-    models = [path.stem for path in config.archives]
-    return {model: api.describe(model)["spec"]["task"] for model in models}
+def tasks(management: Management) -> dict[str, str]:
+    """The task of each model that the server serves."""
+    return {
+        model: management.describe(model)["spec"]["task"] for model in sorted(management.models())
+    }

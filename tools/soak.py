@@ -26,8 +26,8 @@ import psutil
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from serving.api import Api
 from serving.config import Config
+from serving.management import Management
 from serving.runfolder import RunFolder
 from tests.corpus import Case, cases
 from tests.routes import ROUTES, Client
@@ -94,9 +94,9 @@ class Soak:
         self, config: Config, run: RunFolder, *, valid: float = VALID_SHARE, seed: int = 0
     ) -> None:
         """``valid`` is the share of pictures that the server can answer with 200."""
-        self._models = [path.stem for path in config.archives]
         self._valid = valid
-        self._api = Api(config, run.key_file)
+        self._management = Management(config, run)
+        self._models = self._management.models()
         self._client = Client(config)
         supervisor = run.supervisor()
         assert supervisor is not None, "the server does not run"
@@ -181,7 +181,7 @@ class Soak:
                 result.slowest_error = max(result.slowest_error, (seconds, name))
 
     def _workers(self) -> set[int]:
-        return {worker.pid for model in self._models for worker in self._api.workers(model)}
+        return {worker.pid for model in self._models for worker in self._management.workers(model)}
 
     def _settle(self) -> None:
         """Measure the memory of the idle server.
@@ -191,7 +191,7 @@ class Soak:
         """
         largest = max((c for c in cases() if c.code == 200), key=lambda case: len(case.data))
         for model in self._models:
-            for _ in range(2 * len(self._api.workers(model))):
+            for _ in range(2 * len(self._management.workers(model))):
                 ROUTES["raw"](self._client, model, largest.data)
         time.sleep(SETTLE_S)
         self.result.settled.append(self._resident())

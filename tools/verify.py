@@ -11,17 +11,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 
 from export.errors import ExportError
 from export.weights import Checkpoint, fetch, pictures, published
-from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
+from serving.inference import connect
+from serving.management import Management
 from serving.runfolder import RunFolder
 from tools import server
-from vision_client import ConnectionFailed, Prediction, VisionError
+from vision_client import Client, ConnectionFailed, Prediction, VisionError
 
 # Percentage points by which a probability may differ, by precision. Between machines, float32
 # differs only by rounding. A reduced precision may swap the first two classes if their
@@ -62,21 +64,24 @@ def examples() -> dict[str, Example]:
 
 def verify(config: Config, run: RunFolder) -> int:
     """0 if the answers are the published ones, else 1; ServingError if they cannot be compared."""
-    api = Api(config, run.key_file)
+    management = Management(config, run)
     try:
-        served = server.tasks(config, api)
-        found = {model: example for model, example in examples().items() if model in served}
-        for model, example in found.items():
-            check_weights(api, model, example.checkpoint)
+        models = management.models()
+        served = {model: example for model, example in examples().items() if model in models}
+        descriptions = {model: management.describe(model) for model in served}
+        for model, example in served.items():
+            check_weights(descriptions[model], example.checkpoint)
         good = True
-        for model, example in found.items():
-            picture = fetch(example.picture)
-            if example.size is None:
-                pt = config.model_store / f"{model}.pt"
-                good = check_classes(api, model, picture, pt, example.expected) and good
-            else:
-                output = run.path / f"{model}.png"
-                good = check_picture(api, model, picture, output, example.size) and good
+        with connect(config, run, timeout=TIMEOUT_S) as client:
+            for model, example in served.items():
+                description, picture = descriptions[model], fetch(example.picture)
+                if example.size is None:
+                    pt = config.model_store / f"{model}.pt"
+                    same = check_classes(client, description, picture, pt, example.expected)
+                else:
+                    output = run.path / f"{model}.png"
+                    same = check_picture(client, description, picture, output, example.size)
+                good = good and same
         return 0 if good else 1
     except ExportError as error:
         raise ServingError(str(error)) from error
@@ -86,30 +91,32 @@ def verify(config: Config, run: RunFolder) -> int:
         raise ServingError(str(error)) from error
 
 
-def check_weights(api: Api, model: str, published: Checkpoint) -> None:
-    """ServingError unless ``model`` serves the ``published`` checkpoint."""
-    weights = api.describe(model)["weights"]
+def check_weights(description: Mapping[str, Any], published: Checkpoint) -> None:
+    """ServingError unless the model of ``description`` serves the ``published`` checkpoint."""
+    weights = description["weights"]
     # TorchServe's management API leaves null values out.
     if weights.get("sha256") != published.sha256:
         raise ServingError(
-            f"{model} serves the weights {weights['name']}; the published answer needs "
+            f"{description['name']} serves the weights {weights['name']}; the published answer needs "
             f"{published.name}, {published.file}: make export WEIGHTS=pretrained, then serve again"
         )
 
 
 def check_classes(
-    api: Api, model: str, picture: Path, pt: Path, expected: Mapping[str, float]
+    client: Client,
+    description: Mapping[str, Any],
+    picture: Path,
+    pt: Path,
+    expected: Mapping[str, float],
 ) -> bool:
-    """Whether ``model`` gives ``expected`` for ``picture``, served and in float32; prints both.
+    """Whether a model gives ``expected`` for ``picture``, served and in float32; prints both.
 
     ``pt`` is the exported network, which is run here unless the server runs it in float32.
     ``expected`` is percent by label, the most probable first.
     """
-    description = api.describe(model)
     precision = description["precision"]
     data = picture.read_bytes()
-    with api.client(TIMEOUT_S) as client:
-        answer = client.classify(data, top_k=len(expected)).predictions
+    answer = client.classify(data, model=description["name"], top_k=len(expected)).predictions
     good = agrees(f"{picture.name}, served in {precision}", answer, expected, precision)
     if precision == "float32":
         return good
@@ -153,14 +160,12 @@ def agrees(
 
 def check_picture(api: Api, model: str, picture: Path, output: Path, size: tuple[int, int]) -> bool:
     """Save the translation of ``picture`` as ``output``; whether it has ``size``."""
-    precision = api.describe(model)["precision"]
-    with api.client(TIMEOUT_S) as client:
-        translation = client.translate(picture)
+    translation = client.translate(picture, model=description["name"])
     translation.save(output)
     width, height = translation.image().size
     good = (width, height) == size
     note = "" if good else f", not {size[0]}x{size[1]}"
-    print(f"{picture.name}, served in {precision}: {width}x{height} picture in {output}{note}")
+    print(f"{picture.name}, served in {description['precision']}: {width}x{height} picture in {output}{note}")
     return good
 
 

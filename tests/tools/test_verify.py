@@ -121,10 +121,10 @@ def test_server_agrees_with_its_own_answer_and_names_its_precision(
     expected: dict[str, float],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pt = model_store / "resnet101.pt"
-    assert verify.check_classes(server.api, "resnet101", photo, pt, expected)
+    pt, description = model_store / "resnet101.pt", server.management.describe("resnet101")
+    assert verify.check_classes(server.client, description, photo, pt, expected)
     printed = capsys.readouterr().out
-    precision = server.api.describe("resnet101")["precision"]
+    precision = description["precision"]
     assert f"photo.jpg, served in {precision}: " in printed
     assert ("resnet101.pt here in float32" in printed) is (precision != "float32")
 
@@ -132,8 +132,9 @@ def test_server_agrees_with_its_own_answer_and_names_its_precision(
 def test_server_differs_from_another_answer(
     server: Running, model_store: Path, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pt, published = model_store / "resnet101.pt", verify.examples()["resnet101"].expected
-    assert not verify.check_classes(server.api, "resnet101", photo, pt, published)
+    pt, description = model_store / "resnet101.pt", server.management.describe("resnet101")
+    published = verify.examples()["resnet101"].expected
+    assert not verify.check_classes(server.client, description, photo, pt, published)
     printed = capsys.readouterr().out
     assert "golden retriever" in printed
     assert "differs" in printed
@@ -153,11 +154,12 @@ def test_size_of_an_output_picture_is_checked(
 ) -> None:
     size = verify.examples()["cyclegan"].size
     assert size
+    description = server.management.describe("cyclegan")
     for height, good in ((1220, True), (1200, False)):
         picture = tmp_path / "coffee.jpg"
         photographs["coffee"].resize((1500, height)).save(picture)
         output = tmp_path / "output.png"
-        assert verify.check_picture(server.api, "cyclegan", picture, output, size) is good
+        assert verify.check_picture(server.client, description, picture, output, size) is good
         assert output.exists()
 
 
