@@ -51,8 +51,9 @@ stop: install ## stop the server and its workers
 status: install ## check each model with a request, and list its workers
 	@$(PY) -m serving status
 
-ui: install ## a page in the browser on the running server: drop a photograph, see classes and a zebra (SERVER=URL)
-	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port)
+ui: install ## a page in the browser: drop a photograph, see its classes and translation (SERVER=URL, CLASSIFY=NAME, TRANSLATE=NAME)
+	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port) \
+		$(call option,CLASSIFY,classify) $(call option,TRANSLATE,translate)
 
 verify: install ## the book's two pictures and numbers against the running server
 	@$(PY) -m tools.verify
@@ -84,7 +85,9 @@ profile: install ## where a request's time goes, stage by stage, on the running 
 lint: install ## style, formatting, types, layers, declared dependencies
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 	@.venv/bin/lint-imports --no-logo
-	@.venv/bin/deptry handlers export serving && .venv/bin/deptry tools benchmarks tests --ignore DEP002,DEP004
+	@.venv/bin/deptry handlers export serving
+	@.venv/bin/deptry tools benchmarks tests --ignore DEP002,DEP004
+	@.venv/bin/deptry client/vision_client --config client/pyproject.toml
 
 clean: ## everything that was installed, built or logged
 	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache client/vision_client/inference_pb2*

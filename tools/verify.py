@@ -93,11 +93,11 @@ def verify(config: Config, run: RunFolder) -> int:
 
 def check_weights(description: Mapping[str, Any], published: Checkpoint) -> None:
     """ServingError unless the model of ``description`` serves the ``published`` checkpoint."""
-    weights = description["weights"]
+    model, weights = description["name"], description["weights"]
     # TorchServe's management API leaves null values out.
     if weights.get("sha256") != published.sha256:
         raise ServingError(
-            f"{description['name']} serves the weights {weights['name']}; the published answer needs "
+            f"{model} serves the weights {weights['name']}; the published answer needs "
             f"{published.name}, {published.file}: make export WEIGHTS=pretrained, then serve again"
         )
 
@@ -158,14 +158,21 @@ def agrees(
     return good
 
 
-def check_picture(api: Api, model: str, picture: Path, output: Path, size: tuple[int, int]) -> bool:
+def check_picture(
+    client: Client,
+    description: Mapping[str, Any],
+    picture: Path,
+    output: Path,
+    size: tuple[int, int],
+) -> bool:
     """Save the translation of ``picture`` as ``output``; whether it has ``size``."""
     translation = client.translate(picture, model=description["name"])
     translation.save(output)
     width, height = translation.image().size
     good = (width, height) == size
     note = "" if good else f", not {size[0]}x{size[1]}"
-    print(f"{picture.name}, served in {description['precision']}: {width}x{height} picture in {output}{note}")
+    precision = description["precision"]
+    print(f"{picture.name}, served in {precision}: {width}x{height} picture in {output}{note}")
     return good
 
 
