@@ -1,14 +1,15 @@
-# Every verb a person types; `make` alone lists them.
+# Every command of the project; `make` without arguments lists them.
 
-# An installed .venv keeps its Python and its set of packages unless you choose others.
+# An installed .venv keeps its Python and its packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 PRODUCTION ?= $(wildcard .venv/production)
+test test-all fuzz soak bench bench-gpu profile lint: PRODUCTION :=
 WEIGHTS ?= pretrained
 DEVICE ?= auto
 SECONDS ?= 60
 MINUTES ?= 10
 PY := .venv/bin/python
-# exec: a signal to make's shell then reaches pytest.
+# exec: pytest replaces make's shell, so signals reach it.
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
@@ -22,10 +23,10 @@ help: ## this list
 	@echo '         PRECISION=auto|float32|bfloat16|float16  (of what is served; tests: float32)'
 	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
 
-demo: install ## see it all: install, export, serve, classify and translate a photograph (ONCE=1: then stop)
+demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
 	@$(PY) -m tools.demo --device $(DEVICE) $(if $(ONCE),--once)
 
-install: ## .venv from the lock, Java included (PRODUCTION=1: no test tools, PRODUCTION=: all; PYTHON=python3.13)
+install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: without test tools, PRODUCTION=: with)
 	@$(PYTHON) install.py $(if $(PRODUCTION),--production)
 
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package vision-client --custom-compile-command 'make lock' pyproject.toml
@@ -55,22 +56,22 @@ ui: install ## a page in the browser: drop a photograph, see its classes and tra
 	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port) \
 		$(call option,CLASSIFY,classify) $(call option,TRANSLATE,translate)
 
-verify: install ## the book's two pictures and numbers against the running server
+verify: install ## compare the running server's answers with published ones (published weights only)
 	@$(PY) -m tools.verify
 
-test: install ## what to run before a commit, six minutes (ARGS='-k name' for a part; DEVICE, PRECISION)
+test: install ## run before a commit, six minutes (ARGS='-k name' for a part; DEVICE, PRECISION)
 	@$(PYTEST) -m 'not slow' $(ARGS)
 
 test-all: install ## every test: Chromium, C++, Node, notebook, faults, corpus and soak too (make tools)
 	@$(PYTEST) $(ARGS)
 
-tools: install ## Debian's packages that the tests of the page and the examples need (as root): Chromium, CMake, Node
+tools: install ## Debian packages for the tests of the page and the examples (as root): Chromium, CMake, Node
 	@$(PY) -m tools.debian
 
-fuzz: install ## the decoder and the request parser under random inputs, guided by coverage (SECONDS)
+fuzz: install ## coverage-guided random inputs for the decoder and the request parser (SECONDS)
 	@$(PY) -m tools.fuzz --seconds $(SECONDS)
 
-soak: install ## a real server under mixed uploads, its memory watched: a table, run/soak.png (MINUTES, DEVICE)
+soak: install ## mixed uploads to a real server, its memory measured: a table, run/soak.png (MINUTES, DEVICE)
 	@$(PY) -m tools.soak --minutes $(MINUTES) --device $(DEVICE)
 
 bench: install ## goals, throughput and latency beside the bare network and stock TorchServe (QUICK=1: six minutes)
@@ -89,7 +90,7 @@ lint: install ## style, formatting, types, layers, declared dependencies
 	@.venv/bin/deptry tools benchmarks tests --ignore DEP002,DEP004
 	@.venv/bin/deptry client/vision_client --config client/pyproject.toml
 
-clean: ## everything that was installed, built or logged
+clean: ## remove everything that was installed, built or logged
 	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache client/vision_client/inference_pb2*
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@find model_store -mindepth 1 ! -name .gitkeep -delete

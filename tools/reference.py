@@ -1,11 +1,9 @@
-"""Runs an exported classifier in this process, for the answers that a server should give."""
+"""Runs an exported classifier in this process, for the answer that a server should give."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-
-import torch
 
 from handlers.errors import LoadError, RequestError
 from handlers.request import Message
@@ -15,23 +13,22 @@ from serving.errors import ServingError
 from vision_client import Prediction
 
 
-class Reference:
-    """The network in ``pt`` on the CPU, with the code of the workers.
+def classify(
+    pt: Path, picture: bytes, *, top_k: int, precision: str = "float32"
+) -> tuple[str, list[Prediction]]:
+    """The name of the weights in ``pt``, and its ``top_k`` classes of ``picture``, best first.
 
-    ``weights`` is its name as in the header x-model-weights. Raises ServingError if ``pt`` is
-    missing or damaged.
+    Runs the code of the workers on the CPU. ServingError if ``pt`` is missing or damaged.
     """
-
-    def __init__(self, pt: Path, precision: str = "float32") -> None:
-        try:
-            self._service = Service(pt, torch.device("cpu"), Settings(precision=precision))
-        except LoadError as error:
-            raise ServingError(f"{pt}: {error}") from error
-        self.weights = self._service.metadata.weights.name
-
-    def classify(self, picture: bytes, top_k: int) -> list[Prediction]:
-        """The ``top_k`` most probable classes of an encoded picture, best first."""
-        [answer] = self._service.answer([Message({"x-top-k": str(top_k)}, picture)])
-        if isinstance(answer, RequestError):
-            raise ServingError(f"the picture cannot be classified: {answer.message}")
-        return [Prediction(**p) for p in json.loads(answer.body)["predictions"]]
+    try:
+        service = Service(pt, settings=Settings(precision=precision))
+    except LoadError as error:
+        raise ServingError(f"{pt}: {error}") from error
+    try:
+        [answer] = service.answer([Message({"x-top-k": str(top_k)}, picture)])
+    finally:
+        service.close()
+    if isinstance(answer, RequestError):
+        raise ServingError(f"the picture cannot be classified: {answer.message}")
+    predictions = [Prediction(**fields) for fields in json.loads(answer.body)["predictions"]]
+    return service.metadata.weights.name, predictions

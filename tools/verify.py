@@ -120,15 +120,14 @@ def check_classes(
     good = agrees(f"{picture.name}, served in {precision}", answer, expected, precision)
     if precision == "float32":
         return good
-    from tools.reference import Reference  # imports torch
+    from tools import reference  # imports torch
 
-    reference = Reference(pt)
-    if reference.weights != description["weights"]["name"]:
+    weights, local = reference.classify(pt, data, top_k=len(expected))
+    if weights != description["weights"]["name"]:
         raise ServingError(
-            f"{pt} has the weights {reference.weights}, the server has "
-            f"{description['weights']['name']}: serve again"
+            f"{pt} has the weights {weights}, the server has {description['weights']['name']}: "
+            "serve again"
         )
-    local = reference.classify(data, top_k=len(expected))
     return agrees(f"{picture.name}, {pt.name} here in float32", local, expected, "float32") and good
 
 

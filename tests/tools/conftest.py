@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,9 @@ from tests.running import ROOT, Command
 def tool() -> Command:
     """Runs ``python -m tools.NAME ...`` to its end and captures what it prints."""
 
-    def call(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", f"tools.{name}", *map(str, arguments)],
+            [sys.executable, "-m", f"tools.{arguments[0]}", *map(str, arguments[1:])],
             cwd=ROOT,
             env={**os.environ, **environment},
             capture_output=True,

@@ -14,8 +14,7 @@ from torchvision.models import ResNet101_Weights
 from export import untrained
 from serving.errors import ServingError
 from tests.running import Command, Running
-from tools import verify
-from tools.reference import Reference
+from tools import reference, verify
 from vision_client import Prediction
 
 EXPECTED = {"pug": 90.0, "beagle": 6.0, "boxer": 0.3, "Siamese": 0.2, "Persian": 0.1}
@@ -38,7 +37,7 @@ def photo(jpeg: bytes, tmp_path: Path) -> Path:
 @pytest.fixture
 def expected(model_store: Path, jpeg: bytes) -> dict[str, float]:
     """The exported network's answer to ``jpeg`` in float32, in percent."""
-    answer = Reference(model_store / "resnet101.pt").classify(jpeg, top_k=5)
+    _, answer = reference.classify(model_store / "resnet101.pt", jpeg, top_k=5)
     return {prediction.label: 100 * prediction.probability for prediction in answer}
 
 
@@ -86,7 +85,9 @@ def test_reference_equals_eager_pytorch_in_float32(
 ) -> None:
     buffer = io.BytesIO()
     photographs["chelsea"].save(buffer, "PNG")
-    answer = Reference(model_store / "resnet101.pt").classify(buffer.getvalue(), top_k=3)
+    pt = model_store / "resnet101.pt"
+    weights, answer = reference.classify(pt, buffer.getvalue(), top_k=3)
+    assert weights == "untrained"
     inputs = ResNet101_Weights.IMAGENET1K_V1.transforms()(photographs["chelsea"])[None]
     with torch.inference_mode():
         logits = untrained.build("resnet101", 1000, seed=0)(inputs)
@@ -100,7 +101,8 @@ def test_reference_equals_eager_pytorch_in_float32(
 def test_right_answer_in_bfloat16_agrees(
     model_store: Path, jpeg: bytes, expected: dict[str, float]
 ) -> None:
-    answer = Reference(model_store / "resnet101.pt", "bfloat16").classify(jpeg, top_k=5)
+    pt = model_store / "resnet101.pt"
+    _, answer = reference.classify(pt, jpeg, top_k=5, precision="bfloat16")
     assert verify.agrees("title", answer, expected, "bfloat16")
     assert not verify.agrees("title", answer, expected, "float32")  # or this test proves nothing
 
@@ -108,10 +110,10 @@ def test_right_answer_in_bfloat16_agrees(
 def test_reference_needs_a_whole_file(model_store: Path, tmp_path: Path) -> None:
     pt = tmp_path / "resnet101.pt"
     with pytest.raises(ServingError, match=str(pt)):
-        Reference(pt)
+        reference.classify(pt, b"", top_k=1)
     pt.write_bytes((model_store / "resnet101.pt").read_bytes()[:10_000])
     with pytest.raises(ServingError, match=str(pt)):
-        Reference(pt)
+        reference.classify(pt, b"", top_k=1)
 
 
 def test_server_agrees_with_its_own_answer_and_names_its_precision(
