@@ -21,10 +21,10 @@ import pytest
 import requests
 from PIL import Image
 
-from tests import terminal
 from tests.client.conftest import PREDICTIONS, Answering, Strict
 from tests.running import free_port
-from tests.terminal import plain
+from tools import terminal
+from tools.terminal import plain
 
 VISION = str(Path(sys.executable).with_name("vision"))
 TIMEOUT_S = 120

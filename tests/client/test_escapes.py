@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.conftest import LIMIT_S, Answering
-from tests.terminal import in_terminal, plain
+from tools.terminal import in_terminal, plain
 from vision_client.show import printable
 
 pytestmark = pytest.mark.slow

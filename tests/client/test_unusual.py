@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.conftest import LIMIT_S, PREDICTIONS, Answering
-from tests.terminal import in_terminal, plain
+from tools.terminal import in_terminal, plain
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import tools
+from tests.debian import require
 from tests.examples import eager
 from tests.examples.conftest import REFUSED_MODELS, REFUSED_PICTURES
 
@@ -39,7 +39,7 @@ def built(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """By way: a checkout in which the README's commands have built the programs."""
-    tools.require("cmake", "g++", "make", "libstb-dev", "nlohmann-json3-dev")
+    require("cmake", "g++", "make", "libstb-dev", "nlohmann-json3-dev")
     folders, builds = {}, {}
     for way, block in zip(WAYS, eager.shell_blocks("C++"), strict=False):
         folder = tmp_path_factory.mktemp(way)

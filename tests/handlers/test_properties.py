@@ -30,8 +30,8 @@ from handlers.pictures.resample import resample
 from handlers.request import Integer, Upload
 from handlers.specs import CYCLEGAN, RESNET101
 from tests.corpus import by_name
-from tests.fuzz.decode import mended
 from tests.handlers.uploads import parse
+from tools.fuzz.decode import with_valid_checksums
 
 pytestmark = pytest.mark.slow
 
@@ -270,7 +270,7 @@ def damaged(draw: st.DrawFn) -> bytes:
                 other = by_name()[draw(FILES)].data
                 data = data[:at] + other[at:end] + data[end:]
     # A PNG whose checksums are wrong is refused before the rest is looked at.
-    return mended(data) if draw(st.booleans()) else data
+    return with_valid_checksums(data) if draw(st.booleans()) else data
 
 
 @pytest.fixture

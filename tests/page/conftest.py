@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests import tools
+from tests.debian import require
 from tests.page.opened import Choose, chromium, page_server, watched
 from tests.running import Running
 from vision_client import Client
@@ -23,7 +23,7 @@ def address(server: Running) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Of a module and no longer: while Playwright runs, asyncio.run does not."""
-    tools.require("chromium")
+    require("chromium")
     with chromium() as started:
         yield started
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests import tools
+from tools.debian import find
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -65,7 +65,7 @@ def page_server(server: str, port: int = 0) -> Iterator[str]:
 def chromium() -> Iterator[Browser]:
     expect.set_options(timeout=ANSWER_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tools.find("chromium"), args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=find("chromium"), args=ARGUMENTS)
         yield browser
         browser.close()
 
