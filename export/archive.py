@@ -87,7 +87,7 @@ def _run_archiver(name: str, pt: Path, config: Path, extra: Path, stage: Path) -
     command = [
         sys.executable, "-m", "model_archiver.model_packaging",
         "--model-name", name, "--version", "1.0", "--archive-format", "zip-store",
-        "--serialized-file", str(pt), "--handler", str(HANDLERS / f"{name}.py"),
+        "--serialized-file", str(pt), "--handler", str(HANDLERS / "torchserve.py"),
         "--config-file", str(config), "--extra-files", str(extra), "--export-path", str(stage),
     ]  # fmt: skip
     # It stages in $TMPDIR/<model name>, and first deletes whatever has that name.

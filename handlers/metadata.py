@@ -36,6 +36,7 @@ class Spec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     labels: tuple[str, ...] = ()
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     scale: int = 1
     output_range: tuple[float, float] = (-1.0, 1.0)
 

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 
-from handlers.network.engine import LoadError, Network
-from handlers.pictures.decode import decode
-from handlers.pictures.resample import resample
-from handlers.preprocess import to_pixels
+from handlers.errors import LoadError, RequestError
+from handlers.request import Message
+from handlers.service import Service
+from handlers.settings import Settings
 from serving.errors import ServingError
 from vision_client import Prediction
 
 
 class Reference:
-    """The network in ``pt`` on the CPU, with the preprocessing of the workers.
+    """The network in ``pt`` on the CPU, with the code of the workers.
 
-    ``weights`` is its name as in the header x-model-weights. Raises ServingError where ``pt`` is
+    ``weights`` is its name as in the header x-model-weights. Raises ServingError if ``pt`` is
     missing or damaged.
     """
 
     def __init__(self, pt: Path, precision: str = "float32") -> None:
         try:
-            self._network = Network(pt, torch.device("cpu"), precision)
+            self._service = Service(pt, torch.device("cpu"), Settings(precision=precision))
         except LoadError as error:
             raise ServingError(f"{pt}: {error}") from error
-        self.weights: str = self._network.metadata["weights"]["name"]
+        self.weights = self._service.metadata.weights.name
 
     def classify(self, picture: bytes, top_k: int) -> list[Prediction]:
         """The ``top_k`` most probable classes of an encoded picture, best first."""
-        spec = self._network.spec
-        pixels = to_pixels(resample(spec, decode(picture, resize=spec.resize)))
-        with torch.inference_mode():
-            output = self._network(self._network.preprocess([pixels]))[0]
-        probabilities, classes = output.softmax(dim=0).topk(top_k)
-        return [
-            Prediction(i, spec.labels[i], probability)
-            for i, probability in zip(classes.tolist(), probabilities.tolist(), strict=True)
-        ]
+        [answer] = self._service.answer([Message({"x-top-k": str(top_k)}, picture)])
+        if isinstance(answer, RequestError):
+            raise ServingError(f"the picture cannot be classified: {answer.message}")
+        return [Prediction(**p) for p in json.loads(answer.body)["predictions"]]

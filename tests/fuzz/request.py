@@ -14,7 +14,8 @@ from typing import Any
 
 from handlers.errors import RequestError
 from handlers.pictures.limits import LIMITS
-from handlers.request import is_grpc, parse
+from handlers.request import Integer, Message, read
+from handlers.torchserve import header_values, is_grpc, message
 
 _FIELD = b"\n--\n"  # between a form's fields
 _PICTURES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -40,19 +41,22 @@ def check(data: bytes) -> None:
     named = (line.partition(":") for line in lines)
     headers = {name.strip(): value.strip() for name, _, value in named}
     with _refusals():
-        request = parse(_row(kind, rest), headers)
+        received = message(_row(kind, rest), header_values(headers))
+        if not isinstance(received, Message):
+            raise received
+        request = read(received)
         assert isinstance(request.picture, bytes)
         assert 0 < len(request.picture) <= LIMITS.request_bytes
-        is_grpc(headers)
+        is_grpc(header_values(headers))
         with _refusals():
-            assert 1 <= request.integer("top_k", default=5, low=1, high=1000) <= 1000
+            assert 1 <= request.integer("top_k", Integer(5, 1, 1000)) <= 1000
         with _refusals():
-            size = request.integer("size", default=256, low=64, high=1024, multiple=4)
+            size = request.integer("size", Integer(256, 64, 1024, 4))
             assert size in range(64, 1025, 4)
         with _refusals():
-            assert request.media_type(_PICTURES) in _PICTURES
+            assert request.format(_PICTURES) in _PICTURES
         with _refusals():
-            assert request.media_type(_CLASSES) in _CLASSES
+            assert request.format(_CLASSES) in _CLASSES
 
 
 def _row(kind: str, rest: bytes) -> Mapping[str, Any]:

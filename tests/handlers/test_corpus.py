@@ -39,10 +39,12 @@ def pool() -> Iterator[DecodePool]:
 def test_the_picture_is_what_the_file_says(pool: DecodePool, case: Case) -> None:
     side = None if case.pixels is None else min(case.pixels.size)
     picture = pool.decode(case.data, side, time.monotonic() + 60)
-    assert picture.mode == "RGB"
     if case.pixels is not None:
         assert picture.size == case.pixels.size
-        difference = np.asarray(picture, np.int16) - np.asarray(case.pixels, np.int16)
+        difference = (
+            np.frombuffer(picture.data, np.uint8).astype(np.int16)
+            - np.asarray(case.pixels, np.int16).ravel()
+        )
         assert np.abs(difference).max() <= case.tolerance
 
 

@@ -177,3 +177,18 @@ def test_the_limit_itself_is_let_through() -> None:
     assert resample(spec, Image.new("RGB", (128, 64)), limits=limits).size == (128, 64)
     with pytest.raises(TooLarge, match="132x64"):
         resample(spec, Image.new("RGB", (132, 64)), limits=limits)
+
+
+def test_a_larger_output_counts_too() -> None:
+    limits = Limits(network_pixels=4 * 64 * 128)
+    spec = dataclasses.replace(CYCLEGAN, resize=64, scale=2)
+    assert resample(spec, Image.new("RGB", (128, 64)), limits=limits).size == (128, 64)
+    with pytest.raises(TooLarge, match="264x128"):
+        resample(spec, Image.new("RGB", (132, 64)), limits=limits)
+
+
+def test_a_bicubic_network_gets_bicubic_pixels(photographs: dict[str, Image.Image]) -> None:
+    spec = dataclasses.replace(RESNET101, interpolation="bicubic")
+    theirs = v2.CenterCrop(224)(v2.Resize(256, v2.InterpolationMode.BICUBIC)(photographs["coffee"]))
+    ours = np.asarray(resample(spec, photographs["coffee"]), np.int16)
+    assert np.abs(ours - np.asarray(theirs, np.int16)).max() <= 1

@@ -27,7 +27,7 @@ CAUSE = (
 OWN = (
     "Traceback (most recent call last):",
     '  File "base.py", line 164, in _load',
-    "handlers.base.LoadError: cyclegan.pt is damaged",
+    "handlers.errors.LoadError: cyclegan.pt is damaged",
 )
 DIRECT = ("The above exception was the direct cause of the following exception:", "")
 DURING = ("During handling of the above exception, another exception occurred:", "")

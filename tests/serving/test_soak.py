@@ -15,11 +15,17 @@ from tests.soak import Soak, draw, report
 pytestmark = pytest.mark.slow
 
 LEAK = """
-    kept: list[bytes] = []
 
-    def handle(self, rows, context):
-        self.kept.extend(b"x" * 300_000 for _ in rows)
-        return super().handle(rows, context)
+_kept = []
+_handle = Handler.handle
+
+
+def _leaking(self, rows, context):
+    _kept.extend(b"x" * 300_000 for _ in rows)
+    return _handle(self, rows, context)
+
+
+Handler.handle = _leaking
 """
 
 
@@ -41,7 +47,7 @@ def test_a_leak_is_found(serving: Any, make_config: Any, model_store: Path, tmp_
     ):
         for name in whole.namelist():
             data = whole.read(name)
-            leaking.writestr(name, data + LEAK.encode() if name == "resnet101.py" else data)
+            leaking.writestr(name, data + LEAK.encode() if name == "torchserve.py" else data)
     config = make_config(tmp_path, store, load_models="resnet101.mar")
     where = ("--config", config, "--run-dir", tmp_path / "run")
     started = serving("start", *where, "--device", "cpu")
