@@ -20,7 +20,7 @@ from serving.plan import Options, Plan, plan
 from serving.process import Process, Stopped, running
 from serving.readiness import wait_until_ready
 from serving.runfolder import RunFolder
-from tests.running import MakeConfig, processes_of
+from tests.running import MakeConfig, processes_of, wait_until
 
 
 @pytest.fixture
@@ -61,6 +61,7 @@ def test_an_end_while_starting_quotes_the_output(
 
 
 def start_and_stop(process: Process, run: RunFolder) -> None:
+    wait_until((run.path / "started").exists)
     assert run.supervisor() is not None
     assert not run.is_ready(os.getpid())
     os.kill(os.getpid(), signal.SIGTERM)
@@ -70,7 +71,7 @@ def start_and_stop(process: Process, run: RunFolder) -> None:
 def test_a_signal_while_starting_ends_everything(
     tmp_path: Path, make_config: MakeConfig, run: RunFolder
 ) -> None:
-    planned = make(tmp_path, make_config, "sleep 60 & sleep 60")
+    planned = make(tmp_path, make_config, "sleep 60 & touch started; wait")
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped), running(planned, run) as process:
         start_and_stop(process, run)
