@@ -66,7 +66,7 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """``environment`` is TorchServe's, ``threads`` are those of each worker.
+    """``environment`` is that of TorchServe, which its workers inherit.
 
     ``warning`` says that the machine is too small for the server's limits, or is empty.
     """
@@ -74,7 +74,6 @@ class Plan:
     config: Config
     machine: Machine
     models: tuple[ModelPlan, ...]
-    threads: int
     environment: Mapping[str, str]
     warning: str
 
@@ -136,7 +135,6 @@ def plan(
         config,
         machine,
         models,
-        threads,
         _environment(shell, threads, options.precision),
         _memory_warning(config, machine, models, threads),
     )

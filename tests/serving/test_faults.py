@@ -178,7 +178,7 @@ def test_what_was_accepted_is_answered_before_the_end(config: Path, jpeg: bytes)
         server.process.send_signal(signal.SIGTERM)
         assert [answer.result().status_code for answer in answers] == [200] * QUEUE
         assert server.process.wait(60) == 0
-        assert "finishing what was accepted" in server.said()
+        assert "finishing accepted requests" in server.said()
         assert server.said().endswith("stopped\n")
 
 
