@@ -48,8 +48,9 @@ stop: install ## end it, workers included
 status: install ## what each model and worker truly does
 	@$(PY) -m serving status
 
-ui: install ## a page in the browser on the running server: drop a photograph, see classes and a zebra (SERVER=URL)
-	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port)
+ui: install ## a page in the browser: drop a photograph, see its classes and translation (SERVER=URL, CLASSIFY=NAME, TRANSLATE=NAME)
+	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port) \
+		$(call option,CLASSIFY,classify) $(call option,TRANSLATE,translate)
 
 verify: install ## the book's two pictures and numbers against the running server
 	@$(PY) -m serving verify
