@@ -203,8 +203,8 @@ def test_translate_mirrors_the_folder_and_resumes(at: dict[str, str], folder: Pa
     output = folder / "translated"
     arguments = ("translate", folder, "-o", output, "--format", "jpeg", "--size", "64")
     assert vision(*arguments, env=at).returncode == 1
-    found = sorted(str(p.relative_to(output)) for p in output.rglob("*") if p.is_file())
-    assert found == ["below/coffee.jpg", "cat.jpg"]
+    names = sorted(str(p.relative_to(output)) for p in output.rglob("*") if p.is_file())
+    assert names == ["below/coffee.jpg", "cat.jpg"]
     with Image.open(output / "cat.jpg") as picture:
         assert (picture.format, picture.size) == ("JPEG", (96, 64))
     (output / "cat.jpg").unlink()

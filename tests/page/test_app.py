@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -13,6 +15,8 @@ from tests.client.conftest import Answering
 from tests.page.opened import command, page_server
 from tests.running import free_port
 from vision_client import Client
+from vision_client.tasks.classify import TOP_K
+from vision_client.tasks.translate import FORMATS, SIZE
 
 
 def test_answers_are_those_of_the_client(address: str, client: Client, jpeg: bytes) -> None:
@@ -169,12 +173,12 @@ def test_every_response_has_the_security_headers(address: str, path: str) -> Non
 
 def test_loopback_only(address: str) -> None:
     port = address.rpartition(":")[2]
-    listening = [
+    addresses = [
         ":".join(map(str, connection.laddr))
         for connection in psutil.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert [where for where in listening if where.endswith(f":{port}")] == [f"127.0.0.1:{port}"]
+    assert [a for a in addresses if a.endswith(f":{port}")] == [f"127.0.0.1:{port}"]
 
 
 def test_a_port_in_use(address: str) -> None:
@@ -189,3 +193,36 @@ def test_a_port_in_use(address: str) -> None:
     assert ended.returncode == 1
     assert ended.stderr == f"port {port} is not available: Address already in use; choose another\n"
     assert ended.stdout == ""
+
+
+def test_named_networks(asked: Answering) -> None:
+    """They are asked, and the headings have their names."""
+    options = ("--classify", "<vit>", "--translate", "upscale")
+    before = len(asked.paths)
+    with page_server(asked.url, 0, *options) as page:
+        html = requests.get(page, timeout=60).text
+        requests.post(f"{page}/classify", data=b"x", timeout=60)
+        requests.post(f"{page}/translate", data=b"x", timeout=60)
+        models = requests.get(f"{page}/about", timeout=60).json()["models"]
+    assert ">What &lt;vit&gt; sees<" in html
+    assert ">Translated by upscale<" in html
+    assert [model["model"] for model in models] == ["<vit>", "upscale"]
+    paths = ["/predictions/<vit>", "/predictions/upscale"]
+    assert [unquote(path) for path in asked.paths[before : before + 2]] == paths
+    assert sorted(map(unquote, asked.paths[before + 2 :])) == paths
+
+
+def test_the_choices_are_options_of_the_server(asking: str) -> None:
+    html = requests.get(asking, timeout=60).text
+    choices = {
+        name: re.findall(r'value="(\w+)"', options)
+        for name, options in re.findall(r'<select id="(\w+)">(.*?)</select>', html)
+    }
+    selected = re.findall(r'value="(\w+)" selected', html)
+    assert selected == [str(TOP_K.default), str(SIZE.default), FORMATS[0]]
+    assert choices["format"] == list(FORMATS)
+    for name, range in (("top_k", TOP_K), ("size", SIZE)):
+        values = [int(value) for value in choices[name]]
+        assert values[0] == range.low
+        assert range.high is None or values[-1] == range.high
+        assert all(value % range.multiple == 0 for value in values)
