@@ -9,20 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from handlers.specs import SPECS
 from tests.client.conftest import LIMIT_S, OVER_HTTP, PREDICTIONS, Answering, Blocking, Kind
 from vision_client import Client, ServerError
 from vision_client.models import DEFAULTS
-from vision_client.tasks import DECODERS
 
 VISION = str(Path(sys.executable).with_name("vision"))
 PICTURE = b"\x89PNG and more"
-
-
-def test_each_task_has_a_network_of_the_bundle_as_its_default() -> None:
-    assert set(DEFAULTS) == set(DECODERS)
-    tasks = {name: spec.task for name, specs in SPECS.items() for spec in specs.values()}
-    assert {task: tasks.get(name) for task, name in DEFAULTS.items()} == {t: t for t in DEFAULTS}
 
 
 @OVER_HTTP
