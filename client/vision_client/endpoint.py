@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from vision_client.pictures import read_file
 
@@ -75,7 +75,7 @@ class Endpoint:
 
     def prediction(self, model: str) -> str:
         """The URL of ``model`` over REST."""
-        return f"{self}/predictions/{model}"
+        return f"{self}/predictions/{quote(model)}"
 
 
 def warn_of_plain_token(endpoint: Endpoint, token: Token) -> None:

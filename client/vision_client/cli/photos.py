@@ -56,15 +56,15 @@ def find(arguments: Sequence[str], exclude: Path | None = None) -> list[Photo]:
 def _below(folder: Path, exclude: Path | None) -> Iterator[Path]:
     # Path.resolve raises if links form a loop.
     excluded = os.path.realpath(exclude) if exclude is not None else None
-    for where, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and os.path.realpath(Path(where) / name) != excluded
+            if not name.startswith(".") and os.path.realpath(Path(parent) / name) != excluded
         )
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(where) / name
+                yield Path(parent) / name
 
 
 def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, Path]:

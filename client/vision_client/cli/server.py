@@ -65,7 +65,7 @@ def _named(classify: str | None, translate: str | None) -> dict[str, str]:
 def _describe(model: ModelHealth) -> str:
     if not model.answers:
         return str(model.error)
-    weights = f"weights {model.weights}" if model.weights else "weights not told over gRPC"
+    weights = f"weights {model.weights}" if model.weights else "weights not reported over gRPC"
     if model.weights == UNTRAINED:
         weights += ": the answers mean nothing"
     return f"answers in {model.seconds:.2f} s, {weights}"

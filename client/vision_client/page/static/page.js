@@ -27,7 +27,7 @@ class Panel {
     const { signal } = (this.#asking = new AbortController());
     this.failed = false;
     this.problem.replaceChildren();
-    this.#state("Asking …", true);
+    this.#state("Waiting for the answer …", true);
     await new Promise((resolve) => setTimeout(resolve, pause));
     if (signal.aborted) return;
     const options = Object.fromEntries(this.options.map((name) => [name, $(`#${name}`).value]));
@@ -55,7 +55,7 @@ class Panel {
 
 const OPTIONS_PAUSE_MS = 300;
 const panels = [
-  new Panel("classify", ["top_k"], ({ file }, ...how) => classify(file, ...how), showBars),
+  new Panel("classify", ["top_k"], ({ file }, ...rest) => classify(file, ...rest), showBars),
   new Panel("translate", ["size", "format"], translated, showTranslation),
 ];
 let photo = null;
@@ -142,7 +142,7 @@ async function introduce() {
 
 const weights = {};
 const NONE = "no answer";
-const UNKNOWN = "not told over gRPC";
+const UNKNOWN = "not reported over gRPC";
 
 function showWeights(changes) {
   Object.assign(weights, changes);
@@ -183,10 +183,10 @@ async function takeFrom(source) {
 }
 
 function element(name, className, ...content) {
-  const made = document.createElement(name);
-  made.className = className;
-  made.append(...content);
-  return made;
+  const node = document.createElement(name);
+  node.className = className;
+  node.append(...content);
+  return node;
 }
 
 const percent = (share) => `${(100 * share).toFixed(2)} %`;
