@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from handlers.pictures.decode import decode
 from handlers.pictures.limits import PROFILE_BYTES
-from tests.corpus.encoders import gray_profile
+from tests.corpus.metadata import gray_profile
 
 Save = Callable[..., bytes]
 

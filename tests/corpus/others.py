@@ -1,4 +1,4 @@
-"""What is no picture that is served: other formats, other files, and first bytes that mislead."""
+"""Cut files, surrounding bytes and sizes, in every format; and files that are not served."""
 
 from __future__ import annotations
 
@@ -8,22 +8,71 @@ import zipfile
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image
 
-from tests.corpus.case import Case, bad, refused, saved, scene
-from tests.corpus.containers import written
-from tests.corpus.encoders import (
-    PNG_SIGNATURE,
-    SOI,
-)
+from tests.corpus.case import WAYS, Case, bad, good, group, refused, saved, scene, scene_of, written
+from tests.corpus.jpeg import SOI
+from tests.corpus.png import SIGNATURE
 
 
 def cases() -> Iterator[Case]:
-    yield from _others()
+    yield Case("nothing", b"", 400, "EmptyBody")
+    for name, (_, _, tolerance) in WAYS.items():
+        yield from _surrounded(name, tolerance)
+        yield from _cut(name)
+    yield from _sizes()
+    yield from _refused()
+    yield from _no_pictures()
     yield from _magic()
 
 
-def _others() -> Iterator[Case]:
-    """Formats that are not served: by name where people send them, else as no picture at all."""
+def _surrounded(name: str, tolerance: int) -> Iterator[Case]:
+    data = written(name)
+    behind = data + b"\0behind\xff" * 99
+    yield good(f"{name} with bytes behind", behind, scene_of(name), tolerance)
+    yield bad(f"{name} with a byte before", b"\0" + data)
+    dot = Image.new("RGB", (1, 1), (200, 30, 90))
+    # Lossy formats round one colour; chroma at its half size loses nothing here.
+    yield good(f"{name} 1x1", written(name, dot), dot, min(tolerance, 8))
+
+
+def _cut(name: str) -> Iterator[Case]:
+    data = written(name)
+    yield from group(bad, name, {
+        "cut at 50%": data[: len(data) // 2],
+        "cut at 95%": data[: len(data) * 95 // 100],
+        # Enough to lose samples of the last rows, whatever the format has behind them.
+        "without its last 30 bytes": data[:-30],
+        "of 12 bytes and noise": data[:12] + np.random.default_rng(len(data)).bytes(500),
+        "of 12 bytes": data[:12],
+    })  # fmt: skip
+
+
+def _sizes() -> Iterator[Case]:
+    """Single rows and columns, and sizes that only one network can take."""
+    # CycleGAN would resize 62x2 to 7936x256, the first beyond its limit.
+    for width, height in (
+        (1, 1000), (1000, 1), (2, 65500), (65500, 2), (7, 240), (31, 16), (16, 31), (62, 2)
+    ):  # fmt: skip
+        long = _ramp(width, height)
+        yield good(f"png {width}x{height}", saved(long, "PNG"), long)
+        if max(width, height) >= 1000 and height > 1:
+            yield good(f"jpeg {width}x{height}", written("jpeg", long), long, 8)
+    # The largest sides of the formats (16383 for WebP, 65535 for GIF).
+    for name, size in (("webp lossless", (16383, 1)), ("gif", (1, 65535)), ("png", (20000, 50))):
+        flat = Image.new("L" if name == "png" else "RGB", size, "teal")
+        yield good(f"{name} {size[0]}x{size[1]}", written(name, flat), flat)
+
+
+def _ramp(width: int, height: int) -> Image.Image:
+    """Gray levels along the longer side, so smooth that every codec keeps them."""
+    ramp = np.linspace(0, 255, max(width, height)).round().astype(np.uint8)
+    rows = np.broadcast_to(ramp if width > height else ramp[:, None], (height, width))
+    return Image.fromarray(np.ascontiguousarray(rows))
+
+
+def _refused() -> Iterator[Case]:
+    """Formats that people send and that are not served: refused by name."""
     box = scene()
     for name, format in (("ico", "ICO"), ("eps", "EPS"), ("jpeg 2000", "JPEG2000")):
         yield refused(name, saved(box, format))
@@ -48,6 +97,11 @@ def _others() -> Iterator[Case]:
         "dos eps": b"\xc5\xd0\xd3\xc6" + bytes(99),
     }.items():
         yield refused(name, data)
+
+
+def _no_pictures() -> Iterator[Case]:
+    """Rarer formats, and files that are no pictures."""
+    box = scene()
     for format in ("PPM", "TGA", "ICNS", "PCX", "SGI", "QOI", "DDS", "DIB"):
         yield bad(format.lower(), saved(box.convert("RGBA") if format == "ICNS" else box, format))
     buffer = io.BytesIO()
@@ -78,12 +132,15 @@ def _others() -> Iterator[Case]:
 
 def _magic() -> Iterator[Case]:
     """First bytes that belong to another file, to none, or to a text."""
-    signature = PNG_SIGNATURE
-    for name, data in {
+    for name in ("jpeg", "png", "gif"):
+        yield bad(f"{name} after a line end", b"\r\n" + written(name))
+    archive = b"PK\3\4" + bytes(26) + b"PK\5\6" + bytes(18)
+    yield good("png with a zip behind", written("png") + archive, scene())
+    yield from group(bad, "magic:", {
         "png with jpeg's first bytes": SOI + b"\xff" + written("png"),
-        "jpeg with png's first bytes": signature + written("jpeg"),
+        "jpeg with png's first bytes": SIGNATURE + written("jpeg"),
         "png through a text transfer": written("png").replace(b"\r\n", b"\n"),
-        "png of 7 bits": signature.replace(b"\x89", b"\x09") + written("png")[8:],
+        "png of 7 bits": SIGNATURE.replace(b"\x89", b"\x09") + written("png")[8:],
         "gif 88a": b"GIF88a" + written("gif")[6:],
         "text of a gif": b"GIF89a is a picture format of 1989.",
         "text of a bmp": b"BMW builds cars. " * 20,
@@ -93,9 +150,8 @@ def _magic() -> Iterator[Case]:
         "jpeg first bytes alone": SOI + b"\xff",
         "tiff first bytes alone": b"II*\0",
         "bmp first bytes alone": b"BM",
-        "png first bytes alone": signature,
+        "png first bytes alone": SIGNATURE,
         "gif first bytes alone": b"GIF89a",
         "webp first bytes alone": b"RIFF\0\0\0\0WEBP",
         "avif first bytes alone": b"\0\0\0\x14ftypavif\0\0\0\0avif",
-    }.items():
-        yield bad(f"magic: {name}", data)
+    })  # fmt: skip
