@@ -36,16 +36,16 @@ export: install ## both networks: checkpoint, trace, proof, archive, into model_
 archive: install ## the archives again, where a handler or a YAML has changed
 	@$(PY) -m export.archive
 
-serve: install ## TorchServe on the archives, in the foreground until Ctrl-C (DEVICE, WORKERS)
+serve: install ## TorchServe with every archive, in the foreground until Ctrl-C (MODELS, DEVICE, WORKERS, PRECISION)
 	@exec $(PY) -m serving serve $(SERVE_OPTIONS)
 
-start: install ## the same in the background
+start: install ## the same, in the background
 	@$(PY) -m serving start $(SERVE_OPTIONS)
 
-stop: install ## end it, workers included
+stop: install ## stop the server and its workers
 	@$(PY) -m serving stop
 
-status: install ## what each model and worker truly does
+status: install ## check each model with a request, and list its workers
 	@$(PY) -m serving status
 
 ui: install ## a page in the browser on the running server: drop a photograph, see classes and a zebra (SERVER=URL)
@@ -90,4 +90,4 @@ option = $(if $($(1)),--$(2) '$($(1))')
 EXPORT_OPTIONS = $(call option,RESNET101_WEIGHTS,resnet101) $(call option,RESNET101_LABELS,resnet101-labels) \
 	$(call option,RESNET101_PREPROCESS,resnet101-preprocess) $(call option,CYCLEGAN_WEIGHTS,cyclegan) \
 	$(call option,CYCLEGAN_PREPROCESS,cyclegan-preprocess) $(call option,SEED,seed)
-SERVE_OPTIONS = --device $(DEVICE) $(call option,WORKERS,workers) $(call option,PRECISION,precision)
+SERVE_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision)

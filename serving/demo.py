@@ -10,11 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from serving import commands
-from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
+from serving.inference import connect
+from serving.plan import Options
+from serving.process import Stopped, running
+from serving.readiness import wait_until_ready
 from serving.runfolder import RunFolder
-from serving.supervisor import Stopped, running
 from vision_client import VisionError
 from vision_client.show import bars, draw, side_by_side
 
@@ -36,14 +38,14 @@ def demo(config: Config, run: RunFolder, device: str, *, once: bool) -> int:
     export(config.model_store)
     print()
     try:
-        with running(config, run, device) as server:
-            workers = server.wait_until_ready()
-            show(server.api, run.path)
-            commands.announce(server, workers)
+        with running(commands.prepare(config, run, Options(device)), run) as process:
+            workers = wait_until_ready(process)
+            show(config, run)
+            commands.announce(process, workers)
             print_next(config)
             if not once:
                 print("\nserving until Ctrl-C", flush=True)
-                server.wait()
+                process.wait(workers)
     except Stopped:
         print("stopped")
         return 130 if once else 0
@@ -61,11 +63,11 @@ def export(model_store: Path) -> None:
         raise ServingError("the export failed; its message is above")
 
 
-def show(api: Api, folder: Path) -> None:
-    """Classify and translate the sample photograph; the picture goes into ``folder``."""
+def show(config: Config, run: RunFolder) -> None:
+    """Classify and translate the sample photograph; the picture goes into the run folder."""
     terminal = Console()
     try:
-        with api.client(TIMEOUT_S) as client:
+        with connect(config, run, timeout=TIMEOUT_S) as client:
             seen = client.classify(SAMPLE)
             translated = client.translate(SAMPLE).image()
     except VisionError as error:
@@ -73,7 +75,7 @@ def show(api: Api, folder: Path) -> None:
     print(f"\n{SAMPLE.parent.name}/{SAMPLE.name}: what ResNet-101 sees")
     terminal.print(bars(seen.predictions), soft_wrap=True)
     both = side_by_side(SAMPLE, translated)
-    path = folder / "before_after.png"
+    path = run.path / "before_after.png"
     both.save(path)
     print(f"\nbefore and after the CycleGAN generator: {path}")
     draw(both, terminal, os.environ)

@@ -14,11 +14,12 @@ import requests
 
 from export.errors import ExportError
 from export.weights import default, fetch, pictures
-from serving.api import Api
 from serving.config import Config
 from serving.errors import ServingError
+from serving.inference import connect
+from serving.management import Management
 from serving.runfolder import RunFolder
-from vision_client import ConnectionFailed, Prediction, VisionError
+from vision_client import Client, ConnectionFailed, Prediction, VisionError
 
 # Percent, of bobby.jpg through IMAGENET1K_V1 in float32.
 BOOK = {
@@ -38,13 +39,15 @@ TIMEOUT_S = 120
 
 def verify(config: Config, run: RunFolder) -> int:
     """0 where the server gives the book's answers; ServingError where that cannot be told."""
-    api = Api(config, run.key_file)
+    management = Management(config, run)
     try:
         for model in ("resnet101", "cyclegan"):
-            _check_weights(api, model)
+            _check_weights(management, model)
         bobby, horse = (fetch(picture).read_bytes() for picture in pictures())
-        good = check_bobby(api, bobby, config.model_store / "resnet101.pt", BOOK)
-        return 0 if check_horse(api, horse, run) and good else 1
+        pt = config.model_store / "resnet101.pt"
+        with connect(config, run, timeout=TIMEOUT_S) as client:
+            good = check_bobby(management, client, bobby, pt, BOOK)
+            return 0 if check_horse(management, client, horse, run) and good else 1
     except ExportError as error:
         raise ServingError(str(error)) from error
     except (requests.ConnectionError, ConnectionFailed) as error:
@@ -53,9 +56,9 @@ def verify(config: Config, run: RunFolder) -> int:
         raise ServingError(str(error)) from error
 
 
-def _check_weights(api: Api, model: str) -> None:
+def _check_weights(management: Management, model: str) -> None:
     book = default(model)
-    weights = api.describe(model)["weights"]
+    weights = management.describe(model)["weights"]
     # TorchServe's management API leaves null values out.
     if weights.get("sha256") != book.sha256:
         raise ServingError(
@@ -64,16 +67,17 @@ def _check_weights(api: Api, model: str) -> None:
         )
 
 
-def check_bobby(api: Api, picture: bytes, pt: Path, book: Mapping[str, float]) -> bool:
+def check_bobby(
+    management: Management, client: Client, picture: bytes, pt: Path, book: Mapping[str, float]
+) -> bool:
     """Whether resnet101 agrees with ``book`` on ``picture``, served and in float32; prints both.
 
     ``pt`` is the exported network, which is run here where the server does not run in float32.
     ``book`` has percent by label, the most probable first.
     """
-    about = api.describe("resnet101")
+    about = management.describe("resnet101")
     precision = about["precision"]
-    with api.client(TIMEOUT_S) as client:
-        served = client.classify(picture, top_k=len(book)).predictions
+    served = client.classify(picture, top_k=len(book)).predictions
     good = agrees(f"bobby.jpg, served in {precision}", served, book, precision)
     if precision == "float32":
         return good
@@ -113,11 +117,10 @@ def agrees(
     return good
 
 
-def check_horse(api: Api, picture: bytes, run: RunFolder) -> bool:
+def check_horse(management: Management, client: Client, picture: bytes, run: RunFolder) -> bool:
     """Keep the translation of ``picture`` in the run folder; whether it has the book's size."""
-    precision = api.describe("cyclegan")["precision"]
-    with api.client(TIMEOUT_S) as client:
-        zebra = client.translate(picture)
+    precision = management.describe("cyclegan")["precision"]
+    zebra = client.translate(picture)
     path = run.path / "zebra.png"
     zebra.save(path)
     size = zebra.image().size

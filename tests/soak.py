@@ -26,8 +26,8 @@ import psutil
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from serving.api import Api
 from serving.config import Config
+from serving.management import Management
 from serving.runfolder import RunFolder
 from tests.corpus import Case, cases
 from tests.routes import ROUTES, Client
@@ -95,7 +95,7 @@ class Soak:
         """``sound`` is the share of pictures that can be answered."""
         self._models = [path.stem for path in config.archives]
         self._sound = sound
-        self._api = Api(config, run.key_file)
+        self._management = Management(config, run)
         self._client = Client(config)
         self._supervisor = run.supervisor()
         self._source = random.Random(seed)
@@ -177,7 +177,7 @@ class Soak:
                 result.slowest_refusal = max(result.slowest_refusal, took)
 
     def _workers(self) -> set[int]:
-        return {worker.pid for model in self._models for worker in self._api.workers(model)}
+        return {worker.pid for model in self._models for worker in self._management.workers(model)}
 
     def _settle(self) -> None:
         """Take the memory at rest: what a worker holds of its last large requests is no growth.
@@ -186,7 +186,7 @@ class Soak:
         """
         largest = max((c for c in cases() if c.code == 200), key=lambda case: len(case.data))
         for model in self._models:
-            for _ in range(2 * len(self._api.workers(model))):
+            for _ in range(2 * len(self._management.workers(model))):
                 ROUTES["raw"](self._client, model, largest.data)
         time.sleep(SETTLE_S)
         self.result.settled.append(self._resident())

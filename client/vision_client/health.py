@@ -9,9 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from vision_client.answers import Answer
+from vision_client.answers import Answer, classification, translation
 from vision_client.client import AsyncClient, Client
 from vision_client.errors import VisionError
+from vision_client.pictures import encoded
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class ModelHealth:
     weights: str | None = None
     seconds: float | None = None
     error: str | None = None
+
+
+def check_model(client: Client, model: str, task: str) -> ModelHealth:
+    """Ask ``model`` for the cheapest answer of ``task``; an error is part of the result."""
+    decode = {"classify": classification, "translate": translation}[task]
+    options = {"classify": {"top_k": "1"}, "translate": {"size": "64"}}[task]
+    try:
+        return _well(model, decode(client._ask(model, encoded(_picture()), options), 0.0))
+    except VisionError as error:
+        return _ill(model, error)
 
 
 def check(client: Client) -> list[ModelHealth]:

@@ -20,7 +20,7 @@ import pytest
 import requests
 from PIL import Image, ImageChops
 
-from serving.failures import LogTail
+from serving.logs import LogTail
 from tests import tools
 from tests.running import Running, free_port
 from vision_client import inference_pb2, inference_pb2_grpc
@@ -237,7 +237,7 @@ def until(condition: Callable[[], bool]) -> None:
 @contextmanager
 def held(server: Running, model: str) -> Iterator[None]:
     """While ``model``'s worker stands still with a request, so that what comes now waits."""
-    (worker,) = [psutil.Process(found.pid) for found in server.api.workers(model)]
+    (worker,) = [psutil.Process(found.pid) for found in server.management.workers(model)]
     # Once this is answered, nothing is left that nobody waited for.
     assert (
         requests.post(server.url(model), data=b"no picture", timeout=TIMEOUT_S).status_code == 400
@@ -294,11 +294,11 @@ def test_an_error_among_good_answers_is_no_picture(
 
     with held(server, "cyclegan"):
         good = [ask()]
-        until(lambda: server.api.pending("cyclegan") == 1)
+        until(lambda: server.management.pending("cyclegan") == 1)
         process = start("grpc", "translate", damaged, out)
-        until(lambda: server.api.pending("cyclegan") == 2)
+        until(lambda: server.management.pending("cyclegan") == 2)
         good += [ask(), ask()]
-        until(lambda: server.api.pending("cyclegan") == 4)
+        until(lambda: server.management.pending("cyclegan") == 4)
     with process:
         printed, complaints = process.communicate(timeout=TIMEOUT_S)
     assert all(call.result().prediction.startswith(b"\x89PNG") for call in good)
@@ -319,7 +319,7 @@ def test_a_full_queue_is_asked_again(
         with held(server, "resnet101"):
             url = server.url("resnet101")
             waiting = [pool.submit(requests.post, url, data=b"no picture") for _ in range(QUEUE)]
-            until(lambda: server.api.pending("resnet101") == QUEUE)
+            until(lambda: server.management.pending("resnet101") == QUEUE)
             asking = [start(transport, "classify", photo, "1") for transport in TRANSPORTS]
             complaints = [process.stderr.readline() for process in asking if process.stderr]
         assert {answer.result().status_code for answer in waiting} == {400}

@@ -130,7 +130,7 @@ def test_it_compares_notebook_rest_and_grpc(executed: list[Cell], server: Runnin
     assert all(f"('{label}', " in printed(executed, "classify") for label, _ in expected)
     heading, *rows, last = printed(executed, "table").splitlines()
     # As test_parity.py has it; where the server runs a shorter format, as the notebook has it.
-    exact = server.api.describe("resnet101")["precision"] == "float32"
+    exact = server.management.describe("resnet101")["precision"] == "float32"
     allowed = 0.002 if exact else float(last.split()[-1])
     assert heading.split() == ["notebook", "REST", "gRPC"]
     assert [re.split(r"  +", row)[0] for row in rows] == [label for label, _ in expected]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 import requests
 
-from serving.failures import LogTail
+from serving.logs import LogTail
 from tests.running import wait_until
 from vision_client import inference_pb2
 
@@ -43,7 +43,7 @@ def in_one_batch(server: Any, count: int, send: Callable[[LogTail], list[T]]) ->
 
 def test_one_bad_member_of_eight(server: Any, jpeg: bytes, heavy: bytes) -> None:
     lone = requests.post(server.url("resnet101"), data=jpeg, timeout=TIMEOUT_S).json()
-    before = server.api.workers("resnet101")
+    before = server.management.workers("resnet101")
     rows: list[dict[str, Any]] = [{"data": jpeg} for _ in range(8)]
     rows[3] = {"data": jpeg[:2000]}
 
@@ -65,7 +65,7 @@ def test_one_bad_member_of_eight(server: Any, jpeg: bytes, heavy: bytes) -> None
         for got, expected in zip(answer.json()["predictions"], lone["predictions"], strict=True):
             assert got["class_id"] == expected["class_id"]
             assert got["probability"] == pytest.approx(expected["probability"], abs=1e-4)
-    after = server.api.workers("resnet101")
+    after = server.management.workers("resnet101")
     assert [worker.pid for worker in after] == [worker.pid for worker in before]
 
 

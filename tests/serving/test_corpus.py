@@ -32,7 +32,7 @@ def client(server: Any) -> Iterator[Client]:
 def model(request: pytest.FixtureRequest, server: Any, jpeg: bytes) -> Iterator[str]:
     """The model under attack, while a bystander posts a good picture over and over."""
     name: str = request.param
-    before = [worker.pid for worker in server.api.workers(name)]
+    before = [worker.pid for worker in server.management.workers(name)]
     bystander = Client(server.config)
     done, seen = threading.Event(), []
 
@@ -48,7 +48,9 @@ def model(request: pytest.FixtureRequest, server: Any, jpeg: bytes) -> Iterator[
         watching.result()
     bystander.close()
     assert set(seen) == {200}
-    assert [worker.pid for worker in server.api.workers(name)] == before, "a worker was restarted"
+    assert [worker.pid for worker in server.management.workers(name)] == before, (
+        "a worker was restarted"
+    )
 
 
 @pytest.mark.parametrize("route", ROUTES)

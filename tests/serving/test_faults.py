@@ -23,8 +23,8 @@ import psutil
 import pytest
 import requests
 
-from serving.api import Api
 from serving.config import Config
+from serving.management import Management
 from serving.runfolder import RunFolder
 from tests import running
 from tests.running import wait_until
@@ -41,7 +41,7 @@ class Lone:
     """One server for resnet101 alone, with a short queue; ``said()`` is what it printed."""
 
     process: subprocess.Popen[bytes]
-    api: Api
+    management: Management
     url: str
     said: Callable[[], str]
 
@@ -55,7 +55,7 @@ def serve(config: Path, before: tuple[str, ...] = ()) -> Iterator[Lone]:
     found, run = Config.read(config), RunFolder(config.parent / "run")
     url = f"{found.inference}/predictions/resnet101"
     with running.serve(config, before=before) as server:
-        yield Lone(server.process, Api(found, run.key_file), url, server.said)
+        yield Lone(server.process, Management(found, run), url, server.said)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def lone(
 
 def test_a_worker_killed_under_load(lone: Lone, jpeg: bytes) -> None:
     """What it had is answered at once; what waits is answered by the next worker."""
-    victim = lone.api.workers("resnet101")[0].pid
+    victim = lone.management.workers("resnet101")[0].pid
     done = threading.Event()
     killed = 0.0
 
@@ -144,7 +144,6 @@ def test_clients_that_stall_hold_nobody_up(lone: Lone, jpeg: bytes) -> None:
         for _ in range(10):
             assert lone.post(jpeg).status_code == 200
     assert lone.post(jpeg).status_code == 200
-    assert lone.api.refusal("resnet101", timeout=30) is None
 
 
 def test_stalled_uploads_take_bounded_memory(lone: Lone, jpeg: bytes) -> None:
@@ -152,7 +151,7 @@ def test_stalled_uploads_take_bounded_memory(lone: Lone, jpeg: bytes) -> None:
     host, port = lone.url.split("/")[2].split(":")
     size = 24_000_000
     head = f"POST /predictions/resnet101 HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
-    java = psutil.Process(psutil.Process(lone.api.workers("resnet101")[0].pid).ppid())
+    java = psutil.Process(psutil.Process(lone.management.workers("resnet101")[0].pid).ppid())
     body = bytes(size - 1)
     before = java.memory_info().rss
     with contextlib.ExitStack() as stack:

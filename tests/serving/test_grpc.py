@@ -76,7 +76,7 @@ def test_options_are_validated(server: Any, jpeg: bytes) -> None:
 
 def test_a_stream_has_one_answer_and_harms_nobody(server: Any, jpeg: bytes) -> None:
     """TorchServe fails on a streamed answer without a certain header, and ends the worker."""
-    before = [worker.pid for worker in server.api.workers("resnet101")]
+    before = [worker.pid for worker in server.management.workers("resnet101")]
     request = inference_pb2.PredictionsRequest(model_name="resnet101", input={"data": jpeg})
     damaged = inference_pb2.PredictionsRequest(model_name="resnet101", input={"data": b"damaged"})
 
@@ -101,4 +101,4 @@ def test_a_stream_has_one_answer_and_harms_nobody(server: Any, jpeg: bytes) -> N
     with pytest.raises(grpc.RpcError) as caught:
         stream(damaged)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert [worker.pid for worker in server.api.workers("resnet101")] == before
+    assert [worker.pid for worker in server.management.workers("resnet101")] == before

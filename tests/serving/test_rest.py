@@ -165,8 +165,8 @@ def test_pixels_are_counted_before_decoding(server: Any) -> None:
 
 
 def test_describe_shows_what_is_served(server: Any) -> None:
-    found = server.api.describe("resnet101")
+    found = server.management.describe("resnet101")
     assert found["weights"]["name"] == "untrained"
-    assert found["device"] == server.api.workers("resnet101")[0].device
+    assert found["device"] == server.management.workers("resnet101")[0].device
     assert found["spec"]["resize"] == 256
     assert len(found["spec"]["labels"]) == 1000

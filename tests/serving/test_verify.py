@@ -114,9 +114,11 @@ def test_server_agrees_with_its_own_numbers_and_names_its_precision(
     book: dict[str, float],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert verify.check_bobby(server.api, jpeg, model_store / "resnet101.pt", book)
+    assert verify.check_bobby(
+        server.management, server.client, jpeg, model_store / "resnet101.pt", book
+    )
     said = capsys.readouterr().out
-    precision = server.api.describe("resnet101")["precision"]
+    precision = server.management.describe("resnet101")["precision"]
     assert f"bobby.jpg, served in {precision}: " in said
     assert ("resnet101.pt here in float32" in said) is (precision != "float32")
 
@@ -124,7 +126,9 @@ def test_server_agrees_with_its_own_numbers_and_names_its_precision(
 def test_server_differs_from_other_numbers(
     server: Any, model_store: Path, jpeg: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not verify.check_bobby(server.api, jpeg, model_store / "resnet101.pt", verify.BOOK)
+    assert not verify.check_bobby(
+        server.management, server.client, jpeg, model_store / "resnet101.pt", verify.BOOK
+    )
     said = capsys.readouterr().out
     assert "golden retriever" in said
     assert "differs" in said
@@ -147,8 +151,10 @@ def test_zebra_is_measured(
         buffer = io.BytesIO()
         photographs["coffee"].resize(size).save(buffer, "JPEG")
         pictures.append(buffer.getvalue())
-    assert verify.check_horse(server.api, pictures[0], RunFolder(tmp_path))
-    assert not verify.check_horse(server.api, pictures[1], RunFolder(tmp_path))
+    assert verify.check_horse(server.management, server.client, pictures[0], RunFolder(tmp_path))
+    assert not verify.check_horse(
+        server.management, server.client, pictures[1], RunFolder(tmp_path)
+    )
 
 
 def test_no_server_answers(

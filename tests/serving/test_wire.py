@@ -34,9 +34,9 @@ def head(*lines: bytes, version: bytes = b"1.1", length: int | None = None) -> b
 
 @pytest.fixture
 def same_worker(server: Any) -> Any:
-    before = [worker.pid for worker in server.api.workers("resnet101")]
+    before = [worker.pid for worker in server.management.workers("resnet101")]
     yield
-    assert [worker.pid for worker in server.api.workers("resnet101")] == before
+    assert [worker.pid for worker in server.management.workers("resnet101")] == before
 
 
 @pytest.mark.usefixtures("same_worker")
@@ -142,7 +142,7 @@ def test_megabytes_of_json_are_refused(server: Any, body: bytes) -> None:
     answer = requests.post(server.url("resnet101"), data=body, headers=headers, timeout=TIMEOUT_S)
     assert (answer.status_code, answer.json()["type"]) == (400, "BadRequest")
     assert "more than 100 values" in answer.json()["message"]
-    (worker,) = server.api.workers("resnet101")
+    (worker,) = server.management.workers("resnet101")
     assert worker.rss < 2 * 2**30, "it was parsed"
 
 

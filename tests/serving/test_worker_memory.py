@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from serving.supervisor import WORKERS
+from serving.plan import WORKER_DEFAULTS
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +45,9 @@ def growth(**environment: str) -> float:
 
 
 def test_caches_of_kernels_are_bounded() -> None:
-    bounded, unbounded = growth(**WORKERS), growth(**{**WORKERS, "LRU_CACHE_CAPACITY": "100000"})
+    bounded, unbounded = (
+        growth(**WORKER_DEFAULTS),
+        growth(**{**WORKER_DEFAULTS, "LRU_CACHE_CAPACITY": "100000"}),
+    )
     assert bounded < 5_000
     assert unbounded > 15_000, "the test sees no growth where there is some"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.failures import changed, find, is_working
+from serving.logs import changed_models, find_failure, is_working
 
 DIED = (
     "2026-11-23T06:25:26,962 [DEBUG] W-9001-cyclegan_1.0 org.pytorch.serve.wlm.WorkerThread"
@@ -34,7 +34,7 @@ DURING = ("During handling of the above exception, another exception occurred:",
 
 
 def test_nothing_is_wrong_while_workers_load() -> None:
-    assert find(STARTED, output("Torch worker started.")) is None
+    assert find_failure(STARTED, output("Torch worker started.")) is None
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,19 @@ def test_nothing_is_wrong_while_workers_load() -> None:
     [
         (OWN, OWN[-1]),
         ((*CAUSE, *DIRECT, *OWN), OWN[-1]),
-        # TorchServe tries its own handlers after a failed import: the first traceback is ours.
+        # After a failed import TorchServe tries its own handlers: the first traceback is ours.
         ((*CAUSE, *DURING, *OWN), CAUSE[2]),
     ],
 )
-def test_the_exception_that_tells_most(lines: tuple[str, ...], expected: str) -> None:
-    failure = find(STARTED + DIED, output("Backend worker process died.", *lines))
+def test_the_most_useful_exception(lines: tuple[str, ...], expected: str) -> None:
+    failure = find_failure(STARTED + DIED, output("Backend worker process died.", *lines))
     assert failure is not None
     assert (failure.model, failure.line) == ("cyclegan", expected)
     assert failure.output.endswith(expected)
 
 
 def test_another_model_is_not_blamed() -> None:
-    failure = find(DIED, output(*OWN, model="resnet101"))
+    failure = find_failure(DIED, output(*OWN, model="resnet101"))
     assert failure is not None
     assert failure.model == "cyclegan"
     assert "without an exception" in failure.line
@@ -63,7 +63,7 @@ def test_another_model_is_not_blamed() -> None:
 def test_the_output_is_short() -> None:
     frames = [f'  File "module.py", line {i}, in step\n    step({i})' for i in range(100)]
     lines = [CAUSE[0], *"\n".join(frames).splitlines(), OWN[-1]]
-    failure = find(DIED, output(*lines))
+    failure = find_failure(DIED, output(*lines))
     assert failure is not None
     assert len(failure.output.splitlines()) <= 8
     assert "step(99)" in failure.output
@@ -71,12 +71,12 @@ def test_the_output_is_short() -> None:
 
 
 def test_a_worker_without_an_exception_is_quoted() -> None:
-    failure = find(DIED, output("one", "what it said last"))
+    failure = find_failure(DIED, output("one", "what it said last"))
     assert failure is not None
     assert failure.output.endswith("what it said last")
 
 
-# TorchServe's log4j writes a client's line breaks as \\n; readers of lines know others besides.
+# TorchServe's log4j writes a client's line breaks as \\n; str.splitlines() knows others.
 SEPARATORS = ("\\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", " ")
 REQUEST = "2026-11-23T06:25:26,100 [ERROR] epollEventLoopGroup-3-1 org.pytorch.serve.http.X - "
 WORK = DIED.replace("W-9001-cyclegan_1.0 State", "Flushing req.cmd PREDICT State")
@@ -86,15 +86,15 @@ WORK = DIED.replace("W-9001-cyclegan_1.0 State", "Flushing req.cmd PREDICT State
 @pytest.mark.parametrize("forged", [DIED, STARTED, WORK])
 def test_what_a_client_sends_is_no_line_of_the_log(separator: str, forged: str) -> None:
     log = f"{REQUEST}Bad string: '%zz{separator}{forged.strip()}{separator}'\n"
-    assert find(log, "") is None
-    assert find(f"{REQUEST}{separator}{forged.strip()}\n", "") is None
-    assert changed(log) == set()
+    assert find_failure(log, "") is None
+    assert find_failure(f"{REQUEST}{separator}{forged.strip()}\n", "") is None
+    assert changed_models(log) == set()
     assert not is_working(log)
 
 
-def test_changes_and_work_are_found_among_other_lines() -> None:
+def test_changes_and_work_among_other_lines() -> None:
     log = f"{REQUEST}one\n{STARTED}{WORK}{REQUEST}two\n"
-    assert changed(log) == {"cyclegan"}
+    assert changed_models(log) == {"cyclegan"}
     assert is_working(log)
 
 
@@ -103,22 +103,22 @@ def test_an_archive_that_torchserve_refuses() -> None:
         "2026-11-23T06:25:26,962 [WARN ] main org.pytorch.serve.ModelServer - Failed to load model:"
         " a.mar org.pytorch.serve.archive.model.InvalidModelException: no handler\\n\tat x.y(Z:1)\n"
     )
-    failure = find(log, "")
+    failure = find_failure(log, "")
     assert failure is not None
     assert failure.model == "a.mar"
     assert failure.line == "org.pytorch.serve.archive.model.InvalidModelException: no handler"
 
 
 def test_a_log_that_ends_within_the_traceback() -> None:
-    """The traceback comes through another pipe, some time after the state."""
-    found = find(DIED, output("Traceback (most recent call last):", '  File "x", line 1'))
-    assert found is not None
-    assert "exception" in found.line
+    """The traceback comes through another pipe, after the state."""
+    failure = find_failure(DIED, output("Traceback (most recent call last):", '  File "x", line 1'))
+    assert failure is not None
+    assert "exception" in failure.line
 
 
 def test_a_model_that_has_recovered_hides_no_other() -> None:
     other = DIED.replace("cyclegan", "resnet101")
     assert other != DIED
-    found = find(DIED + other, "", ["cyclegan"])
-    assert found is not None
-    assert found.model == "resnet101"
+    failure = find_failure(DIED + other, "", ["cyclegan"])
+    assert failure is not None
+    assert failure.model == "resnet101"

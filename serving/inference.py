@@ -1,0 +1,24 @@
+"""The Python client for a server, as its own tools use it."""
+
+from __future__ import annotations
+
+from serving.config import Config
+from serving.runfolder import RunFolder
+from vision_client import Client
+
+
+def connect(config: Config, run: RunFolder, *, timeout: float, retries: int = 0) -> Client:
+    """A client for the server of ``config`` with the token in ``run``; ``timeout`` in seconds.
+
+    TorchServe opens its ports before it has written the tokens; until then it refuses requests.
+    """
+
+    def token() -> str:
+        return run.token("inference") or ""
+
+    return Client(
+        config.local_inference,
+        token=token if config.has_tokens else None,
+        timeout=timeout,
+        retries=retries,
+    )
