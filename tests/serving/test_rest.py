@@ -88,9 +88,9 @@ def test_quality_changes_the_size(server: Running, jpeg: bytes) -> None:
     assert len(small) < len(large)
 
 
-def blank(*size: int) -> bytes:
+def blank(width: int, height: int) -> bytes:
     buffer = io.BytesIO()
-    Image.new("1", size).save(buffer, "PNG")
+    Image.new("1", (width, height)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""What the examples of the TorchScript files are compared with, and how they are run."""
+"""How the examples are run as a reader runs them, and how their output is read."""
 
 from __future__ import annotations
 
@@ -22,31 +22,10 @@ TIMEOUT_S = 300
 Run = subprocess.CompletedProcess[str]
 
 
-def off(path: Path, expected: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """How far each sample of the picture in ``path`` is from ``expected``, in levels."""
-    with Image.open(path) as picture:
-        assert picture.mode == "RGB"
-        found = np.asarray(picture, dtype=np.float32)
-    assert found.shape == expected.shape
-    difference: npt.NDArray[np.float32] = np.abs(found - expected)
-    return difference
-
-
-def ranking(stdout: str) -> Ranking:
-    """What both classify programs print, ``1. 0.962933 golden retriever``."""
-    found = []
-    for rank, line in enumerate(stdout.splitlines(), 1):
-        match = re.fullmatch(r"(\d+)\. (\d\.\d{6}) (.+)", line)
-        assert match, line
-        assert int(match[1]) == rank
-        found.append((match[3], float(match[2])))
-    return found
-
-
-def run(*words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Run:
-    """A program to its end, whatever its status."""
+def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Run:
+    """Run a program to its end, whatever its exit status."""
     return subprocess.run(
-        list(map(str, words)),
+        list(map(str, command)),
         cwd=cwd,
         env={**os.environ, **(env or {})},
         capture_output=True,
@@ -56,8 +35,29 @@ def run(*words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | No
     )
 
 
+def difference(path: Path, expected: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The absolute difference of each sample of the picture in ``path``, in 8-bit levels."""
+    with Image.open(path) as picture:
+        assert picture.mode == "RGB"
+        actual = np.asarray(picture, dtype=np.float32)
+    assert actual.shape == expected.shape
+    levels: npt.NDArray[np.float32] = np.abs(actual - expected)
+    return levels
+
+
+def ranking(stdout: str) -> Ranking:
+    """The lines of both classify programs, ``1. 0.962933 golden retriever``."""
+    labels = []
+    for rank, line in enumerate(stdout.splitlines(), 1):
+        match = re.fullmatch(r"(\d+)\. (\d\.\d{6}) (.+)", line)
+        assert match, line
+        assert int(match[1]) == rank
+        labels.append((match[3], float(match[2])))
+    return labels
+
+
 def shell_blocks(section: str) -> list[str]:
-    """The commands of one section of examples/README.md, block by block."""
+    """The shell commands of one section of examples/README.md, block by block."""
     readme = (ROOT / "examples" / "README.md").read_text()
     text = re.split(r"^## ", readme.split(f"\n## {section}\n")[1], flags=re.MULTILINE)[0]
     return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -68,7 +68,7 @@ def checkout(folder: Path, example: str, store: Path, photo: Image.Image) -> Pat
     shutil.copytree(
         ROOT / "examples" / example,
         folder / "examples" / example,
-        ignore=shutil.ignore_patterns("build", "__pycache__"),
+        ignore=shutil.ignore_patterns("build", "__pycache__", "node_modules"),
     )
     (folder / "model_store").symlink_to(store)
     (folder / ".venv").symlink_to(sys.prefix)
