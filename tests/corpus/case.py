@@ -14,6 +14,8 @@ from PIL import Image
 
 Array = npt.NDArray[Any]
 
+SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+
 # CycleGAN's limit: it resizes the shorter side to 256 and the longer one to a multiple of 4.
 _NETWORK_PIXELS = 2_000_000
 
@@ -24,7 +26,8 @@ class Case:
 
     ``code`` and ``kind`` are the HTTP status and the error's type. ``pixels`` is the expected
     upright RGB picture, None if only the status is defined; each 8-bit sample may differ by
-    ``tolerance``. ``cyclegan_code`` is CycleGAN's status if it differs.
+    ``tolerance``. ``cyclegan_code`` is CycleGAN's status if it differs. ``message`` is a pattern of
+    an error's message.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Case:
     pixels: Image.Image | None = None
     tolerance: int = 0
     cyclegan_code: int | None = None
+    message: str = ""
 
     def expected(self, model: str) -> tuple[int, str]:
         """Status and error type of ``model``'s answer."""
@@ -58,16 +62,19 @@ def good(name: str, data: bytes, pixels: Image.Image | Array, tolerance: int = 0
     return Case(name, data, 200, "", pixels.convert("RGB"), tolerance, code)
 
 
-def bad(name: str, data: bytes) -> Case:
-    return Case(name, data, 400, "BadImage")
+def bad(name: str, data: bytes, format: str = r"\w+") -> Case:
+    damaged = f"the {format} cannot be decoded: it is (damaged or )?cut short"
+    message = f"{damaged}|the bytes are no picture: send {SUPPORTED}"
+    return Case(name, data, 400, "BadImage", message=message)
 
 
 def too_large(name: str, data: bytes) -> Case:
-    return Case(name, data, 413, "TooLarge")
+    return Case(name, data, 413, "TooLarge", message="limit")
 
 
-def refused(name: str, data: bytes) -> Case:
-    return Case(name, data, 415, "UnsupportedFormat")
+def refused(name: str, data: bytes, format: str) -> Case:
+    message = f"^{format} is not supported: send {SUPPORTED}"
+    return Case(name, data, 415, "UnsupportedFormat", message=message)
 
 
 def group(

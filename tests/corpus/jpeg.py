@@ -126,8 +126,12 @@ def _colour_spaces() -> Iterator[Case]:
         for ending, options in (("", {}), (" broken profile", {"icc_profile": b"junk" * 50})):
             data = saved(ink, "JPEG", quality=95, progressive=progressive, **options)
             yield good(f"jpeg cmyk {name}{ending}", data, ink.convert("RGB"), 6)
-    blank = Image.new("CMYK", (40, 24))
-    yield good("jpeg cmyk no ink", saved(blank, "JPEG"), Image.new("RGB", (40, 24), "white"))
+    for name, ink_levels, light in (
+        ("no ink", (0, 0, 0, 0), (255, 255, 255)),
+        ("black ink", (0, 0, 0, 155), (100, 100, 100)),
+    ):
+        flat = saved(Image.new("CMYK", (40, 24), ink_levels), "JPEG")
+        yield good(f"jpeg cmyk {name}", flat, Image.new("RGB", (40, 24), light), 1)
     # YCCK: the inks as if they were light in YCbCr, and black as it is. Adobe inverts all inks,
     # and so does Pillow.
     light = ImageChops.invert(picture).convert("YCbCr")

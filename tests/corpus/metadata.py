@@ -152,6 +152,7 @@ def _broken_exif() -> Iterator[Case]:
         "orientation 65535": exif(65535),
         "orientation of text": entry.replace(b"\3\0\1\0\0\0\6", b"\2\0\1\0\0\x006"),
         "unknown type": entry.replace(b"\3\0\1\0\0\0\6", b"\x63\0\1\0\0\0\6"),
+        "orientation 6 over 0": entry.replace(b"\3\0\1\0\0\0\6", b"\5\0\1\0\0\0\xff"),
         "two billion values": entry.replace(b"\3\0\1\0\0\0", b"\3\0\xff\xff\xff\x7f"),
         "ifds in a circle": b"Exif\0\0" + loop,
         "65535 entries": b"Exif\0\0" + header(8) + b"\xff\xff" + bytes(200),
@@ -166,8 +167,7 @@ def _broken_exif() -> Iterator[Case]:
         yield good(f"jpeg exif {name}", inserted(jpeg, segment(APP1, data)), scene(), 8)
         chunk = png.chunk(b"eXIf", data[6:])
         yield good(f"png exif {name}", png.png(upright, before=chunk), scene())
-    for name in ("junk", "offset outside", "cut in an entry", "two billion values"):
-        data = webp(vp8x(flags=8), body, riff(b"EXIF", broken[name][6:]))
+        data = webp(vp8x(flags=8), body, riff(b"EXIF", data[6:]))
         yield good(f"webp exif {name}", data, scene())
     for value in (0, 9, 65535):
         data = tiff(upright, RGB, {ORIENTATION: (SHORT, [value])})
@@ -195,14 +195,17 @@ def _profiles() -> Iterator[Case]:
         yield good(f"{name} profile of srgb", data, picture, max(slack, 1))
         data = written(way, icc_profile=SWAPPED)
         yield good(f"{name} profile swapped", data, of_swapped, slack + 2)
-        for junk, profile in (("junk", b"junk" * 40), ("cut", SRGB[:200]), ("gray", linear)):
+        for junk, profile in (
+            ("junk", b"junk" * 40), ("cut", SRGB[:200]), ("gray", linear),
+            ("zeros", bytes(128)), ("ff", SRGB[:128] + b"\xff" * 400),
+        ):  # fmt: skip
             data = written(way, icc_profile=profile)
             yield good(f"{name} profile of {junk} ignored", data, picture, slack)
-        if name in ("png", "tiff"):
+        if name in ("png", "tiff", "jpeg"):
             data = written(way, gray, icc_profile=linear)
-            yield good(f"{name} gray profile", data, through(linear, gray), 1)
+            yield good(f"{name} gray profile", data, through(linear, gray), max(2 * slack, 1))
             data = written(way, gray, icc_profile=SWAPPED)
-            yield good(f"{name} gray with an rgb profile", data, gray)
+            yield good(f"{name} gray with an rgb profile", data, gray, slack)
         if name in ("png", "webp", "tiff"):
             exact: dict[str, Any] = {"exact": True} if name == "webp" else {}  # keeps clear colours
             data = written(way, half, icc_profile=SWAPPED, **exact)
@@ -214,6 +217,15 @@ def _profile_variants() -> Iterator[Case]:
     of_swapped, values = through(SWAPPED, picture), np.asarray(picture)
     data = saved(dull, "PNG", icc_profile=SWAPPED)
     yield good("png palette profile swapped", data, through(SWAPPED, dull.convert("RGB")), 1)
+    # Linear light of a half is sRGB's 188.
+    for name, flat in (
+        ("16 bit", Image.new("I;16", (16, 16), 128 * 257)),
+        ("alpha", Image.new("LA", (16, 16), (128, 255))),
+    ):
+        data = saved(flat, "PNG", icc_profile=gray_profile(1.0))
+        yield good(f"png gray {name} profile", data, Image.new("L", (16, 16), 188), 1)
+    data = saved(ink, "JPEG", quality=95, icc_profile=SWAPPED)
+    yield good("jpeg cmyk with an rgb profile", data, picture, 6)
     fields = {PROFILE: (UNDEFINED, list(b"junk" * 50))}
     data = tiff(np.asarray(ink), INK, fields)
     yield good("tiff cmyk broken profile", data, ink.convert("RGB"), 2)

@@ -6,6 +6,7 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -28,7 +29,7 @@ def cases() -> Iterator[Case]:
 
 def _surrounded(name: str, tolerance: int) -> Iterator[Case]:
     data = written(name)
-    behind = data + b"\0behind\xff" * 99
+    behind = data + b"\0behind\xff\xda" * 199  # more scans than a JPEG may have
     yield good(f"{name} with bytes behind", behind, scene_of(name), tolerance)
     yield bad(f"{name} with a byte before", b"\0" + data)
     dot = Image.new("RGB", (1, 1), (200, 30, 90))
@@ -74,29 +75,41 @@ def _ramp(width: int, height: int) -> Image.Image:
 def _refused() -> Iterator[Case]:
     """Formats that people send and that are not served: refused by name."""
     box = scene()
-    for name, format in (("ico", "ICO"), ("eps", "EPS"), ("jpeg 2000", "JPEG2000")):
-        yield refused(name, saved(box, format))
     heif = b"\0\0\0\x18ftyp%b\0\0\0\0mif1heic" + bytes(100)
-    for brand in (b"heic", b"heix", b"hevc", b"mif1"):
-        yield refused(f"heif of brand {brand.decode()}", heif % brand)
+    fix = r"; export it as JPEG \(on iPhones: .*Most Compatible\)"
+    for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        case = refused(f"heif of brand {brand.decode()}", heif % brand, "HEIC")
+        yield replace(case, message=case.message + fix)
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
-    for name, data in {
-        "pdf": saved(box, "PDF", creationDate=time.gmtime(0), modDate=time.gmtime(0)),
-        "svg": svg,
-        "svg with a declaration": b'<?xml version="1.0"?>' + svg,
-        "svg behind spaces": b" \r\n\t" + svg,
-        "svg behind a byte order mark": b"\xef\xbb\xbf" + svg,
-        "svg behind a mark and a declaration": b'\xef\xbb\xbf<?xml version="1.0"?>' + svg,
-        "svg behind a comment": b"<!-- by hand -->\n" + svg,
-        "svg behind a doctype": b"<!DOCTYPE svg>\n" + svg,
-        "jpeg 2000 codestream": b"\xff\x4f\xff\x51" + bytes(99),
-        "jpeg xl codestream": b"\xff\x0a" + bytes(99),
-        "jpeg xl": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99),
-        "photoshop": b"8BPS\0\1" + bytes(99),
-        "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%id) (w) file\n",
-        "dos eps": b"\xc5\xd0\xd3\xc6" + bytes(99),
+    for format, files in {
+        "PDF": {"pdf": saved(box, "PDF", creationDate=time.gmtime(0), modDate=time.gmtime(0))},
+        "SVG": {
+            "svg": svg,
+            "svg with a declaration": b'<?xml version="1.0"?>' + svg,
+            "svg behind spaces": b" \r\n\t" + svg,
+            "svg behind a byte order mark": b"\xef\xbb\xbf" + svg,
+            "svg behind a mark and a declaration": b'\xef\xbb\xbf<?xml version="1.0"?>' + svg,
+            "svg behind a comment": b"<!-- by hand -->\n" + svg,
+            "svg behind a doctype": b"<!DOCTYPE svg>\n" + svg,
+        },
+        "ICO": {"ico": saved(box, "ICO")},
+        "JPEG 2000": {
+            "jpeg 2000": saved(box, "JPEG2000"),
+            "jpeg 2000 codestream": b"\xff\x4f\xff\x51" + bytes(99),
+        },
+        "JPEG XL": {
+            "jpeg xl codestream": b"\xff\x0a" + bytes(99),
+            "jpeg xl": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99),
+        },
+        "Photoshop": {"photoshop": b"8BPS\0\1" + bytes(99)},
+        "PostScript": {
+            "eps": saved(box, "EPS"),
+            "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%id) (w) file\n",
+            "dos eps": b"\xc5\xd0\xd3\xc6" + bytes(99),
+        },
     }.items():
-        yield refused(name, data)
+        for name, data in files.items():
+            yield refused(name, data, format)
 
 
 def _no_pictures() -> Iterator[Case]:
@@ -136,6 +149,9 @@ def _magic() -> Iterator[Case]:
         yield bad(f"{name} after a line end", b"\r\n" + written(name))
     archive = b"PK\3\4" + bytes(26) + b"PK\5\6" + bytes(18)
     yield good("png with a zip behind", written("png") + archive, scene())
+    # A sound PCX whose bounding box spells AVIF's first bytes must not reach the PCX decoder.
+    pcx = saved(Image.new("L", (508, 753), 99), "PCX")
+    yield bad("magic: pcx with avif's first bytes", pcx[:4] + b"ftypavis" + pcx[12:], "AVIF")
     yield from group(bad, "magic:", {
         "png with jpeg's first bytes": SOI + b"\xff" + written("png"),
         "jpeg with png's first bytes": SIGNATURE + written("jpeg"),

@@ -258,7 +258,7 @@ def _layouts() -> Iterator[Case]:
         "deflate 16 bit": tiff(deep, RGB, compression="zlib"),
     }, shown(deep, 16), 1)  # fmt: skip
     yield good("bigtiff", tiff(rgb, RGB, bigtiff=True), rgb)
-    yield refused("bigtiff mm", tiff(rgb, RGB, bigtiff=True, byteorder=">"))
+    yield refused("bigtiff mm", tiff(rgb, RGB, bigtiff=True, byteorder=">"), "big-endian BigTIFF")
     yield good("tiff fill order 2", tiff(reversed_bits, fields={FILL_ORDER: (SHORT, [2])}), gray)
 
 
