@@ -34,7 +34,7 @@ from export.untrained import pictures
 from handlers.network.engine import Engine
 from handlers.pictures.limits import LIMITS
 from handlers.pictures.pool import DecodePool, Pixels
-from handlers.specs import RESNET101
+from tests.specs import RESNET101
 
 MODEL = "resnet101"
 GOAL = 0.8

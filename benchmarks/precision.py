@@ -20,7 +20,7 @@ from benchmarks.machine import facts, summary
 from handlers.network.engine import Engine
 from handlers.pictures.pool import Pixels
 from handlers.pictures.resample import resample
-from handlers.specs import RESNET101
+from tests.specs import RESNET101
 
 PHOTOGRAPHS = ("astronaut", "cat", "chelsea", "coffee", "rocket", "retina", "immunohistochemistry")
 CROPS = 4  # along each side

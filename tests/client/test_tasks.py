@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from export.networks import registered
 from handlers.request import Offer
-from handlers.specs import SPECS
 from handlers.tasks import Task, load
 from vision_client.models import DEFAULTS
 from vision_client.tasks import DECODERS
@@ -20,7 +20,7 @@ CLASSES = 1000
 
 def served(task: str) -> Task:
     """``task`` as its default network has it."""
-    spec = next(iter(SPECS[DEFAULTS[task]].values()))
+    spec = registered()[DEFAULTS[task]].spec()
     assert spec.task == task
     return load(dataclasses.replace(spec, labels=tuple(map(str, range(CLASSES)))))
 
@@ -36,7 +36,7 @@ def test_every_task_has_a_default_network() -> None:
 @pytest.mark.parametrize("task", DECODERS)
 def test_the_canary_is_the_servers(task: str) -> None:
     canary = {name: str(value) for name, value in DECODERS[task].canary.items()}
-    assert canary == served(task).canary
+    assert canary == served(task).canary_options
 
 
 def test_ranges_and_formats() -> None:

@@ -17,8 +17,8 @@ from torch import nn
 from ts.service import Service
 
 from handlers.metadata import Golden, Weights
-from handlers.specs import CYCLEGAN
 from handlers.torchserve import Handler
+from tests.specs import CYCLEGAN
 
 # Status, headers and body of one request's answer.
 Reply = tuple[int, dict[str, str], bytes]

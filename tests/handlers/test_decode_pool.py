@@ -19,7 +19,7 @@ from handlers.pictures.decode import decode
 from handlers.pictures.limits import LIMITS, Limits
 from handlers.pictures.pool import RESTING_BYTES, DecodePool
 from handlers.pictures.resample import resample
-from handlers.specs import RESNET101
+from tests.specs import RESNET101
 
 Save = Callable[..., bytes]
 MakePool = Callable[..., DecodePool]

@@ -13,9 +13,9 @@ import torch
 
 from handlers.errors import LoadError
 from handlers.network.batches import exit_if_lost
-from handlers.specs import CYCLEGAN
 from handlers.torchserve import Handler
 from tests.handlers.conftest import raw
+from tests.specs import CYCLEGAN
 
 ROOT = Path(__file__).parents[2]
 Load = Callable[..., Handler]

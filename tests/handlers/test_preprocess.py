@@ -18,7 +18,7 @@ from handlers.errors import TooLarge
 from handlers.metadata import Spec
 from handlers.pictures.limits import Limits
 from handlers.pictures.resample import resample, resized_size
-from handlers.specs import CYCLEGAN, CYCLEGAN_ORIGINAL, RESNET101, RESNET101_V2
+from tests.specs import CYCLEGAN, CYCLEGAN_ORIGINAL, RESNET101, RESNET101_V2
 from tests.tensors import to_tensor
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_an_elongated_picture_costs_no_memory_for_what_is_cropped_away() -> None
         import resource
         from PIL import Image
         from handlers.pictures.resample import resample
-        from handlers.specs import RESNET101
+        from tests.specs import RESNET101
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         resample(RESNET101, Image.new("RGB", (300, 300)))
         before = peak()

@@ -28,9 +28,9 @@ from handlers.pictures.limits import LIMITS
 from handlers.pictures.pool import DecodePool
 from handlers.pictures.resample import resample
 from handlers.request import Integer, Upload
-from handlers.specs import CYCLEGAN, RESNET101
 from tests.corpus import by_name
 from tests.handlers.uploads import parse
+from tests.specs import CYCLEGAN, RESNET101
 from tools.fuzz.decode import with_valid_checksums
 
 pytestmark = pytest.mark.slow

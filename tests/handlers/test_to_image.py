@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from handlers.pictures.resample import resample
-from handlers.specs import CYCLEGAN_ORIGINAL
 from handlers.tasks.translate import to_image
+from tests.specs import CYCLEGAN_ORIGINAL
 from tests.tensors import to_tensor
 
 

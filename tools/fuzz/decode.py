@@ -11,13 +11,18 @@ import zlib
 from collections.abc import Iterator
 
 from handlers.errors import RequestError
+from handlers.metadata import Spec
 from handlers.pictures.decode import decode, own_process
 from handlers.pictures.limits import LIMITS
 from handlers.pictures.resample import resample
-from handlers.specs import SPECS
 
 PNG = b"\x89PNG\r\n\x1a\n"
-NETWORKS = [next(iter(variants.values())) for variants in SPECS.values()]
+# One network of a fixed input size and one of any; the registry would import PyTorch.
+_ZERO, _ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+NETWORKS = (
+    Spec("cropped", "classify", "", "classes", 256, 224, 1, _ZERO, _ONE),
+    Spec("whole", "translate", "", "picture", 256, None, 4, _ZERO, _ONE),
+)
 RESIZE = min(spec.resize for spec in NETWORKS)
 
 prepare = own_process
