@@ -29,7 +29,7 @@ from benchmarks.processes import ROOT
 from benchmarks.report import figure_table, goal_table, ratio_table
 from benchmarks.rounds import Durations, Notes, Subject, check_quiet
 from benchmarks.server import MODELS
-from serving.gpus import DEVICES
+from serving.machine import DEVICES
 
 EPILOG = """\
 Exit status: 0 everything was measured, 1 something was not and the reason is printed.
@@ -79,7 +79,7 @@ def measure(device: str, quick: bool, note: Notes) -> Measured:
         for model in MODELS:
             process = stack.enter_context(bare(store / f"{model}.pt", torch))
             machine["threads"] = process.loaded.threads
-            served = ours.api.describe(model)
+            served = ours.management.describe(model)
             precisions[model] = f"{served['precision']}: {served['precision_reason']}"
             if served["precision"] != process.loaded.precision:
                 note.faults.append(f"{model} is bare in {process.loaded.precision}, not as served")

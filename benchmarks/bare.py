@@ -24,10 +24,11 @@ import psutil
 import torch
 
 from benchmarks.processes import python, receive_line, send_line
-from handlers.network.engine import Network
-from handlers.pictures.decode import decode, encode
+from handlers.network.engine import Engine
+from handlers.pictures.decode import decode
+from handlers.pictures.pool import Pixels
 from handlers.pictures.resample import resample
-from handlers.preprocess import to_image, to_pixels
+from handlers.tasks.translate import encode, to_image
 
 Work = Literal["decode", "network", "pipeline"]
 WORKS: tuple[Work, ...] = get_args(Work)
@@ -92,7 +93,7 @@ def bare(pt: Path, device: str) -> Iterator[Bare]:
 class Pipeline:
     """One network, and each kind of work on a picture with it."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Engine) -> None:
         self._network = network
         self._threads = ThreadPoolExecutor(os.cpu_count())
         self._best: dict[Work, int] = {}
@@ -100,7 +101,7 @@ class Pipeline:
     def measure(self, work: Work, data: bytes, seconds: float, batch: int | None) -> Time:
         """See ``Bare.measure``. The best batch is looked for once for each kind of work."""
         if batch is None and work not in self._best:
-            sizes = BATCHES[self._network.spec.output]
+            sizes = BATCHES[self._network.metadata.spec.output]
             self._best[work] = best_batch({n: self._prepare(work, data, n) for n in sizes})
         size = batch or self._best[work]
         once = self._prepare(work, data, size)
@@ -112,17 +113,18 @@ class Pipeline:
         ms = 1e3 * statistics.median(times) / size
         return Time(ms, size, psutil.Process().memory_info().rss)
 
-    def decode(self, data: bytes) -> torch.Tensor:
+    def decode(self, data: bytes) -> Pixels:
         """An encoded picture -> the network's pixels ``(H, W, 3) uint8``."""
-        spec = self._network.spec
-        return to_pixels(resample(spec, decode(data, resize=spec.resize)))
+        spec = self._network.metadata.spec
+        image = resample(spec, decode(data, resize=spec.resize))
+        return Pixels(image.size, bytearray(image.tobytes()))
 
     def answer(self, output: torch.Tensor) -> bytes:
         """One row of the network's output -> the body of an answer."""
-        if self._network.spec.output == "picture":
-            return encode(to_image(output), "PNG", quality=0)
+        if self._network.metadata.spec.output == "picture":
+            return encode(to_image(output), "png", quality=0)
         probabilities, classes = output.softmax(dim=0).topk(TOP_K)
-        labels = [self._network.spec.labels[i] for i in classes.tolist()]
+        labels = [self._network.metadata.spec.labels[i] for i in classes.tolist()]
         return json.dumps(list(zip(labels, probabilities.tolist(), strict=True))).encode()
 
     def _prepare(self, work: Work, data: bytes, size: int) -> Callable[[], object]:
@@ -142,7 +144,7 @@ class Pipeline:
         # own, which compete with the network's.
         return [self.answer(output) for output in outputs]
 
-    def _infer(self, pixels: list[torch.Tensor]) -> torch.Tensor:
+    def _infer(self, pixels: list[Pixels]) -> torch.Tensor:
         with torch.inference_mode():
             return self._network(self._network.preprocess(pixels))
 
@@ -172,7 +174,7 @@ def main() -> None:
     parser.add_argument("pt", type=Path)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
-    network = Network(arguments.pt, torch.device(arguments.device))
+    network = Engine(arguments.pt, torch.device(arguments.device))
     network.warm_up(LARGEST[arguments.device])
     pipeline = Pipeline(network)
     loaded = Loaded(network.precision, network.precision_reason, torch.get_num_threads())

@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmarks.errors import BenchError
 from benchmarks.processes import ROOT, free_addresses
 from benchmarks.server import Server
-from serving.api import Api
 from serving.config import Config
+from serving.management import Management
 from serving.runfolder import RunFolder
 
 
@@ -43,7 +43,7 @@ def bundle(
         _run("serving", "start", *where, *options)
         start_s = time.monotonic() - started
         config = Config.read(path)
-        yield Server(config, Api(config, RunFolder(folder).key_file), start_s)
+        yield Server(config, Management(config, RunFolder(folder)), start_s)
     finally:
         _run("serving", "stop", *where)
 

@@ -18,7 +18,7 @@ from handlers.pictures.decode import decode
 from handlers.pictures.limits import LIMITS, Limits
 from handlers.pictures.pool import DecodePool
 from handlers.pictures.resample import resample
-from handlers.specs import RESNET101
+from tests.specs import RESNET101
 
 PROCESSES = 2
 

@@ -31,10 +31,10 @@ from benchmarks.processes import ROOT
 from benchmarks.server import MODELS
 from export import gate
 from export.untrained import pictures
-from handlers.network.engine import Network
+from handlers.network.engine import Engine
 from handlers.pictures.limits import LIMITS
-from handlers.pictures.pool import DecodePool
-from handlers.specs import RESNET101
+from handlers.pictures.pool import DecodePool, Pixels
+from tests.specs import RESNET101
 
 MODEL = "resnet101"
 GOAL = 0.8
@@ -142,15 +142,16 @@ def parity(pt: Path, device: str) -> str:
 
     Here it is the device itself that computes, where the gate emulates.
     """
-    exact = Network(pt, torch.device(device), "float32")
-    served = Network(pt, torch.device(device))
+    exact = Engine(pt, torch.device(device), "float32")
+    served = Engine(pt, torch.device(device))
     if served.precision == "float32":
         return f"float32 is served: {served.precision_reason}"
     drawn = pictures(16, 224, 224, seed=gate.SEED)
-    pixels = list(drawn.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous())
+    levels = drawn.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    pixels = [Pixels((224, 224), bytearray(one.numpy().tobytes())) for one in levels]
     with torch.inference_mode():
         outputs = [network(network.preprocess(pixels)) for network in (exact, served)]
-    verdict = gate.judge(exact.spec, *outputs)
+    verdict = gate.judge(exact.metadata.spec, *outputs)
     return f"{served.precision}: {verdict['summary']}: {'met' if verdict['passed'] else 'NOT met'}"
 
 

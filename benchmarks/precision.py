@@ -17,10 +17,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.machine import facts, summary
-from handlers.network.engine import Network
+from handlers.network.engine import Engine
+from handlers.pictures.pool import Pixels
 from handlers.pictures.resample import resample
-from handlers.preprocess import to_pixels
-from handlers.specs import RESNET101
+from tests.specs import RESNET101
 
 PHOTOGRAPHS = ("astronaut", "cat", "chelsea", "coffee", "rocket", "retina", "immunohistochemistry")
 CROPS = 4  # along each side
@@ -40,11 +40,12 @@ def pictures() -> Iterator[Image.Image]:
 
 def logits(path: Path, precision: str) -> torch.Tensor:
     """``(N, classes) float32``, a row per picture."""
-    network = Network(path, torch.device("cpu"), precision)
+    network = Engine(path, torch.device("cpu"), precision)
     found = []
     with torch.inference_mode():
         for picture in tqdm(list(pictures()), desc=precision):
-            pixels = to_pixels(resample(RESNET101, picture))
+            image = resample(RESNET101, picture)
+            pixels = Pixels(image.size, bytearray(image.tobytes()))
             found.append(network(network.preprocess([pixels])))
     return torch.cat(found)
 

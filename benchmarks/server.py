@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from benchmarks.load import Load, Outcome, Route, measure
-from serving.api import Api
 from serving.config import Config
+from serving.management import Management
 
 MODELS = ("resnet101", "cyclegan")
 
@@ -20,7 +20,7 @@ class Server:
     """``start_s`` is what passed from its start to the first true answers of both models."""
 
     config: Config
-    api: Api
+    management: Management
     start_s: float
 
     def measure(
@@ -43,7 +43,7 @@ class Server:
 
     def rss(self, model: str) -> float:
         """Resident bytes of one worker of ``model`` and the decode processes that it started."""
-        workers = self.api.workers(model)
+        workers = self.management.workers(model)
         return sum(_with_children(worker.pid) for worker in workers) / len(workers)
 
 

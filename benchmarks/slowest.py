@@ -29,7 +29,7 @@ from benchmarks.machine import facts, summary
 from benchmarks.pictures import SIZES, photograph
 from handlers.pictures.limits import LIMITS
 from handlers.pictures.pool import DecodePool
-from handlers.specs import CYCLEGAN
+from tests.specs import CYCLEGAN
 
 SIDE = int(LIMITS.pixels**0.5)
 # The largest that CycleGAN allows: JPEGs are then decoded at their full size or a half.

@@ -8,6 +8,7 @@ number of workers: the default is one per core, each with a thread per core.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -20,15 +21,17 @@ from pathlib import Path
 
 import requests
 import torch
+from PIL import Image
 
 from benchmarks.errors import BenchError
 from benchmarks.processes import free_addresses, group
 from benchmarks.server import MODELS, Server
 from export.checkpoints import load
 from export.networks import registered
-from serving import java
-from serving.api import Api
 from serving.config import Config
+from serving.machine import find_java
+from serving.management import Management
+from serving.runfolder import RunFolder
 
 START_TIMEOUT_S = 300
 POLL_S = 0.5
@@ -65,7 +68,7 @@ def stock(store: Path, logs: Path, device: str, workers: int | None = None) -> I
         ]  # fmt: skip
         environment = {
             **os.environ,
-            "JAVA_HOME": str(java.find().path.resolve().parents[1]),
+            "JAVA_HOME": str(find_java().path.resolve().parents[1]),
             "TMPDIR": folder,
             "TEMP": folder,
             "LOG_LOCATION": str(logs.resolve()),
@@ -75,10 +78,10 @@ def stock(store: Path, logs: Path, device: str, workers: int | None = None) -> I
         log = logs / "torchserve.log"
         started = time.monotonic()
         with group(command, cwd=Path(folder), environment=environment, log=log) as process:
-            api = Api(config, Path(folder) / "key_file.json")
+            management = Management(config, RunFolder(Path(folder)))
             for model in MODELS:
-                _wait_until_ready(api, model, process, started, log)
-            yield Server(config, api, time.monotonic() - started)
+                _wait_until_ready(config, management, model, process, started, log)
+            yield Server(config, management, time.monotonic() - started)
 
 
 def archive(store: Path, newer_than: Path) -> None:
@@ -134,18 +137,27 @@ def _config(folder: Path, device: str, workers: int | None) -> Config:
 
 
 def _wait_until_ready(
-    api: Api, model: str, process: subprocess.Popen[bytes], started: float, log: Path
+    config: Config,
+    management: Management,
+    model: str,
+    process: subprocess.Popen[bytes],
+    started: float,
+    log: Path,
 ) -> None:
     """Return once every worker of ``model`` is ready and a picture is truly answered."""
-    refusal: str | None = "not asked yet"
+    refusal = "not asked yet"
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(picture, "PNG")
     while time.monotonic() < started + START_TIMEOUT_S:
         if process.poll() is not None:
             raise BenchError(f"stock TorchServe ended with status {process.returncode}: see {log}")
         with contextlib.suppress(requests.RequestException):
-            workers = api.workers(model)
+            workers = management.workers(model)
             if workers and all(worker.status == "READY" for worker in workers):
-                refusal = api.refusal(model, timeout=60)
-                if refusal is None:
+                url = f"{config.inference}/predictions/{model}"
+                response = requests.post(url, data=picture.getvalue(), timeout=60)
+                if response.ok:
                     return
+                refusal = response.text
         time.sleep(POLL_S)
     raise BenchError(f"stock TorchServe does not serve {model} ({refusal}): see {log}")

@@ -24,7 +24,7 @@ from export.checkpoints import untrained
 from export.networks import registered
 from export.simplify import simplified
 from handlers.pictures.resample import resample
-from handlers.specs import RESNET101
+from tests.specs import RESNET101
 
 ROUNDS = 7
 PNG_LEVELS = (0, 1, 3, 6, 9)

@@ -23,8 +23,7 @@ from export.networks import Network, find
 from export.weights import sha256_of
 
 HANDLERS = Path(__file__).parents[1] / "handlers"
-# TODO at the merge: handlers/torchserve.py for every network
-_ENTRIES = {"classify": "resnet101.py", "translate": "cyclegan.py"}
+_ENTRY = "torchserve.py"
 
 
 def build(network: Network, pt: Path, mar: Path) -> bool:
@@ -93,7 +92,7 @@ def _run_archiver(network: Network, pt: Path, config: Path, extra: Path, stage: 
     command = [
         sys.executable, "-m", "model_archiver.model_packaging",
         "--model-name", network.name, "--version", "1.0", "--archive-format", "zip-store",
-        "--serialized-file", str(pt), "--handler", str(HANDLERS / _ENTRIES[network.task]),
+        "--serialized-file", str(pt), "--handler", str(HANDLERS / _ENTRY),
         "--config-file", str(config), "--extra-files", str(extra), "--export-path", str(stage),
     ]  # fmt: skip
     # It stages in $TMPDIR/<model name>, and first deletes whatever is there.

@@ -206,7 +206,7 @@ def test_damaged_archive_is_rebuilt(sources: Path) -> None:
 def test_failed_archiver_leaves_the_old_archive(sources: Path) -> None:
     _build(sources)
     before = _state(sources / "cyclegan.mar")
-    (sources / "handlers" / archive._ENTRIES["translate"]).unlink()
+    (sources / "handlers" / archive._ENTRY).unlink()
     with pytest.raises(ExportError, match="torch-model-archiver failed"):
         _build(sources)
     assert _state(sources / "cyclegan.mar") == before

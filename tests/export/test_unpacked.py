@@ -21,8 +21,8 @@ from torch import nn
 
 from export.networks import registered
 from handlers.pictures.resample import resample
-from handlers.preprocess import to_image
 from handlers.settings import PRECISION_VARIABLE
+from handlers.tasks.translate import to_image
 from tests.tensors import to_tensor
 
 # What TorchServe's worker does with an unpacked archive, without its socket.
