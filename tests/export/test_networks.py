@@ -117,7 +117,7 @@ def test_close_names_are_suggested() -> None:
 
 
 GOOD = """
-from export.networks import Network, Preprocessing
+from export.networks import Network, Preprocessing, Serving
 NETWORK = Network(
     name="mine", task="classify", build=lambda spec: None, head="fc", labels=("a", "b"),
     variants={"plain": Preprocessing(resize=64, crop=64)},
@@ -165,24 +165,9 @@ def test_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (GOOD.replace("variants", "variant"), "TypeError"),
         (GOOD.replace("variants", "scale=0, variants"), "scale"),
         (GOOD.replace("variants", "output_range=(1, 0), variants"), "output_range"),
-        (
-            GOOD.replace("Preprocessing\n", "Preprocessing, Serving\n").replace(
-                "variants", "serving=Serving(batch_size=0), variants"
-            ),
-            "batch_size",
-        ),
-        (
-            GOOD.replace("Preprocessing\n", "Preprocessing, Serving\n").replace(
-                "variants", 'serving=Serving(precision="int8"), variants'
-            ),
-            "precision",
-        ),
-        (
-            GOOD.replace("Preprocessing\n", "Preprocessing, Serving\n").replace(
-                "variants", 'serving=Serving(limits={"megapixels": 5}), variants'
-            ),
-            "megapixels",
-        ),
+        (GOOD.replace("variants", "serving=Serving(batch_size=0), variants"), "batch_size"),
+        (GOOD.replace("variants", "serving=Serving(precision='int8'), variants"), "precision"),
+        (GOOD.replace("variants", "serving=Serving(limits={'mega': 5}), variants"), "mega"),
     ],
 )
 def test_faults_of_an_own_file(text: str, reason: str, tmp_path: Path) -> None:
