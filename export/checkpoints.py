@@ -76,7 +76,8 @@ def load(
     head = state.get(f"{network.head}.weight")
     classes = len(head) if head is not None and head.ndim > 1 else None
     spec = network.spec(variant, _labels(network, labels, classes))
-    module = _filled(_build(network, spec), state, path)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+        module = _filled(_build(network, spec), state, path)
     digest = sha256_of(path)
     about = Weights(_header_value(name, digest), source, True, digest, licence)
     return Loaded(network, module, spec, about)
@@ -103,8 +104,7 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _build(network: Network, spec: Spec) -> nn.Module:
-    # The caller's random state stays as it is.
-    with _explained(f"{network.name}: build() failed"), torch.random.fork_rng(devices=[]):
+    with _explained(f"{network.name}: build() failed"):
         module: object = network.build(spec)
     if not isinstance(module, nn.Module):
         raise ExportError(f"{network.name}: build() gave {type(module).__name__}, not an nn.Module")

@@ -42,7 +42,7 @@ def test_archive_holds_these_files_and_no_others(name: str, model_store: Path) -
         "inputs.json": None,
         f"{name}.pt": model_store / f"{name}.pt",
         f"{name}.json": model_store / f"{name}.json",
-        f"{name}.py": ROOT / "handlers" / f"{name}.py",
+        "torchserve.py": ROOT / "handlers" / "torchserve.py",
         f"{name}.yaml": None,
         **{str(f.relative_to(ROOT)): f for f in archive.handler_files(network.task)},
     }
@@ -58,7 +58,7 @@ def test_archive_holds_these_files_and_no_others(name: str, model_store: Path) -
         "modelName": name,
         "modelVersion": "1.0",
         "serializedFile": f"{name}.pt",
-        "handler": f"{name}.py",
+        "handler": "torchserve.py",
         "configFile": f"{name}.yaml",
     }
     assert inputs["pt"] == _digest(model_store / f"{name}.pt")
