@@ -1,0 +1,128 @@
+"""The load generator: closed and open loops, in a process of its own.
+
+No established tool does both loops, latency without coordinated omission, REST and gRPC.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tools.bench.common import BenchError, Result, process
+from vision_client.endpoint import Access, Endpoint
+from vision_client.errors import VisionError
+from vision_client.rest import Rest
+from vision_client.rpc import Rpc
+
+# Clients of an open loop: as many requests as a server holds, its queue of 100 and a batch.
+OPEN_CLIENTS = 128
+TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to send to ``url`` (http or grpc); the first ``warm`` seconds are not counted.
+
+    In a closed loop each of ``clients`` sends again as soon as it has its reply. With a ``rate``
+    (requests/s) the loop is open: requests arrive in a Poisson process whatever the server does,
+    and the next free client sends them. Latency counts from the arrival, so that a server which
+    stalls is charged for everyone who waits.
+    """
+
+    label: str
+    url: str
+    model: str
+    picture: Path
+    seconds: float
+    warm: float
+    clients: int
+    rate: float = 0.0
+
+
+class Sample(NamedTuple):
+    """A request: its arrival and its reply by ``time.monotonic``, and "" or what was wrong."""
+
+    due: float
+    done: float
+    error: str
+
+
+def measure(load: Load) -> Result:
+    """Run ``load`` in a process of its own.
+
+    BenchError if a closed loop has an error, or if there is no good reply.
+    """
+    with process() as pool:
+        return pool.submit(_run, load).result()
+
+
+def _run(load: Load) -> Result:
+    endpoint, picture = Endpoint.parse(load.url), load.picture.read_bytes()
+    connect = Rpc if endpoint.is_grpc else Rest
+    clients = [connect(endpoint, Access()) for _ in range(load.clients)]
+    return loop([partial(_send, client, load.model, picture) for client in clients], load)
+
+
+def _send(client: Rest | Rpc, model: str, picture: bytes) -> str:
+    try:
+        client.send(model, picture, {}, TIMEOUT_S)
+    except VisionError as error:
+        return str(error)
+    return ""
+
+
+def loop(senders: Sequence[Callable[[], str]], load: Load) -> Result:
+    """Run ``load`` with a thread for each of ``senders``, which return "" or what was wrong."""
+    started = time.monotonic()
+    begin, end = started + load.warm, started + load.warm + load.seconds
+    # Twice as many as are due by the end. Threads can share the iterator of a list.
+    count = int(2 * load.rate * (end - started)) + 100
+    gaps = np.random.default_rng(0).exponential(1 / (load.rate or 1), count)
+    arrivals = iter((started + gaps.cumsum()).tolist())
+
+    def run(send: Callable[[], str]) -> list[Sample]:
+        """What was sent from ``begin`` to ``end``: in a closed loop, at least one request."""
+        samples: list[Sample] = []
+        due = next(arrivals) if load.rate else started
+        while due < end or not (samples or load.rate):
+            time.sleep(max(due - time.monotonic(), 0))
+            sample = Sample(due, error=send(), done=time.monotonic())
+            if due >= begin:
+                samples.append(sample)
+            due = next(arrivals) if load.rate else sample.done
+        return samples
+
+    with ThreadPoolExecutor(len(senders)) as threads:
+        results = threads.map(run, senders)
+        time.sleep(max(begin - time.monotonic(), 0))
+        cpu = time.process_time()
+        time.sleep(max(end - time.monotonic(), 0))
+        cpu = (time.process_time() - cpu) / (load.seconds or 1)
+        samples = [sample for result in results for sample in result]
+    return summarise(load, samples, begin, end, cpu)
+
+
+def summarise(
+    load: Load, samples: Sequence[Sample], begin: float, end: float, cpu: float
+) -> Result:
+    good = [sample for sample in samples if not sample.error]
+    errors = Counter(sample.error for sample in samples if sample.error)
+    if not good or (errors and not load.rate):
+        raise BenchError(f"{load.model}, {load.label}: {dict(errors)}")
+    if load.rate:
+        rate = len(good) / (max(end, *(sample.done for sample in good)) - begin)
+    else:
+        # Interactive response-time law: clients / mean cycle. A count in the window would be off
+        # by up to a batch.
+        rate = load.clients * len(good) / sum(sample.done - sample.due for sample in good)
+    latencies = [1e3 * (sample.done - sample.due) for sample in good]
+    ms = np.percentile(latencies, (50, 95, 99), method="inverted_cdf").tolist()
+    return Result(load.label, rate, tuple(ms), cpu=cpu)
