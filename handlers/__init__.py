@@ -1,6 +1,6 @@
-"""What runs in a TorchServe worker and its decode processes: a picture's bytes in, a response out.
+"""What a worker and its decode processes run: a picture's bytes in, an answer out.
 
-The package is copied whole into every archive. Beside the standard library it imports torch, Pillow
-and TorchServe's ``ts`` only, because each import takes time at every worker start. ``specs``,
-``settings`` and ``limits`` import none of these: export and serving read them too.
+The package is copied into every archive. Besides the standard library it imports torch, Pillow
+and, in one file, TorchServe's ``ts``, because each import takes time at every worker start.
+``metadata``, ``settings``, ``request``, ``tasks`` and ``pictures`` do not import torch.
 """

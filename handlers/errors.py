@@ -1,15 +1,15 @@
-"""The errors a client can meet, each with its HTTP code, type and curated message.
+"""The errors of requests and of loading; each request error has an HTTP code and a type.
 
 ::
 
-    step          yields               may fail with
-    parse         picture and options  BadRequest 400, EmptyBody 400, TooLarge 413
-    read_options  validated options    NotAcceptable 406, InvalidOption 422
-    decode        (H, W, 3) pixels     BadImage 400, UnsupportedFormat 415, TooLarge 413,
-                                       Overloaded 503
-    infer         a row of output      Overloaded 503
-    encode        the response's body
-    any of them                        InternalError 500
+    room      gives                may fail with
+    request   picture and options  BadRequest 400, EmptyBody 400, TooLarge 413,
+                                   NotAcceptable 406, InvalidOption 422
+    pictures  (H, W, 3) pixels     BadImage 400, UnsupportedFormat 415, TooLarge 413,
+                                   Overloaded 503
+    network   a row of output      Overloaded 503
+    task      the answer
+    any                            InternalError 500
 
 Messages are written for the client: no path, version or traceback ever goes into one.
 """
@@ -17,7 +17,18 @@ Messages are written for the client: no path, version or traceback ever goes int
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+import logging
+from collections.abc import Callable
+from typing import ClassVar, ParamSpec, TypeVar
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LoadError(Exception):
+    """The network cannot be served here; the message says what to do."""
 
 
 class RequestError(Exception):
@@ -36,7 +47,7 @@ class RequestError(Exception):
 
 
 class BadRequest(RequestError):
-    """The form of the request is broken: JSON, base64, a missing picture."""
+    """The request is malformed: broken JSON or base64, several pictures."""
 
     code = 400
 
@@ -90,3 +101,14 @@ class Overloaded(RequestError):
     """The device has no room for this request now; it may have later."""
 
     code = 503
+
+
+def attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | RequestError:
+    """``step``'s result, or the error to answer this one request with."""
+    try:
+        return step(*args, **kwargs)
+    except RequestError as error:
+        return error
+    except Exception:
+        logger.exception("a request failed because of a bug")
+        return InternalError()

@@ -1,4 +1,4 @@
-"""What an archive's YAML says to the handler: its section ``handler``, checked. No torch import."""
+"""The section ``handler`` of an archive's YAML, checked. No torch import."""
 
 from __future__ import annotations
 
@@ -8,31 +8,41 @@ from dataclasses import dataclass
 from handlers.pictures.limits import LIMITS, Limits
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-# `make serve PRECISION=...` sets it for every model; it has priority over the YAML.
+# `make serve PRECISION=...` sets it for every model; it takes precedence over the YAML.
 PRECISION_VARIABLE = "HANDLER_PRECISION"
+_KEYS = ("limits", "precision", "cpu_batch_pixels")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``precision`` is one of PRECISIONS; ``auto`` is decided by ``handlers.network.precision``."""
+    """``precision`` is one of PRECISIONS; ``handlers.network.precision`` resolves ``auto``.
+
+    ``cpu_batch_pixels``: input pixels that go through the network together on a CPU; None for no
+    limit but the batch size.
+    """
 
     limits: Limits = LIMITS
     precision: str = "auto"
+    cpu_batch_pixels: int | None = None
 
     @classmethod
     def from_yaml(cls, yaml: Mapping[str, object], override: str | None = None) -> Settings:
-        """The settings of an archive's YAML; what its ``handler`` does not name has its default.
+        """The settings of an archive's YAML; keys missing from ``handler`` have their defaults.
 
-        ``override`` is the value of PRECISION_VARIABLE, or None where it is not set. Raises
-        ValueError that says what is wrong, and with which of the two.
+        ``override`` is the value of PRECISION_VARIABLE, or None if it is not set. Raises ValueError
+        that says what is wrong and where.
         """
         section = yaml.get("handler") or {}
-        if not isinstance(section, Mapping) or section.keys() - {"limits", "precision"}:
-            raise ValueError("handler must be a map; the keys in it are limits and precision")
+        if not isinstance(section, Mapping) or section.keys() - set(_KEYS):
+            raise ValueError(f"handler must be a map; its keys are {', '.join(_KEYS)}")
         precision = _checked("precision", section.get("precision", "auto"))
         if override is not None:
             precision = _checked(PRECISION_VARIABLE, override)
-        return cls(Limits.from_map(section.get("limits") or {}), precision)
+        pixels = section.get("cpu_batch_pixels")
+        # bool is a subclass of int.
+        if pixels is not None and (type(pixels) is not int or pixels <= 0):
+            raise ValueError(f"cpu_batch_pixels must be a whole number above 0, not {pixels!r}")
+        return cls(Limits.from_map(section.get("limits") or {}), precision, pixels)
 
 
 def _checked(name: str, precision: object) -> str:

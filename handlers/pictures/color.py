@@ -1,4 +1,4 @@
-"""Any of Pillow's modes -> RGB in sRGB on white, strip by strip where the picture is large."""
+"""Any of Pillow's modes -> RGB in sRGB on white; large pictures are converted in strips."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from PIL import Image, ImageCms
 
 from handlers.pictures.limits import PROFILE_BYTES
 
-# A conversion keeps its source, its result and what is between: in strips of so many pixels, the
-# last costs nothing.
+# Pixels per strip. A conversion holds its source, its result and intermediate images; in strips the
+# intermediate images are small.
 _STRIP_PIXELS = 2**20
 
-# Whether a profile is sRGB, by its SHA-256. Finding out takes 2 ms, and most photographs have one
-# of a few profiles.
+# Whether a profile is sRGB, by its SHA-256. The test takes 2 ms, and most photographs share a few
+# profiles.
 _is_srgb_by_digest: dict[bytes, bool] = {}
 _DIGESTS = 256
 
@@ -25,7 +25,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """``image`` in RGB; itself where it is that already."""
+    """Convert ``image`` to RGB; returns ``image`` itself if it is RGB in sRGB already."""
     convert = _conversion(image)
     if convert is None:
         return image
@@ -40,9 +40,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
-    """What makes RGB of ``image`` or of any part of it; None where it is RGB already."""
+    """A function that converts ``image``, or any part of it, to RGB; None if it is RGB already."""
     profile = _profile(image)
-    if image.mode == "RGB" and not image.has_transparency_data and _tells_nothing(profile):
+    if image.mode == "RGB" and not image.has_transparency_data and _is_redundant(profile):
         return None
     levels = _levels(image)
     to_srgb = _srgb_conversion(profile)
@@ -68,7 +68,7 @@ def _profile(image: Image.Image) -> bytes | None:
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The colours, and how opaque each pixel is (L; None where all are)."""
+    """The colours, and the alpha channel (L; None if every pixel is opaque)."""
     if image.mode.startswith("I;16") and "transparency" in image.info:
         clear = image.info["transparency"]
         return image, image.convert("I").point(
@@ -84,9 +84,9 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _levels(image: Image.Image) -> tuple[float, float] | None:
-    """The sample values that are black and white, of modes with more than 8 bits.
+    """The sample values of black and white, for modes with more than 8 bits.
 
-    16-bit samples span 0 to 65535 and floats 0 to 1; what lies outside spans its own extremes.
+    16-bit samples span 0 to 65535 and floats 0 to 1; otherwise the picture's own extremes apply.
     """
     tags = getattr(image, "tag_v2", {})  # a TIFF's
     if image.mode.startswith("I;16"):
@@ -99,26 +99,26 @@ def _levels(image: Image.Image) -> tuple[float, float] | None:
             low, high = 0.0, span
     else:
         return None
-    # Pillow inverts the samples of 8 bits only.
+    # Pillow inverts 8-bit samples only.
     return (high, low) if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else (low, high)
 
 
 def _to_8_bits(image: Image.Image, low: float, high: float) -> Image.Image:
-    """16-bit, 32-bit and float samples -> L, scaled by their range instead of clipped."""
+    """16-bit, 32-bit and float samples -> L, scaled by their range, not clipped."""
     scale = 255.0 / (high - low) if high != low else 0.0
     # convert() truncates: half a step makes it round.
     return image.convert("F").point(lambda v: v * scale + (0.5 - low * scale)).convert("L")
 
 
 def _srgb_conversion(profile: bytes | None) -> Callable[[Image.Image], Image.Image]:
-    """Any 8-bit mode -> RGB in sRGB, through the embedded profile where there is a sound one."""
+    """Any 8-bit mode -> RGB in sRGB, through the embedded profile if it is valid."""
 
     @cache
     def transform(mode: str) -> ImageCms.ImageCmsTransform | None:
         if mode == "LAB":
             lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
             return ImageCms.buildTransform(lab, _srgb(), mode, "RGB")
-        if profile is None or (mode == "RGB" and _tells_nothing(profile)):
+        if profile is None or (mode == "RGB" and _is_redundant(profile)):
             return None
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -129,9 +129,9 @@ def _srgb_conversion(profile: bytes | None) -> Callable[[Image.Image], Image.Ima
     def convert(image: Image.Image) -> Image.Image:
         if image.mode in ("P", "1", "PA", "RGBX", "YCbCr", "HSV"):
             image = image.convert("RGB")
-        found = transform(image.mode)
-        if found is not None:
-            converted = ImageCms.applyTransform(image, found)
+        profile_transform = transform(image.mode)
+        if profile_transform is not None:
+            converted = ImageCms.applyTransform(image, profile_transform)
             assert converted is not None  # only with inPlace=True
             return converted
         return image if image.mode == "RGB" else image.convert("RGB")
@@ -139,31 +139,31 @@ def _srgb_conversion(profile: bytes | None) -> Callable[[Image.Image], Image.Ima
     return convert
 
 
-def _tells_nothing(profile: bytes | None) -> bool:
-    """Whether RGB samples under ``profile`` are sRGB already; True without or with a broken one."""
+def _is_redundant(profile: bytes | None) -> bool:
+    """Whether RGB samples under ``profile`` are sRGB already; True if it is None or broken."""
     if profile is None:
         return True
     digest = hashlib.sha256(profile).digest()
     if digest not in _is_srgb_by_digest:
         try:
-            found = _is_srgb(profile)
+            is_srgb = _is_srgb(profile)
         except (ImageCms.PyCMSError, OSError, ValueError):
             return True  # ignore broken profiles and those for other channels
         if len(_is_srgb_by_digest) >= _DIGESTS:
             _is_srgb_by_digest.clear()
-        _is_srgb_by_digest[digest] = found
+        _is_srgb_by_digest[digest] = is_srgb
     return _is_srgb_by_digest[digest]
 
 
 def _is_srgb(profile: bytes) -> bool:
-    """By what it does to 64 colours, not by its name: "sRGB-elle-V2-g10" is linear."""
+    """Judge ``profile`` by its effect on 64 colours: "sRGB-elle-V2-g10" is in fact linear."""
     steps = (0, 85, 170, 255)
     colours = bytes(c for r in steps for g in steps for b in steps for c in (r, g, b))
     probe = Image.frombytes("RGB", (64, 1), colours)
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    found = ImageCms.profileToProfile(probe, source, _srgb(), outputMode="RGB")
-    assert found is not None  # only with inPlace=True
-    return all(abs(a - b) <= 1 for a, b in zip(found.tobytes(), colours, strict=True))
+    converted = ImageCms.profileToProfile(probe, source, _srgb(), outputMode="RGB")
+    assert converted is not None  # only with inPlace=True
+    return all(abs(a - b) <= 1 for a, b in zip(converted.tobytes(), colours, strict=True))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Bytes -> upright RGB image, within limits; image -> bytes."""
+"""An encoded picture -> an upright RGB image, within limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from handlers.pictures.color import to_rgb
 from handlers.pictures.formats import check_header, check_pixels, format_of
 from handlers.pictures.limits import LIMITS, Limits
 
-# EXIF 2.32, tag 0x0112: what undoes each orientation. Orientation 1 needs nothing.
+# EXIF 2.32, tag 0x0112: the transpose that undoes each orientation. Orientation 1 needs none.
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,18 +29,14 @@ _UPRIGHT = {
 }
 
 
-# A JPEG is decoded at a half, a quarter or an eighth of its size where its shorter side stays at
-# least so many times what the network needs: up to five times as fast for photographs of 12
-# megapixels, and after resizing an 8-bit step off here and there (docs/performance.md).
+# A JPEG is decoded at a half, a quarter or an eighth of its size if its shorter side stays at least
+# this many times the network's: up to five times as fast for photographs of 12 megapixels. After
+# resizing, single samples differ by one 8-bit step (docs/performance.md).
 _SHRINK_MARGIN = 2
-
-
-# A quarter of the time of zlib's default of 6, for a tenth more bytes.
-_PNG_LEVEL = 1
 
 _PLUGINS = ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP")
 
-# Where the C library keeps this thread's errno, by glibc's and musl's name for it.
+# The address of this thread's errno; glibc and musl use this name.
 _errno_location = getattr(ctypes.CDLL(None), "__errno_location", None)
 if _errno_location is not None:
     _errno_location.restype = ctypes.POINTER(ctypes.c_int)
@@ -49,10 +45,10 @@ if _errno_location is not None:
 def decode(data: bytes, limits: Limits = LIMITS, *, resize: int | None = None) -> Image.Image:
     """An encoded picture -> its first frame, upright, mode RGB, alpha on white.
 
-    ``resize`` is what its shorter side will become, in pixels: a much larger JPEG is decoded at a
-    fraction of its size. Without it every picture keeps its size.
+    ``resize`` is the shorter side that the caller will resize to, in pixels: a much larger JPEG is
+    decoded at a fraction of its size. Without it every picture keeps its size.
 
-    Raises EmptyBody, TooLarge, UnsupportedFormat or BadImage; nothing else for any bytes.
+    Raises EmptyBody, TooLarge, UnsupportedFormat or BadImage, whatever the bytes are.
     """
     if not data:
         raise EmptyBody("the picture has no bytes")
@@ -60,41 +56,31 @@ def decode(data: bytes, limits: Limits = LIMITS, *, resize: int | None = None) -
     check_header(data, name, limits)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a stranger's file may not fill our log
+            warnings.simplefilter("ignore")  # a client's file must not fill the log
             image = _load(data, name, limits, resize)
             turn = _turn(image)
             pixels = _on_white(image, to_rgb(image))
-        del image  # what is turned is held twice: not three times
+        del image  # free the original before transpose() makes another copy
         return pixels if turn is None else pixels.transpose(turn)
     except MemoryError as error:
         raise too_much_memory(limits) from error
 
 
-def encode(image: Image.Image, format: str, quality: int) -> bytes:
-    """``image`` as PNG, JPEG or WebP bytes; ``quality`` (1 to 95) is heeded by the last two."""
-    buffer = io.BytesIO()
-    if format == "PNG":
-        image.save(buffer, format, compress_level=_PNG_LEVEL)
-    else:
-        image.save(buffer, format, quality=quality)
-    return buffer.getvalue()
-
-
 def too_much_memory(limits: Limits) -> TooLarge:
-    """What a MemoryError means to a client, while decoding and after."""
+    """The error to answer with after a MemoryError, while decoding or after."""
     limit = f"the limit of {limits.decode_bytes} bytes"
     return TooLarge(f"decoding the picture takes more memory than {limit}")
 
 
 def own_process() -> None:
-    """Settings of Pillow for a process that does nothing but decode.
+    """Set Pillow up for a process that does nothing but decode.
 
-    Every decoder is loaded now: one that finds no memory to load later stays missing.
+    Load every decoder now: a decoder that fails to load for lack of memory stays missing.
     """
     for plugin in _PLUGINS:
         import_module(f"PIL.{plugin}ImagePlugin")
-    Image.MAX_IMAGE_PIXELS = None  # our own limit holds
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # pictures share the cores, not their rows
+    Image.MAX_IMAGE_PIXELS = None  # limits.pixels applies instead
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # use the cores for several pictures
 
 
 def _load(data: bytes, name: str, limits: Limits, resize: int | None) -> Image.Image:
@@ -107,7 +93,7 @@ def _load(data: bytes, name: str, limits: Limits, resize: int | None) -> Image.I
         with Image.open(io.BytesIO(data), formats=[name]) as image:
             check_pixels(image.size, limits)
             if resize is not None:
-                # Heeded by JPEG alone; libjpeg computes fewer coefficients (``scale_denom``).
+                # Affects JPEG only; libjpeg computes fewer coefficients (``scale_denom``).
                 image.draft(None, (_SHRINK_MARGIN * resize, _SHRINK_MARGIN * resize))
             image.load()
         if name == "TIFF":
@@ -120,9 +106,8 @@ def _load(data: bytes, name: str, limits: Limits, resize: int | None) -> Image.I
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the picture has more than {limits.pixels} pixels") from error
     except Exception as error:
-        # All in here is Pillow's work on a stranger's bytes. Its plugins raise what their parsing
-        # happens to stumble over: OSError, SyntaxError, struct.error, KeyError, ... Most decoders
-        # report a failed malloc as they do damage.
+        # Pillow's plugins raise anything on damaged files: OSError, SyntaxError, struct.error,
+        # KeyError, ... Most decoders report a failed malloc in the same way as damage.
         if _get_errno() == errno.ENOMEM:
             raise MemoryError from error
         raise BadImage(
@@ -136,12 +121,12 @@ def _set_errno(value: int) -> None:
 
 
 def _get_errno() -> int:
-    """What the last C function that failed in this thread left; 0 where that is not known."""
+    """The errno that the last failed C function set in this thread; 0 if it is unknown."""
     return _errno_location().contents.value if _errno_location is not None else 0
 
 
 def _refuse_misread(image: Image.Image) -> None:
-    """ValueError for the kinds of TIFF that Pillow reads, but wrongly: TIFF 6.0, section 8."""
+    """Raise ValueError for the kinds of TIFF that Pillow reads wrongly: TIFF 6.0, section 8."""
     tags = getattr(image, "tag_v2", {})
     bits, planes, signed = tags.get(258, (1,))[0], tags.get(284) == 2, tags.get(339, (1,))[0] == 2
     if bits == 16 and planes and tags.get(259) == 1:
@@ -151,7 +136,7 @@ def _refuse_misread(image: Image.Image) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns ``image`` upright by its EXIF data; broken EXIF says nothing."""
+    """The transpose that turns ``image`` upright by its EXIF data; broken EXIF is ignored."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 - Pillow parses EXIF in Python and fails in many ways
@@ -159,7 +144,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _on_white(image: Image.Image, pixels: Image.Image) -> Image.Image:
-    """What lies around a GIF's first frame is white: browsers ignore the background colour."""
+    """Fill what surrounds a GIF's first frame with white: browsers ignore its background colour."""
     frame = getattr(image, "dispose_extent", (0, 0, *image.size))
     if frame == (0, 0, *image.size):
         return pixels

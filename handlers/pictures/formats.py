@@ -1,8 +1,7 @@
-"""Which decoder a stranger's bytes go to, and what their header already says is too much.
+"""Choose a picture's decoder, and refuse by its header what exceeds the limits.
 
-The decoder is chosen by the first bytes and from an allow-list, never by a name or a content type,
-so that nothing a stranger uploads reaches a decoder we did not mean to offer (EPS would start
-Ghostscript).
+The first bytes choose the decoder from an allow-list, never a name or a content type: no upload
+reaches a decoder that we did not mean to offer (EPS would start Ghostscript).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _ALLOWED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II+\0", "TIFF"),
 )
 
-# Formats people do send and we do not take, for a message that helps.
+# Formats that clients send and we do not support, to name them in the error.
 _REFUSED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF", "PDF"),
     (0, b"%!PS", "PostScript"),
@@ -39,7 +38,7 @@ _REFUSED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
 )
 
-# ISO 14496-12: a file of the family names its formats in its first box, the major one first.
+# ISO 14496-12: the first box of a file lists its formats (brands), the major one first.
 _BRANDS = {
     "AVIF": {b"avif", b"avis"},
     "HEIC": {
@@ -59,19 +58,19 @@ _HEIC_FIX = "; export it as JPEG (on iPhones: Settings, Camera, Formats, Most Co
 
 SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
-# No more of a file is looked at to tell its format.
+# The format is decided from this many bytes.
 MAGIC_BYTES = 4096
 _TEXT_MARKS = b"\xef\xbb\xbf \t\r\n\f\v"  # UTF-8's byte order mark, and white space
 
-# ITU-T T.81, B.1.1: a marker that neither stands for a byte of data nor restarts the decoder.
+# ITU-T T.81, B.1.1: any marker except a stuffed byte and the restart markers.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-# Table B.1: the frame header's markers, one per kind of coding.
+# Table B.1: the markers of frame headers, one per coding process.
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether ``data`` begins like a picture, of a supported format or not."""
+    """Whether ``data`` starts like a picture, of a supported format or not."""
     try:
         return bool(format_of(data))
     except UnsupportedFormat:
@@ -83,7 +82,7 @@ def is_picture(data: bytes) -> bool:
 def format_of(data: bytes) -> str:
     """Pillow's name of the decoder for ``data``.
 
-    Raises UnsupportedFormat for a format that we know and do not take, BadImage for other bytes.
+    Raises UnsupportedFormat for a known format that is not supported, BadImage for other bytes.
     """
     for offset, magic, name in _ALLOWED:
         if data.startswith(magic, offset) and (name != "WEBP" or data.startswith(b"RIFF")):
@@ -102,7 +101,7 @@ def format_of(data: bytes) -> str:
 
 
 def _brands(data: bytes) -> set[bytes]:
-    """The brands that an ISO media file claims; none for other bytes."""
+    """The brands of an ISO media file; empty for other bytes."""
     if data[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(data[:4], "big"), 256)
@@ -110,21 +109,21 @@ def _brands(data: bytes) -> set[bytes]:
 
 
 def check_header(data: bytes, name: str, limits: Limits) -> None:
-    """TooLarge or BadImage where ``data``, of format ``name``, shows it before Pillow need look."""
+    """Raise TooLarge or BadImage if the header of ``data``, of format ``name``, shows it."""
     if name == "JPEG":
         _check_jpeg(data, limits)
     if name == "WEBP":
-        # Pillow allocates the canvas while opening.
+        # Pillow allocates the canvas when it opens the file.
         _check_pixels(_webp_canvas(data), min(limits.pixels, limits.webp_pixels), "WebP")
     if name == "BMP" and _lacks_runs(data):
         raise BadImage("the BMP cannot be decoded: it is cut short")
 
 
 def _lacks_runs(data: bytes) -> bool:
-    """Whether a BMP of run lengths has too few bytes for its pixels: each run has 255 at most.
+    """Whether a run-length encoded BMP has too few bytes for its pixels: a run has at most 255.
 
-    Pillow would fill the rest in Python, by gigabytes where a run skips rows. The fields are those
-    of BITMAPINFOHEADER, 40 bytes, and of its successors: width, height, compression.
+    Pillow would fill the rest in Python, with gigabytes if a run skips rows. The fields are those
+    of BITMAPINFOHEADER, 40 bytes, and its successors: width, height, compression.
     """
     if int.from_bytes(data[14:18], "little") < 40:
         return False
@@ -134,22 +133,22 @@ def _lacks_runs(data: bytes) -> bool:
 
 
 def check_pixels(size: tuple[int, int], limits: Limits) -> None:
-    """TooLarge where (width, height) have more pixels than ``limits.pixels``."""
+    """Raise TooLarge if (width, height) have more pixels than ``limits.pixels``."""
     _check_pixels(size, limits.pixels, "picture")
 
 
-def _check_pixels(size: tuple[int, int], most: int, what: str) -> None:
+def _check_pixels(size: tuple[int, int], limit: int, what: str) -> None:
     width, height = size
-    if width * height > most:
+    if width * height > limit:
         raise TooLarge(
-            f"the {what} has {width}x{height} = {width * height} pixels; the limit is {most}"
+            f"the {what} has {width}x{height} = {width * height} pixels; the limit is {limit}"
         )
 
 
 def _check_jpeg(data: bytes, limits: Limits) -> None:
-    """TooLarge for more pixels, scans, or both together, than ``limits`` allow.
+    """Raise TooLarge for more pixels, scans, or scans times pixels than ``limits`` allow.
 
-    What metadata holds and what follows the picture (a motion photo's film) does not count.
+    Embedded metadata and data after the picture (a motion photo's video) do not count.
     """
     scans = pixels = 0
     at = 2
@@ -175,7 +174,7 @@ def _check_jpeg(data: bytes, limits: Limits) -> None:
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
-    """(width, height) by the first chunk of a WebP, RFC 9649; (0, 0) where it has none."""
+    """(width, height) from the first chunk of a WebP, RFC 9649; (0, 0) if it has none."""
     kind, payload = data[12:16], data[20:30].ljust(10, b"\0")
     if kind == b"VP8X":
         width, height = payload[4:7], payload[7:10]

@@ -1,8 +1,8 @@
-"""A PNG without what does not decide its pixels.
+"""Reduce a PNG to the chunks that decide its pixels.
 
-Pillow parses every chunk and refuses the file where one it could do without is damaged or large: a
-caption of 2 MB, as generators of pictures write them. libpng and browsers skip those. W3C PNG,
-third edition, chapter 5 and 11.
+Pillow parses every chunk and refuses a file if an ancillary chunk is damaged or large, such as the
+2 MB captions that image generators write. libpng and browsers skip those. W3C PNG, third edition,
+chapters 5 and 11.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ _KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")
 
 
 def essential(data: bytes) -> tuple[bytes, bytes | None]:
-    """A PNG file -> one with the same pixels and its ICC profile (None where it has no sound one
-    of at most ``PROFILE_BYTES``).
+    """A PNG file -> a file with the same pixels, and its ICC profile.
 
-    Of an animation, the picture that decoders without animations show is kept. ValueError where
-    there is no palette and the pixels need one.
+    The profile is None if there is none, or it is broken or larger than ``PROFILE_BYTES``. Of an
+    animation, the default image is kept. Raises ValueError if a required palette is missing.
     """
     kept = [_SIGNATURE]
     profile = None
@@ -44,7 +43,7 @@ def essential(data: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(type, data, the whole) of each chunk, the last one as far as there are bytes."""
+    """(type, data, whole chunk) of each chunk; the last one may be cut short."""
     at = len(_SIGNATURE)
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -56,7 +55,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 
 
 def _transparency(body: bytes, header: bytes, palette: bytes) -> bytes:
-    """The tRNS chunk as Pillow understands it; nothing where it says nothing.
+    """The tRNS chunk as Pillow understands it; empty if it does not apply.
 
     Pillow compares the transparent level with samples already scaled to 8 bits.
     """
@@ -80,11 +79,13 @@ def _transparency(body: bytes, header: bytes, palette: bytes) -> bytes:
 
 
 def _inflated(body: bytes) -> bytes | None:
-    """The profile of an iCCP chunk: a name, a zero, the method, zlib's stream."""
+    """The profile of an iCCP chunk: name, zero byte, compression method, zlib stream."""
     _, _, packed = body.partition(b"\0")
     try:
         stream = zlib.decompressobj()
-        profile = stream.decompress(packed[1:], PROFILE_BYTES + 1)  # one more, to see the end
+        profile = stream.decompress(
+            packed[1:], PROFILE_BYTES + 1
+        )  # one more byte, to detect a larger profile
     except zlib.error:
         return None
     return profile if stream.eof and len(profile) <= PROFILE_BYTES else None

@@ -1,4 +1,4 @@
-"""What a client sends, and to whom: tokens, redirects, passwords of ~/.netrc."""
+"""Credentials: tokens, redirects, ~/.netrc, proxies."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.client.conftest import LIMIT_S, OVER_HTTP, PREDICTIONS, Answering, Kind
 from vision_client import AsyncClient, Client, ServerError
+from vision_client.endpoint import Token
 
 VISION = str(Path(sys.executable).with_name("vision"))
-# Another machine to the client, which goes by the name; Linux connects it to this one.
+# The client takes this for another machine, but Linux connects it to this one.
 ELSEWHERE = "0.0.0.0"
 
 
-@pytest.mark.parametrize("made_of", [Client, AsyncClient])
+@pytest.mark.parametrize("client_class", [Client, AsyncClient])
 @pytest.mark.parametrize(
     ("server", "token", "warned"),
     [
@@ -36,11 +36,13 @@ ELSEWHERE = "0.0.0.0"
         ("http://models.example", "", False),
     ],
 )
-def test_a_token_in_plain_text(made_of: Any, server: str, token: Any, warned: bool) -> None:
-    """The warning names the server and the line that made the client."""
+def test_a_token_in_plain_text(
+    client_class: type[Client | AsyncClient], server: str, token: Token, warned: bool
+) -> None:
+    """The warning names the server and points to the line that constructed the client."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made_of(server, token=token)
+        client_class(server, token=token)
     assert len(caught) == warned
     for warning in caught:
         assert "token is sent without encryption to" in str(warning.message)
@@ -68,8 +70,8 @@ def test_the_command_warns_once(tmp_path: Path, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["secret\nx-more: 1", "secret\r", "secrét", "secret\x1b"])
-def test_what_no_header_can_hold_is_no_token(kind: Kind, token: str) -> None:
-    """The error must not tell the token, which ends up in a log."""
+def test_a_token_that_cannot_be_a_header(kind: Kind, token: str) -> None:
+    """The error must not contain the token, because errors are logged."""
     with pytest.raises(ValueError, match="a token is one line of ASCII characters") as caught:
         kind.make(f"{kind.scheme}://127.0.0.1:9", token=token).classify(b"x")
     assert "secr" not in str(caught.value)
@@ -90,8 +92,8 @@ def test_a_file_without_a_token(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("option", ["--token-file", "--ca"])
-def test_a_fifo_holds_no_secrets(tmp_path: Path, option: str) -> None:
-    """It would be read for each request, and waits for a writer each time."""
+def test_a_fifo_is_refused(tmp_path: Path, option: str) -> None:
+    """It would be read for each request, and each time wait for a writer."""
     os.mkfifo(tmp_path / "fifo")
     run = subprocess.run(
         [VISION, "classify", "photo.jpg", option, str(tmp_path / "fifo")],
@@ -118,7 +120,7 @@ def test_a_redirect_is_not_followed(kind: Kind, status: int) -> None:
 
 @OVER_HTTP
 @pytest.mark.parametrize("location", [b"http://[", b"//", b"\xff", b"http://\xc3\x28"])
-def test_a_redirect_to_no_address(kind: Kind, location: bytes) -> None:
+def test_a_redirect_to_a_malformed_address(kind: Kind, location: bytes) -> None:
     with (
         Answering.started(307, {"location": location}) as first,
         pytest.raises(ServerError, match="307 TemporaryRedirect: the server redirects to"),
@@ -147,7 +149,7 @@ def test_a_redirect_ends_the_command(tmp_path: Path) -> None:
 
 @OVER_HTTP
 def test_a_netrc_is_not_read(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither instead of the token nor without one."""
+    """Neither with a token nor without one."""
     (tmp_path / "netrc").write_text("default login who password what\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with Answering.started(body=PREDICTIONS, host=ELSEWHERE) as server:
@@ -159,7 +161,7 @@ def test_a_netrc_is_not_read(kind: Kind, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @OVER_HTTP
-def test_a_proxy_of_the_shells_is_for_other_machines(
+def test_the_environments_proxy_is_used_for_other_machines(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Answering.started(body=PREDICTIONS) as proxy:

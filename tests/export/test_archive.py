@@ -15,7 +15,7 @@ import pytest
 
 from export import archive
 from export.errors import ExportError
-from handlers.specs import SPECS
+from tests.specs import SPECS
 
 ROOT = Path(__file__).parents[2]
 HANDLERS = sorted((ROOT / "handlers").rglob("*.py"))

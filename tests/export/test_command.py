@@ -25,7 +25,7 @@ from torch import nn
 import export.__main__
 from export.__main__ import fingerprint
 from export.models import Network
-from handlers.specs import RESNET101
+from tests.specs import RESNET101
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["pug", "beagle", "boxer", "Siamese", "Persian", "Bengal", "Ragdoll"]

@@ -16,7 +16,7 @@ from export.gate import emulated, measure
 from export.models import Network
 from export.simplify import simplified
 from export.untrained import example_input
-from handlers.specs import CYCLEGAN, RESNET101, SPECS
+from tests.specs import CYCLEGAN, RESNET101, SPECS
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

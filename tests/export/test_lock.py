@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from export import weights
-from handlers.specs import SPECS
+from tests.specs import SPECS
 
 # As published: torchvision's file names begin with the same digits; the others are the git-lfs
 # objects of the book's repository.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from export.errors import ExportError
 from export.models import Network
 from export.trace import prove, trace
-from handlers.specs import CYCLEGAN
+from tests.specs import CYCLEGAN
 
 
 class Sound(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 
 from export.simplify import CentredGroupNorm, simplified
 from export.untrained import example_input
-from handlers.specs import CYCLEGAN, RESNET101
+from tests.specs import CYCLEGAN, RESNET101
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.models import ResNet101_Weights
 
 from handlers.metadata import Spec
-from handlers.specs import CYCLEGAN, RESNET101, SPECS
+from tests.specs import CYCLEGAN, RESNET101, SPECS
 
 # None of them is among the shapes that the export itself proves.
 SHAPES = [(3, 3, 128, 160), (1, 3, 200, 132)]

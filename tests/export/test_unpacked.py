@@ -20,9 +20,9 @@ from PIL import Image
 from torch import nn
 
 from handlers.pictures.resample import resample
-from handlers.preprocess import to_image
 from handlers.settings import PRECISION_VARIABLE
-from handlers.specs import CYCLEGAN, RESNET101
+from handlers.tasks.translate import to_image
+from tests.specs import CYCLEGAN, RESNET101
 from tests.tensors import to_tensor
 
 # What TorchServe's worker does with an unpacked archive, without its socket.

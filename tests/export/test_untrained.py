@@ -14,7 +14,7 @@ from torch import nn
 from export import untrained
 from export.simplify import simplified
 from handlers.pictures.resample import resample
-from handlers.specs import CYCLEGAN, RESNET101, SPECS
+from tests.specs import CYCLEGAN, RESNET101, SPECS
 from tests.tensors import to_tensor
 
 # Per model: the output for each photograph, and every module whose activations were not finite.

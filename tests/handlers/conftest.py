@@ -16,10 +16,9 @@ from PIL import Image
 from torch import nn
 from ts.service import Service
 
-from handlers.base import ImageHandler
-from handlers.cyclegan import CycleGAN
-from handlers.resnet101 import ResNet101
-from handlers.specs import CYCLEGAN
+from handlers.metadata import Golden, Weights
+from handlers.torchserve import Handler
+from tests.specs import CYCLEGAN
 
 # Status, headers and body of one request's answer.
 Reply = tuple[int, dict[str, str], bytes]
@@ -46,21 +45,21 @@ def chelsea(photographs: dict[str, Image.Image], saved: Callable[..., bytes]) ->
 
 
 @pytest.fixture(scope="session")
-def load() -> Iterator[Callable[..., ImageHandler]]:
-    """``load(handler, pt, gpu, yaml)``: initialised by the context that TorchServe would build.
+def load() -> Iterator[Callable[..., Handler]]:
+    """``load(pt, gpu, yaml)``: a handler that TorchServe's own context has initialised.
 
     In float32 unless ``precision`` says otherwise: ``auto`` depends on the CPU, and so would the
     test.
     """
-    loaded: list[ImageHandler] = []
+    loaded: list[Handler] = []
 
     def initialize(
-        handler: ImageHandler,
         pt: Path,
         gpu: int | None = None,
         yaml: Mapping[str, Any] | None = None,
         precision: str = "float32",
-    ) -> ImageHandler:
+    ) -> Handler:
+        handler = Handler()
         manifest = {"model": {"serializedFile": pt.name}}
         # A batch size of 2 warms up as a larger one does, in less time.
         service = Service(pt.stem, str(pt.parent), manifest, handler.handle, gpu, 2)
@@ -73,7 +72,7 @@ def load() -> Iterator[Callable[..., ImageHandler]]:
 
     yield initialize
     for handler in loaded:
-        handler.close()
+        handler.service.close()
 
 
 def raw(tensor: torch.Tensor) -> bytes:
@@ -87,10 +86,13 @@ def artefact(tmp_path: Path) -> Callable[..., Path]:
 
     def write(**changes: bytes) -> Path:
         example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
-        metadata: dict[str, Any] = {
+        metadata = {
+            "name": CYCLEGAN.name,
             "spec": dataclasses.asdict(CYCLEGAN),
-            "weights": {"name": "untrained"},
-            "golden": {"input_shape": [1, 3, 8, 8], "output_shape": [1, 3, 8, 8]},
+            "weights": dataclasses.asdict(Weights("untrained", "a test", False, None, None)),
+            "golden": dataclasses.asdict(Golden((1, 3, 8, 8), (1, 3, 8, 8))),
+            "precisions": {},
+            "torch": torch.__version__,
         }
         files = {
             "model.json": json.dumps(metadata).encode(),
@@ -119,24 +121,24 @@ def decoders() -> Callable[[], list[psutil.Process]]:
 
 
 @pytest.fixture(scope="session")
-def resnet(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler:
-    return load(ResNet101(), model_store / "resnet101.pt")
+def resnet(model_store: Path, load: Callable[..., Handler]) -> Handler:
+    return load(model_store / "resnet101.pt")
 
 
 @pytest.fixture(scope="session")
-def cyclegan(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler:
-    return load(CycleGAN(), model_store / "cyclegan.pt")
+def cyclegan(model_store: Path, load: Callable[..., Handler]) -> Handler:
+    return load(model_store / "cyclegan.pt")
 
 
 @pytest.fixture(scope="session")
-def bfloat16_resnet(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler:
+def bfloat16_resnet(model_store: Path, load: Callable[..., Handler]) -> Handler:
     """In bfloat16 on every CPU: where it has no such instructions, PyTorch emulates them."""
-    return load(ResNet101(), model_store / "resnet101.pt", precision="bfloat16")
+    return load(model_store / "resnet101.pt", precision="bfloat16")
 
 
 @pytest.fixture(scope="session")
-def bfloat16_cyclegan(model_store: Path, load: Callable[..., ImageHandler]) -> ImageHandler:
-    return load(CycleGAN(), model_store / "cyclegan.pt", precision="bfloat16")
+def bfloat16_cyclegan(model_store: Path, load: Callable[..., Handler]) -> Handler:
+    return load(model_store / "cyclegan.pt", precision="bfloat16")
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +148,7 @@ def predict() -> Callable[..., list[Reply]]:
     ``headers`` without ``Host`` is what a gRPC caller looks like.
     """
 
-    def batch(handler: ImageHandler, *sent: Sent) -> list[Reply]:
+    def batch(handler: Handler, *sent: Sent) -> list[Reply]:
         service = Service("model", "/", {}, handler.handle, None, len(sent))
         messages = [_message(i, row, headers) for i, (row, headers) in enumerate(sent)]
         processors, rows, ids = service.retrieve_data_for_inference(messages)

@@ -19,7 +19,7 @@ from handlers.pictures.decode import decode
 from handlers.pictures.limits import LIMITS, Limits
 from handlers.pictures.pool import RESTING_BYTES, DecodePool
 from handlers.pictures.resample import resample
-from handlers.specs import RESNET101
+from tests.specs import RESNET101
 
 Save = Callable[..., bytes]
 MakePool = Callable[..., DecodePool]
@@ -46,13 +46,13 @@ def make_pool(decoders: Decoders) -> Iterator[MakePool]:
 
 
 def test_it_gives_what_decoding_here_gives(make_pool: MakePool, chelsea: bytes) -> None:
-    found = make_pool().decode(chelsea, None, soon())
-    assert found.tobytes() == resample(RESNET101, decode(chelsea)).tobytes()
+    pixels = make_pool().decode(chelsea, None, soon())
+    assert pixels.data == resample(RESNET101, decode(chelsea)).tobytes()
 
 
 def test_resize_is_heeded(make_pool: MakePool, chelsea: bytes) -> None:
-    found = make_pool().decode(chelsea, 300, soon())
-    assert found.tobytes() == resample(RESNET101, decode(chelsea), resize=300).tobytes()
+    pixels = make_pool().decode(chelsea, 300, soon())
+    assert pixels.data == resample(RESNET101, decode(chelsea), resize=300).tobytes()
 
 
 def test_errors_keep_their_class_and_message(make_pool: MakePool) -> None:
@@ -165,7 +165,7 @@ def test_a_process_killed_while_idle_is_not_noticed(
     first = pool.decode(chelsea, None, soon())
     (process,) = decoders()
     process.kill()
-    assert pool.decode(chelsea, None, soon()).tobytes() == first.tobytes()
+    assert pool.decode(chelsea, None, soon()).data == first.data
     assert process not in decoders()
 
 
@@ -222,7 +222,7 @@ def test_an_answer_that_was_not_read_is_not_the_next_ones(
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert pool.decode(chelsea, None, soon()).tobytes() == first.tobytes()
+    assert pool.decode(chelsea, None, soon()).data == first.data
     assert len(decoders()) == 1
 
 
@@ -253,7 +253,7 @@ def test_a_process_that_has_grown_is_replaced_unnoticed(
     first = pool.decode(chelsea, None, soon())
     seen = {process.pid for process in decoders()}
     for _ in range(4):
-        assert pool.decode(chelsea, None, soon()).tobytes() == first.tobytes()
+        assert pool.decode(chelsea, None, soon()).data == first.data
         with pytest.raises(UnsupportedFormat):
             pool.decode(b"%PDF-1.7", None, soon())
         (process,) = decoders()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from handlers.pictures.decode import decode
 from handlers.pictures.resample import resample
-from handlers.specs import RESNET101
+from tests.specs import RESNET101
 
 Save = Callable[..., bytes]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from handlers.base import ImageHandler
+from handlers.torchserve import Handler
 
 Reply = tuple[int, dict[str, str], bytes]
 Predict = Callable[..., list[Reply]]
@@ -17,7 +17,7 @@ Predict = Callable[..., list[Reply]]
 def test_it_says_what_is_served_and_where(
     request: pytest.FixtureRequest, predict: Predict, name: str
 ) -> None:
-    handler: ImageHandler = request.getfixturevalue("resnet" if name == "resnet101" else name)
+    handler: Handler = request.getfixturevalue("resnet" if name == "resnet101" else name)
     (reply,) = predict(handler, ({}, {"describe": "True"}))
     told = json.loads(reply[2])
     assert told["name"] == told["spec"]["name"] == name
@@ -28,7 +28,7 @@ def test_it_says_what_is_served_and_where(
     assert told["limits"]["pixels"] == 50_000_000
 
 
-def test_a_client_cannot_ask_for_it(resnet: ImageHandler, predict: Predict) -> None:
+def test_a_client_cannot_ask_for_it(resnet: Handler, predict: Predict) -> None:
     """An empty form is an empty row too; what is served may name files of the server."""
     headers = {"describe": "True", "Host": "h", "content-type": "multipart/form-data; boundary=b"}
     (reply,) = predict(resnet, ({}, headers))
@@ -36,13 +36,13 @@ def test_a_client_cannot_ask_for_it(resnet: ImageHandler, predict: Predict) -> N
 
 
 def test_a_picture_with_that_header_is_still_a_prediction(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes
+    resnet: Handler, predict: Predict, chelsea: bytes
 ) -> None:
     headers = {"describe": "True", "Host": "h"}
     (reply,) = predict(resnet, ({"body": chelsea}, headers))
     assert "predictions" in json.loads(reply[2])
 
 
-def test_an_empty_request_without_it_is_an_error(resnet: ImageHandler, predict: Predict) -> None:
+def test_an_empty_request_without_it_is_an_error(resnet: Handler, predict: Predict) -> None:
     (reply,) = predict(resnet, ({}, {"describe": "False", "Host": "h"}))
     assert reply[0] == 400

@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.base import Answer, ImageHandler, Options
+from handlers import request, service
+from handlers.request import Answer, Request
+from handlers.torchserve import Handler
 
 Reply = tuple[int, dict[str, str], bytes]
 Predict = Callable[..., list[Reply]]
@@ -36,7 +38,7 @@ def is_red(batch: torch.Tensor) -> torch.Tensor:
     return (batch[:, 0].amin((1, 2)) > 2.2) & (batch[:, 1].amax((1, 2)) < -2)
 
 
-def send(predict: Predict, handler: ImageHandler, *pictures: bytes) -> list[Reply]:
+def send(predict: Predict, handler: Handler, *pictures: bytes) -> list[Reply]:
     return predict(handler, *(({"body": picture}, REST) for picture in pictures))
 
 
@@ -60,20 +62,20 @@ def failing_on_red(network: Network, error: Exception, sizes: list[int]) -> Netw
 
 
 def test_a_bug_in_our_own_code(
-    resnet: ImageHandler,
+    resnet: Handler,
     predict: Predict,
     chelsea: bytes,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    encode = resnet.encode
+    answer = resnet.service.task.answer
 
-    def broken(output: torch.Tensor, options: Options) -> Answer:
-        if options.top_k == 3:
+    def broken(output: torch.Tensor, request: Request) -> Answer:
+        if request.options["top_k"] == 3:
             raise ValueError(SECRET)
-        return encode(output, options)
+        return answer(output, request)
 
-    monkeypatch.setattr(resnet, "encode", broken)
+    monkeypatch.setattr(resnet.service.task, "answer", broken)
     sent = [({"data": chelsea, "top_k": k}, REST) for k in (b"2", b"3", b"4")]
     replies = predict(resnet, *sent)
     assert [reply[0] for reply in replies] == [200, 500, 200]
@@ -84,17 +86,17 @@ def test_a_bug_in_our_own_code(
 
 
 def test_a_bug_before_the_network(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
+    resnet: Handler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = resnet.read_options
+    parse = request.parse
 
-    def broken(request: Any) -> Options:
-        options = read(request)
-        if options.top_k == 3:
+    def broken(*arguments: Any) -> Request:
+        parsed = parse(*arguments)
+        if parsed.options["top_k"] == 3:
             raise KeyError(SECRET)
-        return options
+        return parsed
 
-    monkeypatch.setattr(resnet, "read_options", broken)
+    monkeypatch.setattr(service, "parse", broken)
     sent = [({"data": chelsea, "top_k": k}, REST) for k in (b"3", b"4")]
     replies = predict(resnet, *sent)
     assert told(replies[0]) == GENERIC
@@ -102,7 +104,7 @@ def test_a_bug_before_the_network(
 
 
 def test_a_network_that_fails_is_tried_one_by_one(
-    resnet: ImageHandler,
+    resnet: Handler,
     predict: Predict,
     chelsea: bytes,
     red: bytes,
@@ -111,8 +113,8 @@ def test_a_network_that_fails_is_tried_one_by_one(
 ) -> None:
     lone = json.loads(send(predict, resnet, chelsea)[0][2])["predictions"]
     sizes: list[int] = []
-    fault = failing_on_red(resnet.network._network, RuntimeError(SECRET), sizes)
-    monkeypatch.setattr(resnet.network, "_network", fault)
+    fault = failing_on_red(resnet.service.engine._network, RuntimeError(SECRET), sizes)
+    monkeypatch.setattr(resnet.service.engine, "_network", fault)
     replies = send(predict, resnet, chelsea, red, chelsea)
     assert sizes == [3, 1, 1, 1]
     assert [reply[0] for reply in replies] == [200, 500, 200]
@@ -125,10 +127,10 @@ def test_a_network_that_fails_is_tried_one_by_one(
 
 
 def test_a_batch_that_fails_where_none_of_its_pictures_does(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
+    resnet: Handler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch can be too large for the memory where each of its pictures fits."""
-    network = resnet.network._network
+    network = resnet.service.engine._network
 
     def small_only(batch: torch.Tensor) -> torch.Tensor:
         if len(batch) > 1:
@@ -136,7 +138,7 @@ def test_a_batch_that_fails_where_none_of_its_pictures_does(
         output: torch.Tensor = network(batch)
         return output
 
-    monkeypatch.setattr(resnet.network, "_network", small_only)
+    monkeypatch.setattr(resnet.service.engine, "_network", small_only)
     assert [reply[0] for reply in send(predict, resnet, chelsea, chelsea)] == [200, 200]
 
 
@@ -155,7 +157,7 @@ def test_a_batch_that_fails_where_none_of_its_pictures_does(
     ids=["PyTorch", "TorchScript", "CPU", "Python"],
 )  # fmt: skip
 def test_no_memory_is_an_overload(
-    resnet: ImageHandler,
+    resnet: Handler,
     predict: Predict,
     chelsea: bytes,
     red: bytes,
@@ -163,7 +165,7 @@ def test_no_memory_is_an_overload(
     error: Exception,
 ) -> None:
     monkeypatch.setattr(
-        resnet.network, "_network", failing_on_red(resnet.network._network, error, [])
+        resnet.service.engine, "_network", failing_on_red(resnet.service.engine._network, error, [])
     )
     replies = send(predict, resnet, red, chelsea)
     assert [reply[0] for reply in replies] == [503, 200]
@@ -173,13 +175,13 @@ def test_no_memory_is_an_overload(
 
 
 def test_the_cpu_allocators_own_words_are_known_as_no_memory(
-    resnet: ImageHandler,
+    resnet: Handler,
     predict: Predict,
     chelsea: bytes,
     red: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    network = resnet.network._network
+    network = resnet.service.engine._network
 
     def greedy(batch: torch.Tensor) -> torch.Tensor:
         if is_red(batch).any():
@@ -187,27 +189,27 @@ def test_the_cpu_allocators_own_words_are_known_as_no_memory(
         output: torch.Tensor = network(batch)
         return output
 
-    monkeypatch.setattr(resnet.network, "_network", greedy)
+    monkeypatch.setattr(resnet.service.engine, "_network", greedy)
     assert [reply[0] for reply in send(predict, resnet, chelsea, red)] == [200, 503]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_output_that_is_no_number(
-    resnet: ImageHandler,
+    resnet: Handler,
     predict: Predict,
     chelsea: bytes,
     red: bytes,
     monkeypatch: pytest.MonkeyPatch,
     value: float,
 ) -> None:
-    network = resnet.network._network
+    network = resnet.service.engine._network
 
     def overflowing(batch: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = network(batch).clone()
         output[is_red(batch), 17] = value
         return output
 
-    monkeypatch.setattr(resnet.network, "_network", overflowing)
+    monkeypatch.setattr(resnet.service.engine, "_network", overflowing)
     replies = send(predict, resnet, chelsea, red, chelsea)
     assert [reply[0] for reply in replies] == [200, 500, 200]
     assert told(replies[1]) == GENERIC

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ts.utils.util import PredictionException
 
-from handlers.base import ImageHandler
+from handlers.torchserve import Handler
 
 Reply = tuple[int, dict[str, str], bytes]
 Sent = tuple[dict[str, Any], dict[str, str]]
@@ -49,7 +49,7 @@ def kind(reply: Reply) -> str:
 )
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_batch_that_fails_alike_raises(
-    resnet: ImageHandler, predict: Predict, sent: Sent, code: int, type_: str, count: int
+    resnet: Handler, predict: Predict, sent: Sent, code: int, type_: str, count: int
 ) -> None:
     with pytest.raises(PredictionException) as caught:
         predict(resnet, *[sent] * count)
@@ -60,20 +60,20 @@ def test_a_batch_that_fails_alike_raises(
 
 
 def test_a_picture_and_options_in_the_input_map(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes
+    resnet: Handler, predict: Predict, chelsea: bytes
 ) -> None:
     (reply,) = predict(resnet, call(data=chelsea, top_k=b"2"))
     assert len(json.loads(reply[2])["predictions"]) == 2
 
 
 def test_a_mixed_batch_answers_each_in_its_place(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes
+    resnet: Handler, predict: Predict, chelsea: bytes
 ) -> None:
     replies = predict(resnet, call(data=b"junk"), call(data=chelsea), call(data=b"%PDF"))
     assert [kind(reply) for reply in replies] == ["BadImage", "predictions", "UnsupportedFormat"]
 
 
-def test_errors_that_differ_are_answered_in_place(resnet: ImageHandler, predict: Predict) -> None:
+def test_errors_that_differ_are_answered_in_place(resnet: Handler, predict: Predict) -> None:
     replies = predict(
         resnet, call(data=b"x", top_k=b"0"), call(data=b"x", top_k=b"-1"), call(data=b"")
     )
@@ -81,19 +81,19 @@ def test_errors_that_differ_are_answered_in_place(resnet: ImageHandler, predict:
     assert replies[0][2] != replies[1][2]
 
 
-def test_nobody_over_rest_is_hit_by_a_raise(resnet: ImageHandler, predict: Predict) -> None:
+def test_nobody_over_rest_is_hit_by_a_raise(resnet: Handler, predict: Predict) -> None:
     replies = predict(resnet, call(data=b"junk"), rest(b"junk"))
     assert [kind(reply) for reply in replies] == ["BadImage", "BadImage"]
     assert [reply[0] for reply in replies] == [400, 400]
 
 
 def test_a_network_that_fails_for_all_raises_too(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
+    resnet: Handler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(batch: object) -> object:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(resnet.network, "_network", broken)
+    monkeypatch.setattr(resnet.service.engine, "_network", broken)
     with pytest.raises(PredictionException) as caught:
         predict(resnet, call(data=chelsea), call(data=chelsea))
     assert caught.value.error_code == 500
@@ -101,7 +101,7 @@ def test_a_network_that_fails_for_all_raises_too(
 
 
 def test_a_bidirectional_call_is_never_raised_for(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes
+    resnet: Handler, predict: Predict, chelsea: bytes
 ) -> None:
     """TorchServe's thread would end, and the model with it."""
     replies = predict(resnet, bidirectional(data=b"x"), bidirectional(data=b"x"))

@@ -13,7 +13,7 @@ from PIL import Image
 from ts.context import RequestProcessor
 from ts.service import Service
 
-from handlers.base import ImageHandler
+from handlers.torchserve import Handler
 
 Reply = tuple[int, dict[str, str], bytes]
 Sent = tuple[dict[str, Any], dict[str, str]]
@@ -64,7 +64,7 @@ def error(reply: Reply) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def lone(resnet: ImageHandler, predict: Predict, seven: list[bytes]) -> list[Reply]:
+def lone(resnet: Handler, predict: Predict, seven: list[bytes]) -> list[Reply]:
     """Each picture's answer when it is alone."""
     return [predict(resnet, body(data))[0] for data in seven]
 
@@ -77,7 +77,7 @@ def test_different_pictures_have_different_answers(lone: list[Reply]) -> None:
 
 @pytest.mark.parametrize("position", [0, 7])
 def test_one_bad_picture_among_eight(
-    resnet: ImageHandler,
+    resnet: Handler,
     predict: Predict,
     seven: list[bytes],
     lone: list[Reply],
@@ -91,7 +91,7 @@ def test_one_bad_picture_among_eight(
 
 
 def test_every_kind_of_error_in_one_batch(
-    resnet: ImageHandler, predict: Predict, seven: list[bytes], lone: list[Reply]
+    resnet: Handler, predict: Predict, seven: list[bytes], lone: list[Reply]
 ) -> None:
     good = seven[0]
     bad = {
@@ -109,14 +109,14 @@ def test_every_kind_of_error_in_one_batch(
 
 
 def test_a_batch_of_nothing_but_errors_never_raises_over_rest(
-    resnet: ImageHandler, predict: Predict
+    resnet: Handler, predict: Predict
 ) -> None:
     replies = predict(resnet, *[body(b"")] * 3)
     assert [error(reply) for reply in replies] == [(400, "EmptyBody")] * 3
 
 
 def test_each_request_has_its_own_options(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes
+    resnet: Handler, predict: Predict, chelsea: bytes
 ) -> None:
     replies = predict(
         resnet,
@@ -132,7 +132,7 @@ def test_each_request_has_its_own_options(
 
 
 def test_each_picture_has_its_own_size_and_format(
-    cyclegan: ImageHandler, predict: Predict, chelsea: bytes, saved: Callable[..., bytes]
+    cyclegan: Handler, predict: Predict, chelsea: bytes, saved: Callable[..., bytes]
 ) -> None:
     tall = saved(Image.new("RGB", (30, 50), "green"))
     replies = predict(
@@ -168,32 +168,33 @@ def test_each_picture_has_its_own_size_and_format(
 
 
 def test_pictures_of_one_size_go_through_the_network_together(
-    cyclegan: ImageHandler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
+    cyclegan: Handler, predict: Predict, chelsea: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, seen = cyclegan.network._network, []
+    network, seen = cyclegan.service.engine._network, []
 
     def watched(batch: torch.Tensor) -> torch.Tensor:
         seen.append(tuple(batch.shape))
         output: torch.Tensor = network(batch)
         return output
 
-    monkeypatch.setattr(cyclegan.network, "_network", watched)
+    monkeypatch.setattr(cyclegan.service.engine, "_network", watched)
     predict(cyclegan, *(form(data=chelsea, size=size) for size in (b"64", b"80", b"64")))
     assert seen == [(2, 3, 64, 96), (1, 3, 80, 120)]
 
 
 def test_nothing_of_a_request_stays_on_the_handler(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes
+    resnet: Handler, predict: Predict, chelsea: bytes
 ) -> None:
-    before = dict(vars(resnet))
+    kept = (resnet, resnet.service, resnet.service.engine, resnet.service.task)
+    before = [dict(vars(one)) for one in kept]
     predict(resnet, body(chelsea), body(b""))
-    after = vars(resnet)
-    assert set(after) == set(before)
-    assert all(after[name] is value for name, value in before.items())
+    for one, values in zip(kept, before, strict=True):
+        assert set(vars(one)) == set(values)
+        assert all(vars(one)[name] is value for name, value in values.items())
 
 
 def test_the_status_comes_with_a_phrase_that_torchserve_can_send(
-    resnet: ImageHandler, chelsea: bytes
+    resnet: Handler, chelsea: bytes
 ) -> None:
     context = Service("model", "/", {}, resnet.handle, None, 2).context
     context.request_processor = [RequestProcessor(dict(REST)) for _ in range(2)]

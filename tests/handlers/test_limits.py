@@ -9,15 +9,12 @@ from typing import Any
 
 import pytest
 
-from handlers.base import ImageHandler
-from handlers.cyclegan import CycleGAN
-from handlers.network.engine import LoadError
+from handlers.errors import LoadError
 from handlers.pictures.limits import LIMITS, Limits
-from handlers.resnet101 import ResNet101
 from handlers.settings import Settings
-from handlers.stages import Stages
+from handlers.torchserve import Handler
 
-Load = Callable[..., ImageHandler]
+Load = Callable[..., Handler]
 
 
 def test_without_a_section_the_defaults_hold() -> None:
@@ -36,10 +33,12 @@ def test_what_is_named_changes_and_the_rest_stays() -> None:
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        ([], "keys in it are limits and precision"),
+        ([], "its keys are limits, precision, cpu_batch_pixels"),
         ("limits", "handler must be a map"),
-        ({"limit": {}}, "keys in it are limits and precision"),
+        ({"limit": {}}, "its keys are limits, precision, cpu_batch_pixels"),
         ({"limits": 5}, "limits must be a map"),
+        ({"cpu_batch_pixels": 0}, "cpu_batch_pixels must be a whole number above 0, not 0"),
+        ({"cpu_batch_pixels": True}, "above 0, not True"),
         ({"precision": "half"}, "precision is one of auto, float32, bfloat16, float16, not 'half'"),
         ({"limits": {"pixel": 5}}, "no limit is called pixel: there are request_bytes"),
         ({"limits": {"pixels": 0}}, "pixels must be a whole number above 0, not 0"),
@@ -62,14 +61,14 @@ def test_mistakes_are_told(handler: object, message: str) -> None:
 def test_a_mistake_fails_the_load(model_store: Path, load: Load) -> None:
     yaml = {"handler": {"limits": {"pixels": "many"}}}
     with pytest.raises(LoadError, match="the settings of the model: the limit pixels must be"):
-        load(ResNet101(), model_store / "resnet101.pt", yaml=yaml)
+        load(model_store / "resnet101.pt", yaml=yaml)
 
 
 def test_the_limits_of_the_yaml_are_those_that_hold(
     model_store: Path, load: Load, predict: Callable[..., Any], chelsea: bytes
 ) -> None:
     yaml = {"handler": {"limits": {"pixels": 14_999}}}
-    handler = load(ResNet101(), model_store / "resnet101.pt", yaml=yaml)
+    handler = load(model_store / "resnet101.pt", yaml=yaml)
     ((code, _, body),) = predict(handler, ({"body": chelsea}, {"Host": "h"}))
     assert code == 413
     assert "150x100 = 15000 pixels; the limit is 14999" in json.loads(body)["message"]
@@ -79,7 +78,7 @@ def test_bytes_are_counted_before_they_are_looked_at(
     model_store: Path, load: Load, predict: Callable[..., Any], chelsea: bytes
 ) -> None:
     yaml = {"handler": {"limits": {"request_bytes": len(chelsea)}}}
-    handler = load(ResNet101(), model_store / "resnet101.pt", yaml=yaml)
+    handler = load(model_store / "resnet101.pt", yaml=yaml)
     replies = predict(
         handler,
         ({"body": chelsea}, {"Host": "h"}),
@@ -97,15 +96,15 @@ def test_a_batch_of_large_inputs_takes_no_more_memory_than_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     yaml = {"handler": {"limits": {"network_pixels": 2 * 64 * 96}}}
-    handler = load(CycleGAN(), model_store / "cyclegan.pt", yaml=yaml)
+    handler = load(model_store / "cyclegan.pt", yaml=yaml)
     together: list[int] = []
-    infer = handler.infer
+    preprocess = handler.service.engine.preprocess
 
-    def counted(pixels: Sequence[Any], stages: Stages) -> Any:
-        together.append(len(pixels))
-        return infer(pixels, stages)
+    def counted(pictures: Sequence[Any]) -> Any:
+        together.append(len(pictures))
+        return preprocess(pictures)
 
-    monkeypatch.setattr(handler, "infer", counted)
+    monkeypatch.setattr(handler.service.engine, "preprocess", counted)
     row = {"data": chelsea, "size": b"64"}
     replies = predict(handler, *[(row, {"Host": "h"})] * 5)
     assert [code for code, _, _ in replies] == [200] * 5
@@ -113,14 +112,14 @@ def test_a_batch_of_large_inputs_takes_no_more_memory_than_one(
 
 
 def test_a_batch_that_takes_too_long_to_decode_is_answered_in_part(
-    resnet: ImageHandler,
+    resnet: Handler,
     decoders: Callable[[], list[Any]],  # those that start from now on
     predict: Callable[..., Any],
     chelsea: bytes,
     heavy: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("handlers.base.DECODE_BEGIN_S", 0.3, raising=False)
+    monkeypatch.setattr("handlers.service.DECODE_BEGIN_S", 0.3)
     sent = [({"body": picture}, {"Host": "h"}) for picture in (chelsea, *[heavy] * 6)]
     replies = predict(resnet, *sent)
     codes = [code for code, _, _ in replies]

@@ -11,20 +11,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from handlers.base import ImageHandler, _exit_if_lost
-from handlers.cyclegan import CycleGAN
-from handlers.network.engine import LoadError
-from handlers.resnet101 import ResNet101
-from handlers.specs import CYCLEGAN
+from handlers.errors import LoadError
+from handlers.network.batches import exit_if_lost
+from handlers.torchserve import Handler
 from tests.handlers.conftest import raw
+from tests.specs import CYCLEGAN
 
 ROOT = Path(__file__).parents[2]
-Load = Callable[..., ImageHandler]
+Load = Callable[..., Handler]
 
 
 def test_a_sound_artefact_loads(artefact: Callable[..., Path], load: Load) -> None:
-    handler = load(CycleGAN(), artefact())
-    assert (handler.spec, handler.weights) == (CYCLEGAN, "untrained")
+    handler = load(artefact())
+    assert (handler.service.metadata.spec, handler.service.metadata.weights.name) == (
+        CYCLEGAN,
+        "untrained",
+    )
 
 
 @pytest.mark.parametrize("missing", ["model__json", "golden_input__f32", "golden_output__f32"])
@@ -32,7 +34,7 @@ def test_an_artefact_without_its_extra_files(
     artefact: Callable[..., Path], load: Load, missing: str
 ) -> None:
     with pytest.raises(LoadError, match=r"tiny.pt carries no specification.*make export"):
-        load(CycleGAN(), artefact(**{missing: b""}))
+        load(artefact(**{missing: b""}))
 
 
 @pytest.mark.parametrize("value", [0.01, -1.0, float("nan"), float("inf")])
@@ -42,12 +44,12 @@ def test_an_artefact_that_misses_its_golden_example(
     output = torch.linspace(-1, 1, 3 * 8 * 8).tanh()
     output[50] += value
     with pytest.raises(LoadError, match=r"cyclegan on cpu misses its golden example"):
-        load(CycleGAN(), artefact(golden_output__f32=raw(output)))
+        load(artefact(golden_output__f32=raw(output)))
 
 
 def test_a_golden_example_off_by_rounding_is_met(artefact: Callable[..., Path], load: Load) -> None:
     output = torch.linspace(-1, 1, 3 * 8 * 8).tanh() + 1e-5
-    load(CycleGAN(), artefact(golden_output__f32=raw(output)))
+    load(artefact(golden_output__f32=raw(output)))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a network", bytes(100_000)])
@@ -55,7 +57,7 @@ def test_a_file_that_is_no_artefact(tmp_path: Path, load: Load, content: bytes) 
     path = tmp_path / "cyclegan.pt"
     path.write_bytes(content)
     with pytest.raises(LoadError, match=r"cyclegan.pt is no TorchScript file, or is damaged"):
-        load(CycleGAN(), path)
+        load(path)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -72,24 +74,21 @@ def test_a_damaged_export(
     path = tmp_path / "cyclegan.pt"
     path.write_bytes(content)
     with pytest.raises(LoadError):
-        load(CycleGAN(), path, precision=precision)
+        load(path, precision=precision)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-@pytest.mark.parametrize("handler", [ResNet101, CycleGAN])
-def test_a_gpu_that_pytorch_cannot_use(
-    model_store: Path, load: Load, handler: type[ImageHandler]
-) -> None:
+def test_a_gpu_that_pytorch_cannot_use(model_store: Path, load: Load) -> None:
     with pytest.raises(LoadError, match=r"GPU 0.*NVIDIA driver.*make serve DEVICE=cpu"):
-        load(handler(), model_store / "cyclegan.pt", gpu=0)
+        load(model_store / "cyclegan.pt", gpu=0)
 
 
 def test_a_lost_gpu_ends_the_process() -> None:
     code = """if True:
         import torch
-        from handlers.base import _exit_if_lost
+        from handlers.network.batches import exit_if_lost
         print("before", flush=True)
-        _exit_if_lost(torch.device("cuda", 0))
+        exit_if_lost(torch.device("cuda", 0))
         print("after")
     """
     # No device visible: synchronize raises, as it does once a context is poisoned.
@@ -106,4 +105,4 @@ def test_a_lost_gpu_ends_the_process() -> None:
 
 
 def test_a_cpu_is_never_lost() -> None:
-    _exit_if_lost(torch.device("cpu"))
+    exit_if_lost(torch.device("cpu"))

@@ -17,9 +17,10 @@ from PIL import Image
 from torch import nn
 from torchvision.models import ResNet101_Weights
 
-from export.untrained import build
-from handlers.base import ImageHandler
+from export.checkpoints import untrained
+from export.networks import registered
 from handlers.pictures.resample import resample
+from handlers.torchserve import Handler
 from tests.tensors import to_tensor
 
 Reply = tuple[int, dict[str, str], bytes]
@@ -35,12 +36,12 @@ WEIGHTS = ResNet101_Weights.IMAGENET1K_V1
 
 @pytest.fixture(scope="module")
 def eager_resnet() -> nn.Module:
-    return build("resnet101", len(WEIGHTS.meta["categories"]), 0)
+    return untrained(registered()["resnet101"])
 
 
 @pytest.fixture(scope="module")
 def eager_generator() -> nn.Module:
-    return build("cyclegan", 0, 0)
+    return untrained(registered()["cyclegan"])
 
 
 def probabilities(network: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ def probabilities(network: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["chelsea", "astronaut", "coffee"])
 def test_top_5_equals_eager_pytorch(
-    resnet: ImageHandler,
+    resnet: Handler,
     predict: Predict,
     eager_resnet: nn.Module,
     photographs: dict[str, Image.Image],
@@ -63,9 +64,10 @@ def test_top_5_equals_eager_pytorch(
     assert (status, headers["content-type"]) == (200, "application/json")
     found = json.loads(body)["predictions"]
     theirs = WEIGHTS.transforms()(picture)
+    spec = resnet.service.metadata.spec
     # Where the transforms differ by an 8-bit step here and there, so may the probabilities.
     for tensor, tolerance in (
-        (to_tensor(resnet.spec, resample(resnet.spec, picture)), 1e-4),
+        (to_tensor(spec, resample(spec, picture)), 1e-4),
         (theirs, 2e-3),
     ):
         expected, classes = probabilities(eager_resnet, tensor).topk(5)
@@ -75,7 +77,7 @@ def test_top_5_equals_eager_pytorch(
 
 
 def test_all_classes_are_ranked_and_sum_to_one(
-    resnet: ImageHandler, predict: Predict, chelsea: bytes
+    resnet: Handler, predict: Predict, chelsea: bytes
 ) -> None:
     ((_, _, body),) = predict(resnet, ({"data": chelsea, "top_k": b"1000"}, REST))
     found = json.loads(body)["predictions"]
@@ -91,13 +93,16 @@ def translations(
     photographs: dict[str, Image.Image],
     saved: Callable[..., bytes],
     predict: Predict,
-) -> Callable[[ImageHandler], tuple[torch.Tensor, torch.Tensor]]:
+) -> Callable[[Handler], tuple[torch.Tensor, torch.Tensor]]:
     """A small photograph by eager PyTorch and by a handler: ``(3, H, W)``, from 0 to 255."""
     picture = photographs["chelsea"]
 
-    def both(handler: ImageHandler) -> tuple[torch.Tensor, torch.Tensor]:
+    def both(handler: Handler) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.inference_mode():
-            tensor = to_tensor(handler.spec, resample(handler.spec, picture, resize=64))
+            tensor = to_tensor(
+                handler.service.metadata.spec,
+                resample(handler.service.metadata.spec, picture, resize=64),
+            )
             exact = (eager_generator(tensor.unsqueeze(0))[0] + 1) / 2 * 255
         sent = {"data": saved(picture), "size": b"64"}
         ((status, headers, body),) = predict(handler, (sent, REST))
@@ -110,13 +115,13 @@ def translations(
     return both
 
 
-def test_the_picture_equals_eager_pytorch(cyclegan: ImageHandler, translations: Any) -> None:
+def test_the_picture_equals_eager_pytorch(cyclegan: Handler, translations: Any) -> None:
     exact, found = translations(cyclegan)
     assert (found - exact).abs().max() <= 1
 
 
 def test_classes_in_bfloat16_are_close_and_do_not_tie(
-    bfloat16_resnet: ImageHandler,
+    bfloat16_resnet: Handler,
     predict: Predict,
     eager_resnet: nn.Module,
     photographs: dict[str, Image.Image],
@@ -126,7 +131,8 @@ def test_classes_in_bfloat16_are_close_and_do_not_tie(
     replies = predict(bfloat16_resnet, *sent)
     assert [status for status, _, _ in replies] == [200] * len(photographs)
     for (_, _, body), picture in zip(replies, photographs.values(), strict=True):
-        tensor = to_tensor(bfloat16_resnet.spec, resample(bfloat16_resnet.spec, picture))
+        spec = bfloat16_resnet.service.metadata.spec
+        tensor = to_tensor(spec, resample(spec, picture))
         exact = probabilities(eager_resnet, tensor)
         found = json.loads(body)["predictions"]
         for prediction in found:
@@ -139,8 +145,6 @@ def test_classes_in_bfloat16_are_close_and_do_not_tie(
         assert len({p["probability"] for p in found}) == len(found)
 
 
-def test_the_picture_in_bfloat16_is_close(
-    bfloat16_cyclegan: ImageHandler, translations: Any
-) -> None:
+def test_the_picture_in_bfloat16_is_close(bfloat16_cyclegan: Handler, translations: Any) -> None:
     exact, found = translations(bfloat16_cyclegan)
     assert 0 < (found - exact).abs().mean() <= PICTURE_STEPS

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from handlers.base import ImageHandler
-from handlers.cyclegan import CycleGAN
 from handlers.network.precision import choose
+from handlers.pictures.pool import Pixels
 from handlers.settings import PRECISION_VARIABLE
+from handlers.torchserve import Handler
 
-Load = Callable[..., ImageHandler]
+Load = Callable[..., Handler]
 
 GATE = {
     "bfloat16": {"passed": False, "summary": "logits off by 5%"},
@@ -92,12 +92,12 @@ def test_weights_that_failed_are_served_in_float32_and_the_log_says_why(
     )
     native(monkeypatch, True)
     caplog.set_level("INFO")
-    handler = load(CycleGAN(), tmp_path / "bad.pt", precision="auto")
-    assert handler.network.precision == "float32"
+    handler = load(tmp_path / "bad.pt", precision="auto")
+    assert handler.service.engine.precision == "float32"
     assert (
         "in float32 (these weights failed the gate for bfloat16: logits off by 5%)" in caplog.text
     )
-    described = json.loads(handler.describe())
+    described = handler.service.describe()
     assert described["precision"] == "float32"
     assert described["precisions"]["bfloat16"]["passed"] is False
 
@@ -106,15 +106,15 @@ def test_the_variable_wins_over_the_yaml(
     artefact: Callable[..., Path], load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = artefact()
-    assert load(CycleGAN(), path, precision="bfloat16").network.precision == "bfloat16"
+    assert load(path, precision="bfloat16").service.engine.precision == "bfloat16"
     monkeypatch.setenv(PRECISION_VARIABLE, "float32")
-    assert load(CycleGAN(), path, precision="bfloat16").network.precision == "float32"
+    assert load(path, precision="bfloat16").service.engine.precision == "float32"
 
 
-def test_the_last_layers_stay_in_float32(bfloat16_resnet: ImageHandler) -> None:
+def test_the_last_layers_stay_in_float32(bfloat16_resnet: Handler) -> None:
     """In bfloat16 two logits that differ by less than 1 in 256 would be equal."""
-    network = bfloat16_resnet.network
-    black = network.preprocess([torch.zeros(224, 224, 3, dtype=torch.uint8)])
+    network = bfloat16_resnet.service.engine
+    black = network.preprocess([Pixels((224, 224), bytearray(224 * 224 * 3))])
     assert black.dtype == torch.bfloat16
     with torch.inference_mode():
         logits = network._network(black)

@@ -18,7 +18,7 @@ from handlers.errors import TooLarge
 from handlers.metadata import Spec
 from handlers.pictures.limits import Limits
 from handlers.pictures.resample import resample, resized_size
-from handlers.specs import CYCLEGAN, CYCLEGAN_ORIGINAL, RESNET101, RESNET101_V2
+from tests.specs import CYCLEGAN, CYCLEGAN_ORIGINAL, RESNET101, RESNET101_V2
 from tests.tensors import to_tensor
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_an_elongated_picture_costs_no_memory_for_what_is_cropped_away() -> None
         import resource
         from PIL import Image
         from handlers.pictures.resample import resample
-        from handlers.specs import RESNET101
+        from tests.specs import RESNET101
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         resample(RESNET101, Image.new("RGB", (300, 300)))
         before = peak()
@@ -177,3 +177,18 @@ def test_the_limit_itself_is_let_through() -> None:
     assert resample(spec, Image.new("RGB", (128, 64)), limits=limits).size == (128, 64)
     with pytest.raises(TooLarge, match="132x64"):
         resample(spec, Image.new("RGB", (132, 64)), limits=limits)
+
+
+def test_a_larger_output_counts_too() -> None:
+    limits = Limits(network_pixels=4 * 64 * 128)
+    spec = dataclasses.replace(CYCLEGAN, resize=64, scale=2)
+    assert resample(spec, Image.new("RGB", (128, 64)), limits=limits).size == (128, 64)
+    with pytest.raises(TooLarge, match="264x128"):
+        resample(spec, Image.new("RGB", (132, 64)), limits=limits)
+
+
+def test_a_bicubic_network_gets_bicubic_pixels(photographs: dict[str, Image.Image]) -> None:
+    spec = dataclasses.replace(RESNET101, interpolation="bicubic")
+    theirs = v2.CenterCrop(224)(v2.Resize(256, v2.InterpolationMode.BICUBIC)(photographs["coffee"]))
+    ours = np.asarray(resample(spec, photographs["coffee"]), np.int16)
+    assert np.abs(ours - np.asarray(theirs, np.int16)).max() <= 1

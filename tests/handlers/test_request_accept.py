@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from handlers.errors import InvalidOption, NotAcceptable
-from handlers.request import Request
+from handlers.request import Upload
 
 OFFERED = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
 def chosen(accept: str = "", **options: object) -> str:
-    return Request(b"P", options, accept).media_type(OFFERED)
+    return Upload(b"P", options, accept).format(OFFERED)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 
 from handlers.errors import BadRequest, EmptyBody, TooLarge
 from handlers.pictures.limits import Limits
-from handlers.request import is_grpc, parse
+from handlers.torchserve import header_values, is_grpc
+from tests.handlers.uploads import parse
 
 # Bytes whose base64 has both letters that differ in the URL-safe alphabet, and padding.
 PICTURE = b"\xff\xd8\xff\xfb\xef\xbe" + bytes(range(256))
@@ -285,6 +286,6 @@ def test_a_web_form_is_told_what_to_do() -> None:
 
 def test_who_calls_over_grpc() -> None:
     field = {"content-type": "application/octet-stream"}
-    assert is_grpc({"data": field, "host": field})
-    assert is_grpc({"data": field, "ts_request_sequence_id": "ts-seq-1"})
+    assert is_grpc(header_values({"data": field, "host": field}))
+    assert is_grpc(header_values({"data": field, "ts_request_sequence_id": "ts-seq-1"}))
     assert not is_grpc({"url_path": "", "explain": "False"})  # HTTP/1.0 without Host

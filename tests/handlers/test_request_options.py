@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from handlers.errors import InvalidOption
-from handlers.request import Request, header_values, is_grpc, parse
+from handlers.request import Integer, Upload
+from handlers.torchserve import header_values, is_grpc
+from tests.handlers.uploads import parse
 
 
 @pytest.mark.parametrize("name", ["x-top-k", "X-Top-K", "X-TOP-K", "x-top_k"])
@@ -35,7 +37,7 @@ def test_a_field_wins_over_a_header(row: Mapping[str, Any], expected: object) ->
 def test_a_field_that_is_no_text_is_still_an_option_to_refuse() -> None:
     request = parse({"data": b"P", "top_k": b"\xff\xfe"}, {})
     with pytest.raises(InvalidOption):
-        request.integer("top_k", default=5, low=1, high=9)
+        request.integer("top_k", Integer(5, 1, 9))
 
 
 @pytest.mark.parametrize("row", [{"body": b"P"}, {"data": b"P"}, {"body": {"data": "UA=="}}])
@@ -64,12 +66,12 @@ def test_what_torchserve_mixes_into_the_headers_is_no_header() -> None:
     ],
 )
 def test_grpc_is_known_by_its_missing_host(headers: Mapping[str, object], expected: bool) -> None:
-    assert is_grpc(headers) is expected
+    assert is_grpc(header_values(headers)) is expected
 
 
 def integer(value: object) -> int:
     options = {"size": value}
-    return Request(b"P", options, "").integer("size", default=256, low=4, high=1024, multiple=4)
+    return Upload(b"P", options, "").integer("size", Integer(256, 4, 1024, 4))
 
 
 @pytest.mark.parametrize(
@@ -102,11 +104,11 @@ def test_what_is_no_whole_number(value: object) -> None:
 
 
 def test_an_option_that_nobody_sent_has_its_default() -> None:
-    request = Request(b"P", {}, "")
-    assert request.integer("top_k", default=5, low=1, high=1000) == 5
+    request = Upload(b"P", {}, "")
+    assert request.integer("top_k", Integer(5, 1, 1000)) == 5
 
 
 def test_a_bound_of_one_has_no_talk_of_multiples() -> None:
     with pytest.raises(InvalidOption) as caught:
-        Request(b"P", {"top_k": 0}, "").integer("top_k", default=5, low=1, high=1000)
+        Upload(b"P", {"top_k": 0}, "").integer("top_k", Integer(5, 1, 1000))
     assert caught.value.message == "top_k must be from 1 to 1000, not 0"

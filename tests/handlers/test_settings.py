@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from handlers.base import ImageHandler
-from handlers.cyclegan import CycleGAN
-from handlers.network.engine import LoadError
+from handlers.errors import LoadError
 from handlers.settings import PRECISION_VARIABLE, PRECISIONS, Settings
+from handlers.torchserve import Handler
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -23,7 +22,7 @@ def test_the_variable_has_priority_over_the_yaml(precision: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["fp16", "half", "", "Float32"])
 def test_a_wrong_variable_is_named(
-    load: Callable[..., ImageHandler],
+    load: Callable[..., Handler],
     monkeypatch: pytest.MonkeyPatch,
     model_store: Path,
     wrong: str,
@@ -31,4 +30,4 @@ def test_a_wrong_variable_is_named(
     monkeypatch.setenv(PRECISION_VARIABLE, wrong)
     expected = f"{PRECISION_VARIABLE} is one of auto, float32, bfloat16, float16, not '{wrong}'"
     with pytest.raises(LoadError, match=expected):
-        load(CycleGAN(), model_store / "cyclegan.pt")
+        load(model_store / "cyclegan.pt")

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from torchvision.models import ResNet101_Weights
 
+from export.networks import registered
 from handlers.metadata import Spec
-from handlers.specs import CYCLEGAN, RESNET101, RESNET101_V2, SPECS
+from tests.specs import CYCLEGAN, RESNET101, RESNET101_V2
 
 ROOT = Path(__file__).parents[2]
-EVERY = [spec for variants in SPECS.values() for spec in variants.values()]
+EVERY = [network.spec(variant) for network in registered().values() for variant in network.variants]
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=lambda spec: f"{spec.name}-{spec.variant}")
@@ -37,17 +38,9 @@ def test_importing_the_specs_does_not_import_torch() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_the_first_variant_of_each_model_is_its_default() -> None:
-    assert {name: next(iter(variants.values())) for name, variants in SPECS.items()} == {
-        "resnet101": RESNET101,
-        "cyclegan": CYCLEGAN,
-    }
-
-
-def test_every_specification_is_found_under_its_own_names() -> None:
-    for name, variants in SPECS.items():
-        for variant, spec in variants.items():
-            assert (spec.name, spec.variant) == (name, variant)
+def test_the_first_variant_of_each_network_is_its_default() -> None:
+    for network in registered().values():
+        assert network.spec() == network.spec(next(iter(network.variants)))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from handlers.pictures.resample import resample
-from handlers.preprocess import to_image
-from handlers.specs import CYCLEGAN_ORIGINAL
+from handlers.tasks.translate import to_image
+from tests.specs import CYCLEGAN_ORIGINAL
 from tests.tensors import to_tensor
 
 
@@ -53,3 +53,9 @@ def test_it_is_the_inverse_of_an_input_in_the_same_range(
     picture = photographs["astronaut"].resize((64, 64))
     again = to_image(to_tensor(CYCLEGAN_ORIGINAL, resample(CYCLEGAN_ORIGINAL, picture, resize=64)))
     assert again.tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.0, 0), (0.5, 128), (1.0, 255), (1.2, 255)])
+def test_another_range(value: float, expected: int) -> None:
+    image = to_image(torch.full((3, 4, 8), value), (0.0, 1.0))
+    assert image.getpixel((0, 0)) == (expected,) * 3

@@ -15,8 +15,8 @@ from pathlib import Path
 
 def main() -> int:
     # Not at the top: the benchmark's own processes import this module, and must stay small.
-    from serving import gpus
     from serving.errors import ServingError
+    from serving.machine import DEVICES, count_gpus
     from tools.bench import compare, gpu, profile
     from tools.bench.common import BenchError
 
@@ -24,13 +24,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("command", nargs="?", choices=[*commands], default="compare")
     parser.add_argument("--quick", action="store_true", help="compare: one short round, no curves")
-    parser.add_argument("--device", choices=gpus.DEVICES, default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--config", type=Path, default=Path("config.properties"), help="profile")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(relativeCreated)8.0f ms  %(message)s", level=logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends every server, as Ctrl-C does
     try:
-        arguments.device = "gpu" if gpus.count(arguments.device) else "cpu"
+        arguments.device = "gpu" if count_gpus(arguments.device) else "cpu"
         commands[arguments.command](arguments)
     except (BenchError, ServingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,10 +17,11 @@ from typing import Literal
 import psutil
 import torch
 
-from handlers.network.engine import Network
-from handlers.pictures.decode import decode, encode
+from handlers.network.engine import Engine
+from handlers.pictures.decode import decode
+from handlers.pictures.pool import Pixels
 from handlers.pictures.resample import resample
-from handlers.preprocess import to_image, to_pixels
+from handlers.tasks.translate import encode, to_image
 from tools.bench.common import Result, process
 
 # File -> the network's input, a thread each; input -> output; file -> the reply's body.
@@ -65,7 +66,8 @@ def fastest(jobs: Mapping[int, Callable[[], object]], seconds: float) -> tuple[f
 
 class _Bare:
     def __init__(self, pt: Path, device: str) -> None:
-        self._engine = Network(pt, torch.device("cuda" if device == "gpu" else "cpu"))
+        self._engine = Engine(pt, torch.device("cuda" if device == "gpu" else "cpu"))
+        self._spec = self._engine.metadata.spec
         self._engine.warm_up(LARGEST[device])
         self._threads = ThreadPoolExecutor(os.cpu_count())
 
@@ -80,20 +82,20 @@ class _Bare:
         # the network's.
         return lambda: [self._body(row) for row in self._infer(self._decode([data] * batch))]
 
-    def _decode_one(self, data: bytes) -> torch.Tensor:
-        spec = self._engine.spec
-        return to_pixels(resample(spec, decode(data, resize=spec.resize)))
+    def _decode_one(self, data: bytes) -> Pixels:
+        image = resample(self._spec, decode(data, resize=self._spec.resize))
+        return Pixels(image.size, bytearray(image.tobytes()))
 
-    def _decode(self, batch: list[bytes]) -> list[torch.Tensor]:
+    def _decode(self, batch: list[bytes]) -> list[Pixels]:
         return list(self._threads.map(self._decode_one, batch))
 
-    def _infer(self, pixels: list[torch.Tensor]) -> torch.Tensor:
+    def _infer(self, pixels: list[Pixels]) -> torch.Tensor:
         with torch.inference_mode():
             return self._engine(self._engine.preprocess(pixels))
 
     def _body(self, row: torch.Tensor) -> bytes:
-        if self._engine.spec.output == "picture":
-            return encode(to_image(row), "PNG", quality=0)
+        if self._spec.output == "picture":
+            return encode(to_image(row, self._spec.output_range), "png", quality=0)
         return json.dumps([part.tolist() for part in row.softmax(dim=0).topk(5)]).encode()
 
 

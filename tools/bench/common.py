@@ -10,8 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from handlers.specs import SPECS
-
 RUN = Path(__file__).parents[2] / "run"
 
 
@@ -37,11 +35,6 @@ TASKS = {
     # Slower, so it takes longer for as many batches, which soon outgrow a CPU's caches.
     "translate": Task(4, 14, (1, 2), str(Path(__file__).with_name("plain_translate.py"))),
 }
-
-
-def networks() -> dict[str, str]:
-    """The task of each network of the bundle, by the network's name."""
-    return {name: next(iter(specs.values())).task for name, specs in SPECS.items()}
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from typing import Any
 
 import psutil
 
-from serving.api import Api
+from export.networks import registered
 from serving.config import Config
+from serving.management import Management
 from serving.runfolder import RunFolder
 from tools import bundle
 from tools.bench import report
 from tools.bench.bare import Measure, Work, bare
-from tools.bench.common import RUN, TASKS, Result, Task, networks
+from tools.bench.common import RUN, TASKS, Result, Task
 from tools.bench.load import OPEN_CLIENTS, Load, measure
 from tools.bench.pictures import photographs
 from tools.bench.report import Curves, Round
@@ -50,7 +51,7 @@ class Subject:
     stock: str
     stock_one: str
     bundle: Config
-    api: Api
+    management: Management
     pictures: dict[str, Path]
 
     def warm_up(self) -> None:
@@ -105,14 +106,18 @@ class Subject:
 
     def _worker_memory(self) -> float:
         """Resident bytes of a worker, its decode processes included."""
-        workers = [psutil.Process(worker.pid) for worker in self.api.workers(self.model)]
+        workers = [psutil.Process(worker.pid) for worker in self.management.workers(self.model)]
         family = [p for worker in workers for p in (worker, *worker.children(recursive=True))]
         return sum(member.memory_info().rss for member in family) / len(workers)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, print, and write run/bench.json and run/bench.png."""
-    tasks, notes, curves = networks(), list[str](), dict[str, Curves]()
+    tasks, notes, curves = (
+        {name: network.task for name, network in registered().items()},
+        list[str](),
+        dict[str, Curves](),
+    )
     rounds: dict[str, list[Round]] = {model: [] for model in tasks}
     with contextlib.ExitStack() as stack:
         subjects, start_s = start(stack, tasks, arguments.device, arguments.quick)
@@ -126,7 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
                 rounds[subject.model].append(subject.round())
         if not arguments.quick:
             curves = {subject.model: subject.curves() for subject in subjects}
-        served = {subject.model: subject.api.describe(subject.model) for subject in subjects}
+        served = {subject.model: subject.management.describe(subject.model) for subject in subjects}
     for model, result in ((m, r) for m in tasks for each in rounds[m] for r in each.values()):
         if result.cpu > BUSY:
             notes.append(f"note: {model}, {result.label}: the clients may be the limit")
@@ -168,7 +173,7 @@ def start(
         stack.enter_context(stock(plain, tasks, pictures["320x240"], {**gpu, **more}))
         for more in ({}, {"default_workers_per_model": "1"})
     )
-    shared = first, second, config, Api(config, run_folder.key_file), pictures
+    shared = first, second, config, Management(config, run_folder), pictures
     subjects = []
     for model, task in tasks.items():
         settings = replace(TASKS[task], seconds=TASKS[task].seconds / (2 if quick else 1))

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
+from export.networks import registered
 from tools import bundle
 from tools.bench import report
 from tools.bench.bare import bare
-from tools.bench.common import RUN, Result, networks
+from tools.bench.common import RUN, Result
 from tools.bench.load import Load, measure
 from tools.bench.pictures import photographs
 
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     store = RUN / "bench" / "model_store"
     bundle.export(store)
     print(report.machine(arguments.device))
-    for model in (name for name, task in networks().items() if task == "classify"):
+    for model in (name for name, network in registered().items() if network.task == "classify"):
         floors, served = compare(model, store, RUN / "bench", arguments.device)
         print(model, *(report.line([result]) for result in floors + served), sep="\n")
         print(verdict(floors, served))

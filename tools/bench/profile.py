@@ -38,7 +38,7 @@ def profile(
 ) -> tuple[str, dict[str, float]]:
     """What ``clients`` saw, as a phrase, and the mean ms of a request by stage."""
     before = _counters(config.metrics, model)
-    result = measure(Load("", config.inference, model, picture, seconds, 1.0, clients))
+    result = measure(Load("", config.local_inference, model, picture, seconds, 1.0, clients))
     after = _counters(config.metrics, model)
     gained = {key: value - before.get(key, 0.0) for key, value in after.items()}
     requests_, batches = gained["ts_inference_requests_total", ""], gained[f"{BATCH}_count", ""]

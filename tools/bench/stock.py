@@ -20,10 +20,12 @@ from pathlib import Path
 import requests
 import torch
 
-from export.models import build
-from serving import java
-from serving.api import Api
+from export.checkpoints import load
+from export.networks import registered
 from serving.config import Config
+from serving.machine import find_java
+from serving.management import Management
+from serving.runfolder import RunFolder
 from tools.bench.common import TASKS, BenchError
 from tools.bench.load import Load, measure
 from tools.bundle import free_addresses, python
@@ -39,7 +41,7 @@ def archive(store: Path, networks: Mapping[str, str]) -> None:
     stub.parent.mkdir(parents=True, exist_ok=True)
     stub.write_text(CAPTUM)
     for model, task in networks.items():
-        network = build(model, "random")
+        network = load(registered()[model], "random")
         side = network.spec.crop or network.spec.resize
         labels, pt = store / "index_to_name.json", store / f"{model}.pt"
         labels.write_text(json.dumps(dict(enumerate(network.spec.labels))))
@@ -69,7 +71,7 @@ def stock(
         command += ["--models", *(f"{model}={model}.mar" for model in models)]
         environment = {
             **os.environ,
-            "JAVA_HOME": str(java.find().path.resolve().parents[1]),
+            "JAVA_HOME": str(find_java().path.resolve().parents[1]),
             "PYTHONPATH": str((store / "stubs").resolve()),
             **dict.fromkeys(("TMPDIR", "TEMP"), str(folder)),
             **dict.fromkeys(("LOG_LOCATION", "METRICS_LOCATION"), str(folder)),
@@ -82,18 +84,18 @@ def stock(
         stack.callback(process.wait)
         stack.callback(os.killpg, process.pid, signal.SIGKILL)
         config = Config.read(path)
-        api = Api(config, folder / "key_file.json")
+        management = Management(config, RunFolder(folder))
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not all(_is_ready(api, config.inference, model, picture) for model in models):
+        while not all(_is_ready(management, config.inference, model, picture) for model in models):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError(f"stock TorchServe did not start: see {log}")
             time.sleep(1)
         yield config.inference
 
 
-def _is_ready(api: Api, url: str, model: str, picture: Path) -> bool:
+def _is_ready(management: Management, url: str, model: str, picture: Path) -> bool:
     try:
         measure(Load("", url, model, picture, seconds=0, warm=0, clients=1))
-        return all(worker.status == "READY" for worker in api.workers(model))
+        return all(worker.status == "READY" for worker in management.workers(model))
     except (requests.RequestException, BenchError):
         return False

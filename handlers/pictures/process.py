@@ -1,0 +1,117 @@
+"""A decode process: reads pictures from a socket and answers with the network's input pixels.
+
+It holds Pillow but neither PyTorch nor the network. The worker's side is ``pool``.
+
+``multiprocessing.connection`` would frame the messages too, but sending has no timeout there, and a
+stopped process must not hold its worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import time
+import traceback
+from pathlib import Path
+
+from handlers.errors import RequestError
+from handlers.metadata import Spec
+from handlers.pictures.decode import decode, own_process, too_much_memory
+from handlers.pictures.limits import Limits
+from handlers.pictures.resample import resample
+
+# Worker -> process: bytes of the setup, once; then resize and bytes of the picture, each time.
+# Process -> worker: kind, whether the process ends after it, width, height, bytes.
+SETUP = struct.Struct("<I")
+ASK = struct.Struct("<II")
+REPLY = struct.Struct("<B?III")
+PICTURE, REFUSED, FAILED = range(3)
+
+# When memory runs out, Linux first ends the processes with the highest value (-1000 to 1000).
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
+_FIRST_TO_GO = "1000"
+
+# Kind, (width, height) and payload of a reply.
+_Reply = tuple[int, tuple[int, int], bytes]
+
+
+def remaining(deadline: float) -> float:
+    """Seconds until ``deadline``, as a socket's timeout: 0 would mean non-blocking."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
+def receive(source: socket.socket, size: int, deadline: float | None = None) -> bytearray:
+    """Exactly ``size`` bytes. Raises ConnectionError if the other side ends before."""
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        if deadline is not None:
+            source.settimeout(remaining(deadline))
+        count = source.recv_into(view)
+        if not count:
+            raise ConnectionError("the other side has ended")
+        view = view[count:]
+    return data
+
+
+def serve() -> None:
+    """Answer pictures until the worker closes the socket or this process has grown too large."""
+    with socket.socket(fileno=os.dup(0)) as worker:
+        (size,) = SETUP.unpack(receive(worker, SETUP.size))
+        values = json.loads(receive(worker, size))
+        spec, limits = Spec.from_map(values["spec"]), Limits(**values["limits"])
+        _restrict(limits)
+        largest = _resident_bytes() + values["resting_bytes"]
+        with contextlib.suppress(ConnectionError):
+            is_last = False
+            while not is_last:
+                resize, size = ASK.unpack(receive(worker, ASK.size))
+                kind, shape, payload = _answer(spec, limits, receive(worker, size), resize)
+                is_last = _resident_bytes() - len(payload) > largest
+                worker.sendall(REPLY.pack(kind, is_last, *shape, len(payload)))
+                worker.sendall(payload)
+
+
+def _restrict(limits: Limits) -> None:
+    # The decoders' warnings about clients' files would fill the log.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (limits.decode_bytes, limits.decode_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # not Linux, or no /proc
+        _OOM_SCORE.write_text(_FIRST_TO_GO)
+    own_process()
+
+
+def _resident_bytes() -> int:
+    """The resident memory of this process; 0 if the system does not report it."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
+
+
+def _answer(spec: Spec, limits: Limits, picture: bytearray, resize: int) -> _Reply:
+    # CPU time rather than wall time: a picture gets the same answer on a busy machine.
+    signal.setitimer(signal.ITIMER_PROF, limits.decode_seconds)
+    try:
+        image = decode(bytes(picture), limits, resize=resize or spec.resize)
+        image = resample(spec, image, resize=resize or None, limits=limits)
+        return PICTURE, image.size, image.tobytes()
+    except RequestError as error:
+        return _refusal(error)
+    except MemoryError:
+        return _refusal(too_much_memory(limits))
+    except Exception:  # noqa: BLE001 - the worker logs it and answers 500
+        return FAILED, (0, 0), traceback.format_exc().encode()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _refusal(error: RequestError) -> _Reply:
+    return REFUSED, (0, 0), f"{type(error).__name__}:{error.message}".encode()

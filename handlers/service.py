@@ -1,0 +1,148 @@
+"""One network that answers batches of requests. It needs no server: a plain Python caller will do.
+
+>>> service = Service(Path("resnet101.pt"))
+>>> [answer] = service.answer([Message(body=Path("dog.jpg").read_bytes())])
+>>> service.close()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handlers import tasks
+from handlers.errors import LoadError, RequestError, TooLarge, attempt
+from handlers.network.batches import infer
+from handlers.network.engine import Engine
+from handlers.pictures.pool import DecodePool, Encoded
+from handlers.request import Answer, Message, Request, parse
+from handlers.settings import Settings
+from handlers.stages import Stages
+
+logger = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
+# No picture of a batch begins to be decoded later than this, or than half of the time for decoding.
+# Eight of the slowest valid pictures need 9 s on two processes.
+DECODE_BEGIN_S = 20
+
+
+class Service:
+    """A loaded network with its decode processes.
+
+    ``batch_size`` is the largest batch to prepare for; decoding a batch may take
+    ``decode_seconds``. Raises LoadError if the network cannot be served here. ``metadata`` is that
+    of the artefact. Nothing of a request is kept on ``self``.
+    """
+
+    def __init__(
+        self,
+        artefact: Path,
+        device: torch.device = CPU,
+        settings: Settings | None = None,
+        *,
+        batch_size: int = 1,
+        decode_seconds: float = 60,
+    ) -> None:
+        started = time.perf_counter()
+        self.settings = settings or Settings()
+        self.engine = Engine(artefact, device, self.settings.precision)
+        self.metadata = self.engine.metadata
+        self.task = tasks.load(self.metadata.spec)
+        self._decode_seconds = decode_seconds
+        # Decode as many pictures at once as the network has threads: its share of the cores.
+        processes = min(batch_size, torch.get_num_threads())
+        self.pool = DecodePool(self.metadata.spec, self.settings.limits, processes)
+        self.pool.wait_until_ready()
+        self.engine.warm_up(batch_size)
+        self._check_canary()
+        logger.info(
+            "%s on %s in %s (%s): ready in %.1f s",
+            self.metadata.name,
+            device,
+            self.engine.precision,
+            self.engine.precision_reason,
+            time.perf_counter() - started,
+        )
+
+    def answer(
+        self, messages: Sequence[Message | RequestError], stages: Stages | None = None
+    ) -> list[Answer | RequestError]:
+        """Answer each message of a batch on its own: an error stays with its request.
+
+        An error among ``messages`` is returned in its place. ``stages`` collects the times.
+        """
+        stages = stages or Stages()
+        started = time.monotonic()
+        start_by = started + min(DECODE_BEGIN_S, self._decode_seconds / 2)
+        with stages("decode"):
+            requests = [self._parse(message) for message in messages]
+            pictures = self.pool.decode_all(
+                [_encoded(request) for request in requests],
+                start_by,
+                started + self._decode_seconds,
+            )
+        outputs = infer(self.engine, pictures, self._pixels_at_once, stages)
+        with stages("encode"):
+            answers = [
+                self._encode(output, request)
+                for output, request in zip(outputs, requests, strict=True)
+            ]
+        outcomes = (a.__class__.__name__ if isinstance(a, RequestError) else "ok" for a in answers)
+        logger.info("batch of %d: %s; %s", len(messages), ", ".join(outcomes), stages)
+        return answers
+
+    def describe(self) -> dict[str, Any]:
+        """The artefact's metadata, and how it is served here."""
+        return {
+            **self.metadata.to_map(),
+            "device": str(self.engine.device),
+            "precision": self.engine.precision,
+            "precision_reason": self.engine.precision_reason,
+            "limits": dataclasses.asdict(self.settings.limits),
+        }
+
+    def close(self) -> None:
+        """End the decode processes; the end of this process does the same."""
+        self.pool.close()
+
+    def _check_canary(self) -> None:
+        """Raise LoadError unless a whole request is answered."""
+        [answer] = self.answer([tasks.canary(self.task)])
+        # TooLarge: the configured limits are below the network's own input.
+        if isinstance(answer, RequestError) and not isinstance(answer, TooLarge):
+            raise LoadError(f"{self.metadata.name} does not answer: {answer.message}")
+
+    @property
+    def _pixels_at_once(self) -> int:
+        """One input may be as large as ``network_pixels``; a batch together may not be larger."""
+        pixels = self.settings.limits.network_pixels
+        if self.engine.device.type == "cpu":
+            pixels = min(pixels, self.settings.cpu_batch_pixels or sys.maxsize)
+        return pixels
+
+    def _parse(self, message: Message | RequestError) -> Request | RequestError:
+        if isinstance(message, RequestError):
+            return message
+        return attempt(parse, message, self.task.offer, self.settings.limits)
+
+    def _encode(
+        self, output: torch.Tensor | RequestError, request: Request | RequestError
+    ) -> Answer | RequestError:
+        if isinstance(output, RequestError):
+            return output
+        assert isinstance(request, Request)  # only a request has an output
+        return attempt(self.task.answer, output, request)
+
+
+def _encoded(request: Request | RequestError) -> Encoded | RequestError:
+    if isinstance(request, RequestError):
+        return request
+    return Encoded(request.picture, request.options.get("size"))

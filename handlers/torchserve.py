@@ -1,0 +1,182 @@
+"""TorchServe's handler for every network: rows, headers and context <-> Message and Answer.
+
+The only file that imports ``ts``. TorchServe answers every member of a batch with the same 503
+when a handler raises, so ``handle`` raises in one case only: all requests of the batch came over
+gRPC and failed alike (``_raise_for_grpc``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import torch
+from ts.metrics.metric_type_enum import MetricTypes
+from ts.utils.util import PredictionException
+
+from handlers.errors import BadRequest, LoadError, RequestError
+from handlers.memory import give_back_after, use_one_heap
+from handlers.request import Answer, Message
+from handlers.service import Service
+from handlers.settings import PRECISION_VARIABLE, Settings
+from handlers.stages import BATCH, SECONDS, Stages
+
+# TorchServe kills a worker that takes longer than responseTimeout (this is its default) over a
+# batch, and the whole batch fails. Decoding may use this share of it.
+RESPONSE_TIMEOUT_S = 120
+DECODE_SHARE = 0.5
+# TorchServe adds ts_request_sequence_id and others to calls of the gRPC method StreamPredictions2.
+_SEQUENCE_HEADERS = "ts_request_sequence"
+
+
+class Handler:
+    """TorchServe calls ``initialize`` at the start of a worker and ``handle`` for each batch."""
+
+    service: Service
+
+    def initialize(self, context: Any) -> None:
+        """Load the network of the archive; any exception fails the load."""
+        use_one_heap()
+        properties = context.system_properties
+        yaml = context.model_yaml_config or {}
+        self.service = Service(
+            Path(properties["model_dir"]) / context.manifest["model"]["serializedFile"],
+            _device(properties.get("gpu_id")),
+            _settings(yaml),
+            batch_size=properties.get("batch_size") or 1,
+            decode_seconds=DECODE_SHARE * yaml.get("responseTimeout", RESPONSE_TIMEOUT_S),
+        )
+        if context.metrics is not None:
+            _declare(context.metrics)
+
+    def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """One body per row; statuses and headers go into ``context``."""
+        headers = [header_values(context.get_all_request_header(i)) for i in range(len(rows))]
+        if all(map(_asks_description, rows, headers)):
+            return [json.dumps(self.service.describe()).encode()] * len(rows)
+        stages = Stages()
+        answers = self.service.answer(list(map(message, rows, headers)), stages)
+        if context.metrics is not None:
+            _report(stages, context.metrics, self.service.metadata.name, len(rows))
+        _raise_for_grpc(answers, headers)
+        for i in filter(lambda i: is_grpc(headers[i]), range(len(rows))):
+            # Without it TorchServe fails on StreamPredictions, and ends the worker with its whole
+            # queue. Predictions over gRPC ignores it; over REST it would mean a chunked answer.
+            context.set_response_header(i, "ts_stream_next", "false")
+        _drop_bidirectional(context, headers)
+        give_back_after(rows)
+        return [self._respond(context, i, answer) for i, answer in enumerate(answers)]
+
+    def _respond(self, context: Any, i: int, answer: Answer | RequestError) -> bytes:
+        if isinstance(answer, RequestError):
+            answer = Answer(answer.to_json(), "application/json", answer.code)
+        context.set_response_status(answer.code, HTTPStatus(answer.code).phrase, i)
+        context.set_response_content_type(i, answer.content_type)
+        context.set_response_header(i, "x-model-weights", self.service.metadata.weights.name)
+        return answer.body
+
+
+def message(row: Mapping[str, Any], headers: Mapping[str, str]) -> Message | RequestError:
+    """One row of TorchServe's batch, with the values of its headers."""
+    if is_bidirectional(headers):
+        return BadRequest("StreamPredictions2 is not served: use Predictions")
+    return Message(headers, row.get("body"), row)
+
+
+def header_values(headers: Mapping[str, object]) -> dict[str, str]:
+    """Header values by lower-case name.
+
+    TorchServe puts one dict per form field into the same mapping; those are not headers.
+    """
+    return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+
+
+def is_grpc(headers: Mapping[str, str]) -> bool:
+    """Whether the request came over gRPC: TorchServe then passes no header but its own sequence's.
+
+    Over REST there is at least one: TorchServe adds its own on every route that we serve.
+    """
+    return all(name.startswith(_SEQUENCE_HEADERS) for name in headers)
+
+
+def is_bidirectional(headers: Mapping[str, str]) -> bool:
+    """Whether the request came through the gRPC method StreamPredictions2.
+
+    Over REST there are other headers too, so a client that sends such a header gets its answer.
+    """
+    return bool(headers) and is_grpc(headers)
+
+
+def _raise_for_grpc(
+    answers: Sequence[Answer | RequestError], headers: Sequence[Mapping[str, str]]
+) -> None:
+    """Give gRPC callers a real status if TorchServe can: when the whole batch failed alike.
+
+    TorchServe drops statuses per request over gRPC, and a raised PredictionException answers all.
+    A batch with a call of StreamPredictions2 is answered in place: see ``_drop_bidirectional``.
+    """
+    if any(map(is_bidirectional, headers)):
+        return
+    bodies = {a.to_json() if isinstance(a, RequestError) else b"" for a in answers}
+    first = answers[0]
+    if isinstance(first, RequestError) and len(bodies) == 1 and all(map(is_grpc, headers)):
+        raise PredictionException(first.to_json().decode(), first.code)
+
+
+def _drop_bidirectional(context: Any, headers: Sequence[Mapping[str, str]]) -> None:
+    """Give TorchServe no answer to calls of the gRPC method StreamPredictions2.
+
+    Clients can call it although our .proto omits it. TorchServe 0.12 ends the call itself, with
+    status UNKNOWN, as soon as it has queued the request. If the worker then answers, the answer
+    raises a second exception in the thread that serves the worker: the thread ends, the worker
+    stays READY, and the model answers nobody until a restart.
+    """
+    for i, values in enumerate(headers):
+        if is_bidirectional(values):
+            del context.request_ids[i]
+
+
+def _asks_description(row: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+    """Whether this is the management API's ``?customized=true``.
+
+    A client's request has at least an empty body in its row, or a form's content type.
+    """
+    describe = headers.get("describe", "").lower() == "true"
+    return not row and describe and "content-type" not in headers
+
+
+def _settings(yaml: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings.from_yaml(yaml, os.environ.get(PRECISION_VARIABLE))
+    except ValueError as error:
+        raise LoadError(f"the settings of the model: {error}") from error
+
+
+def _device(gpu_id: int | None) -> torch.device:
+    if gpu_id is None:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise LoadError(
+            f"TorchServe assigned GPU {gpu_id}, but PyTorch {torch.__version__} cannot use it: "
+            "check the NVIDIA driver, or serve on the CPU with `make serve DEVICE=cpu`"
+        )
+    return torch.device("cuda", gpu_id)
+
+
+def _declare(metrics: Any) -> None:
+    """Register the histograms with ``metrics``, TorchServe's cache, once per worker."""
+    labels = ["ModelName", "Stage"]
+    metrics.add_metric_to_cache(SECONDS, "Seconds", labels, MetricTypes.HISTOGRAM)
+    metrics.add_metric_to_cache(BATCH, "Count", labels[:1], MetricTypes.HISTOGRAM)
+
+
+def _report(stages: Stages, metrics: Any, model: str, members: int) -> None:
+    """Add one batch to the histograms; each stage counts once per batch."""
+    metrics.get_metric(BATCH, MetricTypes.HISTOGRAM).add_or_update(members, [model])
+    histogram = metrics.get_metric(SECONDS, MetricTypes.HISTOGRAM)
+    for stage, spent in stages.seconds.items():
+        histogram.add_or_update(round(spent, 6), [model, stage])
