@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -44,10 +45,10 @@ def started(
         python("serving", "stop", *where)
 
 
-def python(module: str, *arguments: str) -> None:
+def python(module: str, *arguments: str, **environment: str) -> None:
     """Run ``python -m module``; its output goes to standard error. ServingError if it fails."""
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False)
+    command, variables = [sys.executable, "-m", module, *arguments], {**os.environ, **environment}
+    done = subprocess.run(command, cwd=ROOT, env=variables, stdout=sys.stderr, check=False)
     if done.returncode:
         raise ServingError(f"python -m {module} ended with status {done.returncode}")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tools.bench.common import BenchError, process
+from serving.errors import ServingError
+from tools.bench.common import process
 from tools.bench.load import Load, loop, measure
 from vision_client import inference_pb2, inference_pb2_grpc
 
@@ -80,25 +81,25 @@ def picture(tmp_path: Path) -> Path:
 
 
 def test_a_closed_loop_over_rest(rest: str, picture: Path) -> None:
-    found = measure(Load("REST", rest, "net", picture, seconds=1, warm=0.2, clients=4))
+    found = measure(Load("REST", rest, "net", picture, seconds=1, clients=4))
     assert 0 < found.rate < 1.2 / SERVICE_S
     assert found.ms[0] <= found.ms[1] <= found.ms[2]
 
 
 def test_an_open_loop_is_charged_for_all_who_wait(rest: str, picture: Path) -> None:
-    load = Load("REST", rest, "net", picture, seconds=1, warm=0, clients=32, rate=60)
+    load = Load("REST", rest, "net", picture, seconds=1, clients=32, rate=60)
     assert measure(load).ms[2] > 1e3  # three times what the server can do
 
 
 def test_a_closed_loop_over_grpc(rpc: str, picture: Path) -> None:
-    assert measure(Load("gRPC", rpc, "net", picture, seconds=0.3, warm=0.1, clients=2)).rate > 0
+    assert measure(Load("gRPC", rpc, "net", picture, seconds=0.3, clients=2)).rate > 0
 
 
 def test_a_refused_request_is_an_error(rest: str, rpc: str, picture: Path) -> None:
     gone = "http://127.0.0.1:1"
     for url, error in ((rest, "503"), (rpc, "400 BadImage"), (gone, "no connection")):
-        with pytest.raises(BenchError, match=error):
-            measure(Load("all", url, "broken", picture, seconds=0, warm=0, clients=1))
+        with pytest.raises(ServingError, match=error):
+            measure(Load("all", url, "broken", picture, seconds=0, clients=1))
 
 
 def test_the_warm_up_is_not_counted() -> None:
@@ -110,9 +111,9 @@ def test_the_warm_up_is_not_counted() -> None:
         time.sleep(0.02)
         return ""
 
-    load = Load("", "", "", Path(), seconds=0.2, warm=0.2, clients=2)
+    load = Load("", "", "", Path(), seconds=0.2, clients=2)
     assert loop([send] * 2, load).rate > 0
-    assert loop([send] * 2, Load("", "", "", Path(), seconds=0.0, warm=0.0, clients=2)).rate > 0
+    assert loop([send] * 2, Load("", "", "", Path(), seconds=0.0, clients=2)).rate > 0
     assert sent
 
 

@@ -43,7 +43,7 @@ def bare(pt: Path, device: str, picture: Path) -> Iterator[Measure]:
 def _measure(
     pt: Path, device: str, picture: Path, work: Work, seconds: float, batches: tuple[int, ...]
 ) -> Result:
-    network, data = _load(pt, device), picture.read_bytes()
+    network, data = _Bare(pt, device), picture.read_bytes()
     each, batch = fastest({n: network.job(work, data, n) for n in batches}, seconds)
     label = f"bare {work}{', one core' if work == 'decode' and batch == 1 else ''}, batch {batch}"
     return Result(label, 1 / each, (1e3 * each,), psutil.Process().memory_info().rss)
@@ -64,6 +64,7 @@ def fastest(jobs: Mapping[int, Callable[[], object]], seconds: float) -> tuple[f
     return min((statistics.median(times[batch]), batch) for batch in jobs)
 
 
+@functools.cache
 class _Bare:
     def __init__(self, pt: Path, device: str) -> None:
         self._engine = Engine(pt, torch.device("cuda" if device == "gpu" else "cpu"))
@@ -97,6 +98,3 @@ class _Bare:
         if self._spec.output == "picture":
             return encode(to_image(row, self._spec.output_range), "png", quality=0)
         return json.dumps([part.tolist() for part in row.softmax(dim=0).topk(5)]).encode()
-
-
-_load = functools.cache(_Bare)

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN = Path(__file__).parents[2] / "run"
-
-
-class BenchError(Exception):
-    """Something could not be measured; the message says what and why."""
+FOLDER = RUN / "bench"
+STORE = FOLDER / "model_store"
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,7 @@ class Task:
     ``handler`` is stock TorchServe's own, or the file of a plain one.
     """
 
+    name: str
     clients: int
     seconds: float
     batches: tuple[int, ...]
@@ -31,9 +30,11 @@ class Task:
 
 
 TASKS = {
-    "classify": Task(16, 10, (1, 2, 4, 8), "image_classifier"),
+    "classify": Task("classify", 16, 10, (1, 2, 4, 8), "image_classifier"),
     # Slower, so it takes longer for as many batches, which soon outgrow a CPU's caches.
-    "translate": Task(4, 14, (1, 2), str(Path(__file__).with_name("plain_translate.py"))),
+    "translate": Task(
+        "translate", 4, 14, (1, 2), str(Path(__file__).parent / "plain_translate.py")
+    ),
 }
 
 
@@ -41,15 +42,13 @@ TASKS = {
 class Result:
     """One measurement: pictures/s, and either ms a picture or the p50, p95 and p99 of latency.
 
-    ``memory`` is in resident bytes, of the bare network's process or of a worker; ``cpu`` is the
-    share of a core that the clients used.
+    ``memory`` is in resident bytes, of the bare network's process or of a worker.
     """
 
     label: str
     rate: float
     ms: tuple[float, ...]
     memory: float = 0.0
-    cpu: float = 0.0
 
 
 def process() -> ProcessPoolExecutor:

@@ -6,17 +6,17 @@ on the CPU with small settings.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
 from export.networks import registered
+from serving.config import Config
 from tools import bundle
 from tools.bench import report
 from tools.bench.bare import bare
-from tools.bench.common import RUN, Result
+from tools.bench.common import FOLDER, STORE, Result
 from tools.bench.load import Load, measure
 from tools.bench.pictures import photographs
 
@@ -25,29 +25,26 @@ GOAL = 0.8
 SETTINGS = {"gpu": ((1, 2, 4, 8, 16, 32), (1, 2, 4), 32, 8.0), "cpu": ((1, 2), (1,), 4, 1.0)}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    store = RUN / "bench" / "model_store"
-    bundle.export(store)
-    print(report.machine(arguments.device))
+def run(_config: Config, device: str, _quick: bool) -> int:
+    bundle.export(STORE)
+    print(report.machine(device))
     for model in (name for name, network in registered().items() if network.task == "classify"):
-        floors, served = compare(model, store, RUN / "bench", arguments.device)
+        floors, served = compare(model, FOLDER, device)
         print(model, *(report.line([result]) for result in floors + served), sep="\n")
         print(verdict(floors, served))
+    return 0
 
 
-def compare(
-    model: str, store: Path, folder: Path, device: str
-) -> tuple[list[Result], list[Result]]:
+def compare(model: str, folder: Path, device: str) -> tuple[list[Result], list[Result]]:
     """The bare network by batch, then decoding; the bundle by workers."""
     batches, workers, clients, seconds = SETTINGS[device]
     picture, served = photographs(folder)["1280x720"], []
-    with bare(store / f"{model}.pt", device, picture) as floor:
+    with bare(STORE / f"{model}.pt", device, picture) as floor:
         floors = [floor("network", seconds, (batch,)) for batch in batches]
         floors.append(floor("decode", seconds, (4 * (os.cpu_count() or 1),)))
     for n in workers:
-        archive = f"{model}.mar"
-        with bundle.started(store, folder / "gpu", device, n, load_models=archive) as config:
-            how = config.inference, model, picture, seconds, seconds / 2, n * clients
+        with bundle.started(STORE, folder / "gpu", device, n, load_models=f"{model}.mar") as config:
+            how = config.inference, model, picture, seconds, n * clients
             served.append(measure(Load(f"bundle, {n} worker(s)", *how)))
     return floors, served
 

@@ -5,6 +5,7 @@ No established tool does both loops, latency without coordinated omission, REST 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tools.bench.common import BenchError, Result, process
+from serving.errors import ServingError
+from tools.bench.common import Result, process
 from vision_client.endpoint import Access, Endpoint
 from vision_client.errors import VisionError
 from vision_client.rest import Rest
@@ -25,11 +27,13 @@ from vision_client.rpc import Rpc
 # Clients of an open loop: as many requests as a server holds, its queue of 100 and a batch.
 OPEN_CLIENTS = 128
 TIMEOUT_S = 300
+BUSY = 0.8  # of a core; Python threads use one at most
+WARM_UP = 0.3  # of the seconds that count
 
 
 @dataclass(frozen=True)
 class Load:
-    """What to send to ``url`` (http or grpc); the first ``warm`` seconds are not counted.
+    """What to send to ``url`` (http or grpc), for ``seconds`` after a warm-up.
 
     In a closed loop each of ``clients`` sends again as soon as it has its reply. With a ``rate``
     (requests/s) the loop is open: requests arrive in a Poisson process whatever the server does,
@@ -42,24 +46,18 @@ class Load:
     model: str
     picture: Path
     seconds: float
-    warm: float
     clients: int
     rate: float = 0.0
 
 
 class Sample(NamedTuple):
-    """A request: its arrival and its reply by ``time.monotonic``, and "" or what was wrong."""
-
-    due: float
-    done: float
-    error: str
+    due: float  # the arrival of a request, by time.monotonic
+    done: float  # its reply
+    error: str  # or ""
 
 
 def measure(load: Load) -> Result:
-    """Run ``load`` in a process of its own.
-
-    BenchError if a closed loop has an error, or if there is no good reply.
-    """
+    """Run ``load`` in a process of its own. ServingError if a closed loop meets an error."""
     with process() as pool:
         return pool.submit(_run, load).result()
 
@@ -82,7 +80,8 @@ def _send(client: Rest | Rpc, model: str, picture: bytes) -> str:
 def loop(senders: Sequence[Callable[[], str]], load: Load) -> Result:
     """Run ``load`` with a thread for each of ``senders``, which return "" or what was wrong."""
     started = time.monotonic()
-    begin, end = started + load.warm, started + load.warm + load.seconds
+    begin = started + WARM_UP * load.seconds
+    end = begin + load.seconds
     # Twice as many as are due by the end. Threads can share the iterator of a list.
     count = int(2 * load.rate * (end - started)) + 100
     gaps = np.random.default_rng(0).exponential(1 / (load.rate or 1), count)
@@ -107,16 +106,16 @@ def loop(senders: Sequence[Callable[[], str]], load: Load) -> Result:
         time.sleep(max(end - time.monotonic(), 0))
         cpu = (time.process_time() - cpu) / (load.seconds or 1)
         samples = [sample for result in results for sample in result]
-    return summarise(load, samples, begin, end, cpu)
+    if cpu > BUSY:
+        logging.warning("%s, %s: the clients may be the limit", load.model, load.label)
+    return summarise(load, samples, begin, end)
 
 
-def summarise(
-    load: Load, samples: Sequence[Sample], begin: float, end: float, cpu: float
-) -> Result:
+def summarise(load: Load, samples: Sequence[Sample], begin: float, end: float) -> Result:
     good = [sample for sample in samples if not sample.error]
     errors = Counter(sample.error for sample in samples if sample.error)
     if not good or (errors and not load.rate):
-        raise BenchError(f"{load.model}, {load.label}: {dict(errors)}")
+        raise ServingError(f"{load.model}, {load.label}: {dict(errors)}")
     if load.rate:
         rate = len(good) / (max(end, *(sample.done for sample in good)) - begin)
     else:
@@ -125,4 +124,4 @@ def summarise(
         rate = load.clients * len(good) / sum(sample.done - sample.due for sample in good)
     latencies = [1e3 * (sample.done - sample.due) for sample in good]
     ms = np.percentile(latencies, (50, 95, 99), method="inverted_cdf").tolist()
-    return Result(load.label, rate, tuple(ms), cpu=cpu)
+    return Result(load.label, rate, tuple(ms))

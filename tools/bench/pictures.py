@@ -16,6 +16,7 @@ NOISE_LEVELS = 5.0
 
 def photographs(folder: Path) -> dict[str, Path]:
     """A JPEG of each size in ``folder``; the same bytes every time."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{name}.jpg" for name in SIZES}
     for name, (width, height) in SIZES.items():
         image = Image.fromarray(skimage.data.astronaut()).resize((width, height))

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import torch
-from PIL import Image
-from torchvision.transforms import functional
-from ts.torch_handler.base_handler import BaseHandler
+from torchvision import transforms
+from ts.torch_handler.vision_handler import VisionHandler
 
 
-class PlainTranslate(BaseHandler):  # type: ignore[misc]
+class PlainTranslate(VisionHandler):  # type: ignore[misc]
     """A picture in, a PNG out."""
 
-    def preprocess(self, data: list[dict[str, Any]]) -> torch.Tensor:
-        files = (io.BytesIO(row.get("data") or row["body"]) for row in data)
-        images = (functional.resize(Image.open(file).convert("RGB"), 256) for file in files)
-        return torch.stack([functional.to_tensor(image) for image in images]).to(self.device)
+    image_processing = transforms.Compose([transforms.Resize(256), transforms.ToTensor()])
 
     def postprocess(self, data: torch.Tensor) -> list[bytes]:
+        """``(N, 3, H, W)`` in [-1, 1] -> PNG bytes."""
         pictures = []
         for output in (data + 1) / 2:
             buffer = io.BytesIO()
-            functional.to_pil_image(output.clamp(0, 1).cpu()).save(buffer, "PNG")
+            transforms.functional.to_pil_image(output.clamp(0, 1).cpu()).save(buffer, "PNG")
             pictures.append(buffer.getvalue())
         return pictures

@@ -1,13 +1,12 @@
 """Where a request's time goes, stage by stage, from the running server's own metrics.
 
 ``http`` is what the client saw and TorchServe did not; ``transfer`` is what TorchServe saw and the
-handler did not. The other stages are those of a batch, in which every request waits for the others.
-On a GPU work is asynchronous: what preprocessing starts there ends in ``network``.
+handler did not. Each request of a batch waits for the stages of all. On a GPU work is asynchronous:
+what preprocessing starts there ends in ``network``.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import requests
@@ -15,14 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from handlers.stages import BATCH, SECONDS, STAGES
 from serving.config import Config
-from tools.bench.common import RUN
+from tools.bench.common import FOLDER
 from tools.bench.load import Load, measure
 from tools.bench.pictures import photographs
 
 
-def run(arguments: argparse.Namespace) -> None:
-    config = Config.read(arguments.config)
-    picture = photographs(RUN / "bench")["1280x720"]
+def run(config: Config, _device: str, _quick: bool) -> int:
+    picture = photographs(FOLDER)["1280x720"]
     for model in (path.stem for path in config.archives):
         for clients in (1, 8):
             head, stages = profile(config, model, picture, clients, 10)
@@ -31,6 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
             for stage, ms in stages.items():
                 bar = "#" * round(40 * ms / total)
                 print(f"  {stage:<10} {ms:>9.1f} ms {ms / total:>6.1%}  {bar}", flush=True)
+    return 0
 
 
 def profile(
@@ -38,7 +37,7 @@ def profile(
 ) -> tuple[str, dict[str, float]]:
     """What ``clients`` saw, as a phrase, and the mean ms of a request by stage."""
     before = _counters(config.metrics, model)
-    result = measure(Load("", config.local_inference, model, picture, seconds, 1.0, clients))
+    result = measure(Load("", config.local_inference, model, picture, seconds, clients))
     after = _counters(config.metrics, model)
     gained = {key: value - before.get(key, 0.0) for key, value in after.items()}
     requests_, batches = gained["ts_inference_requests_total", ""], gained[f"{BATCH}_count", ""]

@@ -1,7 +1,6 @@
 """Measurements -> goals, tables and a picture.
 
-Every ratio is taken within one round, so that a machine that slows down does so for both sides;
-what counts is the median over the rounds.
+Ratios are taken within a round, in which the machine is as slow for both sides; medians count.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import psutil
 import torch
 from matplotlib.figure import Figure
 
-from tools.bench.common import Result
+from tools.bench.common import Result, Task
 
 # Results by name, in the order of the table.
 Round = Mapping[str, Result]
@@ -39,15 +38,15 @@ RATES = [
 ]
 
 
-def goals(model: str, task: str, rounds: Sequence[Round]) -> list[str]:
+def goals(model: str, task: Task, rounds: Sequence[Round]) -> list[str]:
     """The goals of a network of ``task``, a line each."""
-    many = rounds[0]["rest"].label.removeprefix("REST, ")
+    many = f"{task.clients} clients"
     lines = [
         goal(model + text.format(many=many), _ratio(rounds, of, over), sign, bar)
         for tasks, text, of, over, sign, bar in RATES
-        if task in tasks
+        if task.name in tasks
     ]
-    if task == "classify":
+    if task.name == "classify":
         extra = median(r["lone"].ms[0] - r["network_one"].ms[0] - r["decode"].ms[0] for r in rounds)
         text = f"{model}, lone client: p50 over network and decode"
         tail = median(r["rest"].ms[2] / r["rest"].ms[0] for r in rounds)
@@ -128,5 +127,5 @@ def machine(device: str) -> str:
     memory = psutil.virtual_memory().total / 2**30
     gpu = torch.cuda.get_device_name() if device == "gpu" else "none used"
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    size = f"{os.cpu_count()} cores, {memory:.1f} GiB"
-    return f"{cpu}, {size}, GPU: {gpu}, PyTorch {torch.__version__}, {date}"
+    line = f"{cpu}, {os.cpu_count()} cores, {memory:.1f} GiB, GPU: {gpu}"
+    return f"{line}, PyTorch {torch.__version__}, {date}"
