@@ -156,10 +156,10 @@ def _segments() -> Iterator[Case]:
     """What stands between the frames and scans, and what is missing there."""
     data, parts = written("jpeg"), segments(written("jpeg"))
     # A phone's motion photo: a film behind the JPEG, whose bytes spell scans by chance.
-    film = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\xe8\3\0\0mdat" + b"\xff\xda\x00\x0c\x37" * 200
+    film = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\0\0\3\x28mdat" + b"\xff\xda\0\2" * 200
     yield from group(good, "jpeg", {
         "motion photo": data + film,
-        "with scan markers in a comment": inserted(data, segment(0xFE, b"\xff\xda" * 200)),
+        "with scan markers in a comment": inserted(data, segment(0xFE, b"\xff\xda\0\2" * 200)),
         "of 20000 comments": inserted(data, segment(0xFE, b"x") * 20_000),
         "fill bytes": SOI + b"".join(b"\xff" * 9 + part for part in parts[1:]),
         "thumbnail for exif": written("jpeg", exif=b"Exif\0\0" + data),

@@ -258,14 +258,9 @@ def _ancillary() -> Iterator[Case]:
 def _claims() -> Iterator[Case]:
     """Sizes in the header. 7071x7071 is the last square below 50,000,000 pixels."""
     few = idat(bytes(999))
-    for width, height in (
-        (7072, 7072),
-        (10_000, 10_000),
-        (2**31 - 1,) * 2,
-        (2**31 - 1, 1),
-        (50_000_001, 1),
-    ):
-        yield too_large(f"png claims {width}x{height}", file(ihdr(width, height), few))
+    most = 2**31 - 1
+    for size in ((7072, 7072), (10_000, 10_000), (most, most), (most, 1), (50_000_001, 1)):
+        yield too_large("png claims {}x{}".format(*size), file(ihdr(*size), few))
     yield bad("png claims 7071x7071", file(ihdr(7071, 7071), few))
     data = file(ihdr(7071, 7071, 1, GRAY), idat(bytes(7071 * (1 + 884))))
     yield Case("png 7071x7071", data)
