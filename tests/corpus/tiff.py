@@ -149,21 +149,21 @@ def _ramp() -> Array:
 
 def _gray(order: str, mark: str) -> Iterator[Case]:
     for bits in (1, 2, 4, 8, 16):
-        gray, slack = samples(1, bits), bits // 16
+        gray = samples(1, bits)
         for photometric, name in ((BLACK_IS_ZERO, "gray"), (WHITE_IS_ZERO, "white is zero")):
             data = gray_tiff(gray, photometric, bits, order)
             levels = shown(gray, bits) if photometric else 255 - shown(gray, bits)
-            yield good(f"tiff {name} {bits} bit {mark}", data, levels, slack)
+            yield good(f"tiff {name} {bits} bit {mark}", data, levels)
     for bits in (8, 16):
         pair = samples(2, bits)
         data = tiff(pair, byteorder=order, planarconfig="contig", extrasamples=[2])
         yield good(f"tiff gray alpha {bits} bit {mark}", data, on_white(pair, bits), 1 + bits // 16)
     ramp = _ramp()
     rounded = np.round(ramp * 255)
-    yield good(f"tiff float32 {mark}", tiff(ramp, byteorder=order), rounded, 1)
+    yield good(f"tiff float32 {mark}", tiff(ramp, byteorder=order), rounded)
     dim, wide = tiff(ramp / 4, byteorder=order), tiff(ramp * 400 - 100, byteorder=order)
-    yield good(f"tiff float32 below a quarter {mark}", dim, np.round(ramp / 4 * 255), 1)
-    yield good(f"tiff float32 beyond 0 to 1 {mark}", wide, rounded, 1)
+    yield good(f"tiff float32 below a quarter {mark}", dim, np.round(ramp / 4 * 255))
+    yield good(f"tiff float32 beyond 0 to 1 {mark}", wide, rounded)
     for name in ("float16", "float64"):  # valid, but Pillow cannot read them
         yield bad(f"tiff {name} {mark}", tiff(ramp.astype(name), byteorder=order))
     # Over the whole range of the type, so that only its extremes can be the scale.
@@ -174,9 +174,9 @@ def _gray(order: str, mark: str) -> Iterator[Case]:
     ):
         steps = np.round(low + ramp.astype(np.float64) * (high - 1 - low)).astype(name)
         data = tiff(steps, byteorder=order)
-        yield good(f"tiff {name} {mark}", data, rounded, 1)
+        yield good(f"tiff {name} {mark}", data, rounded)
     data = tiff(samples(1, 16).astype(np.int32), byteorder=order)
-    yield good(f"tiff int32 of 16 bits {mark}", data, shown(samples(1, 16), 16), 1)
+    yield good(f"tiff int32 of 16 bits {mark}", data, shown(samples(1, 16), 16))
 
 
 def _colour(order: str, mark: str) -> Iterator[Case]:
@@ -206,9 +206,9 @@ def _other_samples() -> Iterator[Case]:
         holed = ramp.copy()
         holed[3, 4] = odd
         yield Case(f"tiff float32 with {odd:g}", tiff(holed))
-    yield good("tiff float32 white is zero", tiff(1 - ramp, WHITE_IS_ZERO), np.round(ramp * 255), 1)
+    yield good("tiff float32 white is zero", tiff(1 - ramp, WHITE_IS_ZERO), np.round(ramp * 255))
     deep = samples(1, 12)
-    yield good("tiff gray 12 bit", gray_tiff(deep, BLACK_IS_ZERO, 12), shown(deep, 12), 1)
+    yield good("tiff gray 12 bit", gray_tiff(deep, BLACK_IS_ZERO, 12), shown(deep, 12))
     for bits in (1, 2, 4, 8):
         palette, indices = colours(2**bits), samples(1, bits)
         # Page 37: all the reds, then the greens, then the blues, of 16 bits.
@@ -228,8 +228,8 @@ def _other_samples() -> Iterator[Case]:
     # Not the picture itself: 8-bit Lab cannot tell dark colours apart.
     back = ImageCms.profileToProfile(in_lab, lab, srgb, outputMode="RGB")
     assert back
-    yield good("tiff lab", saved(in_lab, "TIFF"), back, 1)
-    yield good("tiff lab lzw", saved(in_lab, "TIFF", compression="tiff_lzw"), back, 1)
+    yield good("tiff lab", saved(in_lab, "TIFF"), back)
+    yield good("tiff lab lzw", saved(in_lab, "TIFF", compression="tiff_lzw"), back)
     data = tiff(np.asarray(picture.convert("YCbCr")), YCBCR)
     yield good("tiff ycbcr", data, picture, 3)
 
