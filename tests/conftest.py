@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from handlers.specs import SPECS
+from export.networks import registered
 
 pytest_plugins = ["tests.running"]
 
@@ -29,7 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("HANDLER_PRECISION", None)
 
 ROOT = Path(__file__).parents[1]
-MODELS = tuple(SPECS)  # every network of the bundle
+MODELS = tuple(registered())  # every network of the bundle
 
 
 @pytest.fixture(scope="session")
