@@ -1,13 +1,15 @@
-# Every verb a person types; `make` alone lists them.
+# Every command of the project; `make` without arguments lists them.
 
-# An installed .venv keeps its Python; PYTHON=python3.13 chooses another.
+# An installed .venv keeps its Python and its packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+PRODUCTION ?= $(wildcard .venv/production)
+test test-all fuzz soak bench bench-gpu profile lint: PRODUCTION :=
 WEIGHTS ?= pretrained
 DEVICE ?= auto
 SECONDS ?= 60
 MINUTES ?= 10
 PY := .venv/bin/python
-# exec: a signal to make's shell then reaches pytest.
+# exec: pytest replaces make's shell, so signals reach it.
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
@@ -16,78 +18,84 @@ PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pyt
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
-	@echo 'options: WEIGHTS=pretrained|random  RESNET101_WEIGHTS=PATH  RESNET101_LABELS=FILE  CYCLEGAN_WEIGHTS=PATH'
-	@echo '         RESNET101_PREPROCESS=v1|v2  CYCLEGAN_PREPROCESS=book|original  DEVICE=auto|gpu|cpu  WORKERS=N'
-	@echo '         PRECISION=auto|float32|bfloat16|float16  (of what is served; tests: float32)'
+	@echo 'options: NETWORK=NAME|FILE.py  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  (export)'
+	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network of several, NAME in capitals'
+	@echo '         DEVICE=auto|gpu|cpu  WORKERS=N  PRECISION=auto|float32|bfloat16|float16  (serve; tests: float32)'
 	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
 
-demo: install ## see it all: install, export, serve, classify and translate a photograph (ONCE=1: then stop)
-	@$(PY) -m serving demo --device $(DEVICE) $(if $(ONCE),--once)
+demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
+	@$(PY) -m tools.demo --device $(DEVICE) $(if $(ONCE),--once)
 
-install: ## .venv from requirements.lock, Java included (PYTHON=python3.13 chooses the Python)
-	@$(PYTHON) install.py
+install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: without test tools, PRODUCTION=: with)
+	@$(PYTHON) install.py $(if $(PRODUCTION),--production)
 
-lock: install ## requirements.lock from pyproject.toml and client/pyproject.toml
-	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --custom-compile-command 'make lock' -o requirements.lock pyproject.toml client/pyproject.toml
+LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package vision-client --custom-compile-command 'make lock' pyproject.toml
+lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml and client/pyproject.toml
+	@$(LOCK) -o requirements.lock
+	@$(LOCK) -o requirements-dev.lock --group dev --constraints requirements.lock
 
-export: install ## both networks: checkpoint, trace, proof, archive, into model_store/
-	@$(PY) -m export --weights $(WEIGHTS) $(EXPORT_OPTIONS)
+export: install ## the networks into model_store/: checkpoint, trace, proof, archive (NETWORK: one, also of your own)
+	@$(PY) -m export $(if $(NETWORK),'$(NETWORK)') --weights '$(WEIGHTS)' $(EXPORT_OPTIONS)
 
-archive: install ## the archives again, where a handler or a YAML has changed
+archive: install ## rebuild the archives whose handlers or serving defaults have changed
 	@$(PY) -m export.archive
 
-serve: install ## TorchServe on the archives, in the foreground until Ctrl-C (DEVICE, WORKERS)
+serve: install ## TorchServe with every archive, in the foreground until Ctrl-C (MODELS, DEVICE, WORKERS, PRECISION)
 	@exec $(PY) -m serving serve $(SERVE_OPTIONS)
 
-start: install ## the same in the background
+start: install ## the same, in the background
 	@$(PY) -m serving start $(SERVE_OPTIONS)
 
-stop: install ## end it, workers included
+stop: install ## stop the server and its workers
 	@$(PY) -m serving stop
 
-status: install ## what each model and worker truly does
+status: install ## check each model with a request, and list its workers
 	@$(PY) -m serving status
 
-ui: install ## a page in the browser on the running server: drop a photograph, see classes and a zebra (SERVER=URL)
-	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port)
+ui: install ## a page in the browser: drop a photograph, see its classes and translation (SERVER=URL, CLASSIFY=NAME, TRANSLATE=NAME)
+	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port) \
+		$(call option,CLASSIFY,classify) $(call option,TRANSLATE,translate)
 
-verify: install ## the book's two pictures and numbers against the running server
-	@$(PY) -m serving verify
+verify: install ## compare the running server's answers with published ones (published weights only)
+	@$(PY) -m tools.verify
 
-test: install ## what to run before a commit, six minutes (ARGS='-k name' for a part; DEVICE, PRECISION)
+test: install ## run before a commit, six minutes (ARGS='-k name' for a part; DEVICE, PRECISION)
 	@$(PYTEST) -m 'not slow' $(ARGS)
 
 test-all: install ## every test: Chromium, C++, Node, notebook, faults, corpus and soak too (make tools)
 	@$(PYTEST) $(ARGS)
 
-tools: install ## Debian's packages that the tests of the page and the examples need (as root): Chromium, CMake, Node
-	@$(PY) -m tests.tools
+tools: install ## Debian packages for the tests of the page and the examples (as root): Chromium, CMake, Node
+	@$(PY) -m tools.debian
 
-fuzz: install ## the decoder and the request parser under random inputs, guided by coverage (SECONDS)
-	@$(PY) -m tests.fuzz --seconds $(SECONDS)
+fuzz: install ## coverage-guided random inputs for the decoder and the request parser (SECONDS)
+	@$(PY) -m tools.fuzz --seconds $(SECONDS)
 
-soak: install ## a real server under mixed uploads, its memory watched: a table, run/soak.png (MINUTES, DEVICE)
-	@$(PY) -m tests.soak --minutes $(MINUTES) --device $(DEVICE)
+soak: install ## mixed uploads to a real server, its memory measured: a table, run/soak.png (MINUTES, DEVICE)
+	@$(PY) -m tools.soak --minutes $(MINUTES) --device $(DEVICE)
 
 bench: install ## goals, throughput and latency beside the bare network and stock TorchServe (QUICK=1: six minutes)
-	@$(PY) -m benchmarks --device $(DEVICE) $(if $(QUICK),--quick)
+	@$(PY) -m tools.bench --device $(DEVICE) $(if $(QUICK),--quick)
 
 bench-gpu: install ## how close ResNet-101 comes to the limit of a GPU or of decoding, and what the limit is (DEVICE=cpu: small)
-	@$(PY) -m benchmarks.gpu --device $(DEVICE)
+	@$(PY) -m tools.bench gpu --device $(DEVICE)
 
 profile: install ## where a request's time goes, stage by stage, on the running server
-	@$(PY) -m benchmarks.profile
+	@$(PY) -m tools.bench profile
 
-lint: install ## style, types, formatting
+lint: install ## style, formatting, types, layers, declared dependencies
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/deptry handlers export serving
+	@.venv/bin/deptry tools tests --ignore DEP002,DEP004
+	@.venv/bin/deptry client/vision_client --config client/pyproject.toml
 
-clean: ## everything that was installed, built or logged
-	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache client/vision_client/inference_pb2*
+clean: ## remove everything that was installed, built or logged
+	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache client/vision_client/inference_pb2*
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@find model_store -mindepth 1 ! -name .gitkeep -delete
 
 option = $(if $($(1)),--$(2) '$($(1))')
-EXPORT_OPTIONS = $(call option,RESNET101_WEIGHTS,resnet101) $(call option,RESNET101_LABELS,resnet101-labels) \
-	$(call option,RESNET101_PREPROCESS,resnet101-preprocess) $(call option,CYCLEGAN_WEIGHTS,cyclegan) \
-	$(call option,CYCLEGAN_PREPROCESS,cyclegan-preprocess) $(call option,SEED,seed)
-SERVE_OPTIONS = --device $(DEVICE) $(call option,WORKERS,workers) $(call option,PRECISION,precision)
+# `python -m export` reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS from the environment.
+EXPORT_OPTIONS = $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed)
+SERVE_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision)

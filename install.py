@@ -1,6 +1,8 @@
-"""What `make install` runs, with any Python and nothing installed: .venv from requirements.lock.
+"""Installs .venv from a lock file; needs any Python and nothing else: what `make install` runs.
 
-Quick when nothing changed: a stamp in .venv holds the digest of all that went into it.
+`--production` installs requirements.lock, what serving needs; otherwise requirements-dev.lock adds
+what the tests, linters and tools need. Instant if nothing changed: a stamp file in .venv holds the
+digest of all inputs.
 """
 
 import hashlib
@@ -12,15 +14,20 @@ import sys
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
-STAMP = os.path.join(VENV, "installed")
-LOCK = os.path.join(ROOT, "requirements.lock")
 CLIENT = os.path.join(ROOT, "client")
 PROTO = os.path.join(CLIENT, "vision_client", "inference.proto")
 STUBS = [
     os.path.join(CLIENT, "vision_client", name)
     for name in ("inference_pb2.py", "inference_pb2_grpc.py")
 ]
-UV = "uv==0.13.9"  # installs the lock in seconds where pip takes minutes
+DEVELOPMENT = os.path.join(ROOT, "requirements-dev.lock")
+PRODUCTION = os.path.join(ROOT, "requirements.lock")
+# The name of the stamp tells `make` which set is installed.
+STAMPS = {
+    DEVELOPMENT: os.path.join(VENV, "development"),
+    PRODUCTION: os.path.join(VENV, "production"),
+}
+UV = "uv==0.13.9"  # installs the lock in seconds; pip takes minutes
 
 
 def main():
@@ -31,28 +38,34 @@ def main():
             "  if you have one:  make install PYTHON=python3.12\n"
             "  on Debian:        apt install python3.11 python3.11-venv" % (version, sys.executable)
         )
-    stamp = fingerprint(version)
-    if os.path.isfile(STAMP) and all(map(os.path.isfile, STUBS)):
-        with open(STAMP) as file:
-            if file.read() == stamp:
+    lock = PRODUCTION if "--production" in sys.argv[1:] else DEVELOPMENT
+    digest = fingerprint(version)
+    if all(map(os.path.isfile, [STAMPS[lock], *STUBS])):
+        with open(STAMPS[lock]) as file:
+            if file.read() == digest:
                 return None
     if sys.prefix != VENV:
         create(version)
-    print("installing requirements.lock into .venv (PyTorch with CUDA: some 3 GB the first time)")
+    for stamp in STAMPS.values():
+        if os.path.exists(stamp):
+            os.remove(stamp)
+    print("installing %s into .venv (PyTorch with CUDA: about 3 GB the first time)"
+          % os.path.basename(lock))  # fmt: skip
     run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV)
-    uv = os.path.join(VENV, "bin", "uv")
-    run(uv, "pip", "install", "--quiet", "--require-hashes", "--python", PYTHON, "-r", LOCK)
+    uv = [os.path.join(VENV, "bin", "uv"), "pip"]
+    run(*uv, "sync", "--quiet", "--require-hashes", "--python", PYTHON, lock)
     print("installing client/, with gRPC stubs from its inference.proto")
-    run(uv, "pip", "install", "--quiet", "--reinstall", "--no-deps", "--no-build-isolation",
+    # The development lock pins the build tools; uv installs them outside .venv.
+    run(*uv, "install", "--quiet", "--no-deps", "--build-constraints", DEVELOPMENT,
         "--python", PYTHON, "--editable", CLIENT)  # fmt: skip
-    with open(STAMP, "w") as file:
-        file.write(stamp)
+    with open(STAMPS[lock], "w") as file:
+        file.write(digest)
     print("installed: Python %s in .venv" % version)
     return None
 
 
 def create(version):
-    """A new .venv; one of another Python, or half-made, goes first."""
+    """Replace .venv, which is missing, incomplete or of another Python."""
     print("creating .venv with Python %s" % version)
     shutil.rmtree(VENV, ignore_errors=True)
     try:
@@ -65,7 +78,7 @@ def create(version):
 
 def fingerprint(version):
     digest = hashlib.sha256((version + UV).encode())
-    for path in (LOCK, PROTO, os.path.join(CLIENT, "pyproject.toml")):
+    for path in (PRODUCTION, DEVELOPMENT, PROTO, os.path.join(CLIENT, "pyproject.toml")):
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()

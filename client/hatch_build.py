@@ -1,4 +1,4 @@
-"""Generates the gRPC stubs from vision_client/inference.proto whenever a wheel is built."""
+"""Generates the gRPC stubs from vision_client/inference.proto when a wheel is built."""
 
 from __future__ import annotations
 

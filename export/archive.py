@@ -1,6 +1,6 @@
-"""``.pt`` + ``handlers/`` + YAML -> ``.mar``, by torch-model-archiver.
+"""``.pt`` + ``handlers/`` + serving defaults -> ``.mar``, by torch-model-archiver.
 
-``python -m export.archive`` rebuilds the archives in ``model_store/`` whose inputs have changed.
+``python -m export.archive`` rebuilds the archives in the model store whose inputs have changed.
 """
 
 from __future__ import annotations
@@ -17,54 +17,59 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
+from export import store
 from export.errors import ExportError
-from export.store import add_arguments, locked, size
+from export.networks import Network, find
 from export.weights import sha256_of
-from handlers.settings import Settings
-from handlers.specs import SPECS
 
-HERE = Path(__file__).parent
-HANDLERS = HERE.parent / "handlers"
-
-# What TorchServe 0.12's ModelConfig reads; any other key it ignores in silence.
-_YAML_KEYS = {
-    "minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout",
-    "deviceType", "deviceIds", "maxRetryTimeoutInSec", "jobQueueSize", "handler",
-}  # fmt: skip
+HANDLERS = Path(__file__).parents[1] / "handlers"
+_ENTRY = "torchserve.py"
 
 
-def build(name: str, pt: Path, mar: Path) -> bool:
-    """Archive ``pt`` and the ``.json`` beside it into ``mar``; False where nothing has changed.
+def build(network: Network, pt: Path, mar: Path) -> bool:
+    """Archive ``pt`` and the ``.json`` beside it into ``mar``; False if nothing has changed.
 
-    The archive names the digests of its inputs in ``inputs.json``, so it alone tells whether it is
-    current. It is built aside and moved into place whole. Raises ExportError, and leaves ``mar`` as
-    it was, where an input is missing or wrong; ``pt`` must have the sha256 that its export noted.
+    ``inputs.json`` in the archive holds the digests of its inputs, so the archive alone shows
+    whether it is current. It is built aside and moved into place. Raises ExportError, and leaves
+    ``mar`` as it was, if an input is missing or wrong; ``pt`` must have the sha256 that its export
+    noted.
     """
     if not pt.is_file():
         raise ExportError(f"{pt} is not there: run `make export` first")
-    config = HERE / f"{name}.yaml"
-    _check_yaml(config)
-    inputs = _inputs(pt, config)
+    files = handler_files(network.task)
+    config = network.serving.to_yaml()
+    inputs = _inputs(pt, config, files)
     if mar.is_file() and _inputs_of(mar) == inputs:
         return False
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=mar.parent) as folder:
         stage = Path(folder)
-        vendored = stage / "extra"
-        for source in package_files(HANDLERS):
-            copy = vendored / "handlers" / source.relative_to(HANDLERS)
+        extra = stage / "extra"
+        for source in files:
+            copy = extra / "handlers" / source.relative_to(HANDLERS)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, copy)
-        shutil.copy(pt.with_suffix(".json"), vendored)
-        (vendored / "inputs.json").write_text(json.dumps(inputs, indent=1))
-        _run_archiver(name, pt, config, vendored, stage)
-        (stage / f"{name}.mar").replace(mar)
+        shutil.copy(pt.with_suffix(".json"), extra)
+        (extra / "inputs.json").write_text(json.dumps(inputs, indent=1))
+        yaml = stage / f"{network.name}.yaml"
+        yaml.write_text(config)
+        _run_archiver(network, pt, yaml, extra, stage)
+        (stage / f"{network.name}.mar").replace(mar)
     return True
 
 
+def handler_files(task: str) -> list[Path]:
+    """The files of ``handlers/`` that an archive carries: of the tasks, only ``task``."""
+    tasks = HANDLERS / "tasks"
+    own = tasks / f"{task}.py"
+    return [
+        path
+        for path in package_files(HANDLERS)
+        if path.parent != tasks or path in (own, tasks / "__init__.py")
+    ]
+
+
 def package_files(package: Path) -> list[Path]:
-    """The files of ``package`` and its sub-folders, sorted; byte code is left out."""
+    """The files of ``package`` and its sub-folders, sorted, without byte code."""
     return sorted(
         path
         for path in package.rglob("*")
@@ -81,62 +86,45 @@ def digest_of(package: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _run_archiver(name: str, pt: Path, config: Path, extra: Path, stage: Path) -> None:
+def _run_archiver(network: Network, pt: Path, config: Path, extra: Path, stage: Path) -> None:
     temporary = stage / "tmp"
     temporary.mkdir()
     command = [
         sys.executable, "-m", "model_archiver.model_packaging",
-        "--model-name", name, "--version", "1.0", "--archive-format", "zip-store",
-        "--serialized-file", str(pt), "--handler", str(HANDLERS / "torchserve.py"),
+        "--model-name", network.name, "--version", "1.0", "--archive-format", "zip-store",
+        "--serialized-file", str(pt), "--handler", str(HANDLERS / _ENTRY),
         "--config-file", str(config), "--extra-files", str(extra), "--export-path", str(stage),
     ]  # fmt: skip
-    # It stages in $TMPDIR/<model name>, and first deletes whatever has that name.
+    # It stages in $TMPDIR/<model name>, and first deletes whatever is there.
     environment = {**os.environ, "TMPDIR": str(temporary)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if run.returncode:
-        raise ExportError(f"torch-model-archiver failed on {name}:\n{run.stderr.strip()[-2000:]}")
+        reason = run.stderr.strip()[-2000:]
+        raise ExportError(f"torch-model-archiver failed on {network.name}:\n{reason}")
 
 
-def _check_yaml(path: Path) -> None:
-    try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ExportError(f"{path} is no YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise ExportError(f"{path} must be a map of TorchServe's options")
-    unknown = set(config) - _YAML_KEYS
-    if unknown:
-        raise ExportError(f"{path} has {', '.join(sorted(unknown))}, which TorchServe would ignore")
-    if ("minWorkers" in config) != ("maxWorkers" in config):
-        raise ExportError(f"{path}: TorchServe heeds minWorkers and maxWorkers only together")
-    try:
-        Settings.from_yaml(config)
-    except ValueError as error:
-        raise ExportError(f"{path}: {error}") from error
-
-
-def _inputs(pt: Path, config: Path) -> dict[str, str]:
+def _inputs(pt: Path, config: str, files: list[Path]) -> dict[str, str]:
     """The sha256 of everything in the archive, by kind."""
-    about = pt.with_suffix(".json")
+    receipt = pt.with_suffix(".json")
     digest = sha256_of(pt)
-    if digest != _exported_digest(about):
+    if digest != _exported_digest(receipt):
         raise ExportError(
-            f"{pt} has sha256 {digest}, not the one that {about.name} has of it: run `make export`"
+            f"{pt} has sha256 {digest}, not the one in {receipt.name}: run `make export`"
         )
     return {
         "pt": digest,
-        "json": sha256_of(about),
-        "yaml": sha256_of(config),
-        "handlers": digest_of(HANDLERS, package_files(HANDLERS)),
+        "json": sha256_of(receipt),
+        "yaml": hashlib.sha256(config.encode()).hexdigest(),
+        "handlers": digest_of(HANDLERS, files),
     }
 
 
-def _exported_digest(about: Path) -> str:
-    """The sha256 of the ``.pt`` when it was exported, from the ``.json`` beside it."""
+def _exported_digest(receipt: Path) -> str:
+    """The sha256 that the ``.pt`` had when it was exported, from the ``.json`` beside it."""
     try:
-        return str(json.loads(about.read_text())["pt"]["sha256"])
+        return str(json.loads(receipt.read_text())["pt"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{about} has no digest of the network: run `make export`") from error
+        raise ExportError(f"{receipt} has no digest of the network: run `make export`") from error
 
 
 def _inputs_of(mar: Path) -> object:
@@ -149,19 +137,47 @@ def _inputs_of(mar: Path) -> object:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m export.archive", description=__doc__)
-    add_arguments(parser)
+    parser.add_argument(
+        "name", nargs="*", help="name of a model in the model store; default: all of them"
+    )
+    parser.add_argument("--model-store", type=Path, default=store.DEFAULT, metavar="DIR")
     arguments = parser.parse_args()
-    store = arguments.model_store
+    folder = arguments.model_store
     try:
-        with locked(store):
-            for name in arguments.model or SPECS:
-                mar = store / f"{name}.mar"
-                built = build(name, store / f"{name}.pt", mar)
-                print(f"{mar}: {'archived' if built else 'unchanged'}, {size(mar)}")
+        with store.locked(folder):
+            names = arguments.name or sorted(pt.stem for pt in folder.glob("*.pt"))
+            if not names:
+                raise ExportError(f"{folder} holds no network: run `make export` first")
+            failed = [name for name in names if not _rebuild(folder, name)]
     except (ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if failed else 0
+
+
+def _rebuild(folder: Path, name: str) -> bool:
+    """Whether the archive of ``name`` is current now; prints what was done, or why it failed."""
+    pt, mar = folder / f"{name}.pt", folder / f"{name}.mar"
+    try:
+        built = build(exported_network(pt), pt, mar)
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+    print(f"{mar}: {'archived' if built else 'unchanged'}, {store.size(mar)}")
+    return True
+
+
+def exported_network(pt: Path) -> Network:
+    """The network that ``pt`` was exported from, by the ``.json`` beside it; or ExportError."""
+    receipt = pt.with_suffix(".json")
+    try:
+        reference = json.loads(receipt.read_text())["network"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{receipt} does not name its network: run `make export`") from error
+    network = find(str(reference))
+    if network.name != pt.stem:
+        raise ExportError(f"{reference} now defines {network.name}, not {pt.stem}")
+    return network
 
 
 if __name__ == "__main__":

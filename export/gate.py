@@ -1,9 +1,9 @@
-"""How far reduced precision moves the answers of given weights: measured at export, heeded at load.
+"""How much reduced precision changes the outputs of given weights: measured here, used at load.
 
-The worker that serves may run on another machine than the export, with other instructions, so the
-figures come from emulation, which gives the same everywhere: weights and the result of every layer
-are rounded to the type, and computed in float32 in between, as hardware accumulates. Layers that
-are served in float32 are not rounded.
+The worker may run on another machine than the export, with other instructions. So the figures come
+from emulation, which gives the same everywhere: weights and the output of every layer are rounded
+to the type, with float32 in between, as hardware accumulates. Layers that are served in float32 are
+not rounded.
 """
 
 from __future__ import annotations
@@ -14,46 +14,51 @@ from typing import Any
 import torch
 from torch import nn
 
-from export.models import Network
-from export.simplify import InFloat32, simplified
+from export.checkpoints import Loaded
+from export.simplify import InFloat32
 from export.untrained import example_input
+from handlers.metadata import Spec
+from handlers.network.engine import reduce
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# What reduced precision may change. The error is that of the logits, relative in the 2-norm, as a
-# mean over pictures; a margin is between the two highest probabilities; pictures differ in 8-bit
-# steps.
+# Limits. The error is that of the logits, relative in the 2-norm, averaged over pictures; the
+# margin is between the two highest probabilities; pictures differ in 8-bit steps.
 LOGITS_ERROR = 0.02
 MARGIN = 0.02
 PICTURE_STEPS = 2.0
 
-PICTURES = {"classes": (16, 224, 224), "picture": (4, 128, 128)}
 SEED = 1000
 
 
-def measure(network: Network) -> dict[str, dict[str, Any]]:
-    """The figures of ``network``: ``{precision: {"passed": bool, "summary": str, ...}}``.
+def judge_precisions(
+    loaded: Loaded, simple: nn.Module, traced: torch.jit.ScriptModule, example: torch.Tensor
+) -> dict[str, dict[str, Any]]:
+    """Returns ``{precision: {"passed": bool, "summary": str, ...}}``; see ``judge``.
 
-    ``summary`` is a phrase for a person; the other entries are those of ``judge``.
+    ``simple`` is the simplified module, ``traced`` its trace, ``example`` one input of it.
     """
-    inputs = example_input(network.spec, *PICTURES[network.spec.output], seed=SEED)
-    module = simplified(network.module)
+    inputs = example_input(loaded.spec, *loaded.network.input_sizes(loaded.spec).gate, seed=SEED)
+    figures = {}
     with torch.inference_mode():
-        exact = network.module(inputs)
-        return {
-            name: judge(network.spec.output, exact, emulated(module, dtype)(inputs))
-            for name, dtype in DTYPES.items()
-        }
+        exact = loaded(inputs)
+        for name, dtype in DTYPES.items():
+            figures[name] = _fault(traced, dtype, example) or judge(
+                loaded.spec, exact, emulated(simple, dtype)(inputs)
+            )
+    return figures
 
 
 def emulated(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of ``module`` that takes and gives float32, and rounds to ``dtype`` like one in it."""
+    """A copy of ``module`` with float32 inputs and outputs that rounds as one in ``dtype`` does."""
 
-    def rounded(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(dtype).float()
+    def rounded(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            return value.to(dtype).float()
+        return tuple(map(rounded, value)) if isinstance(value, tuple) else value
 
     emulation = copy.deepcopy(module)
-    emulation.register_forward_pre_hook(lambda _, inputs: tuple(map(rounded, inputs)))
+    emulation.register_forward_pre_hook(lambda _, inputs: rounded(inputs))
     exact = {
         inner
         for layer in emulation.modules()
@@ -61,29 +66,29 @@ def emulated(module: nn.Module, dtype: torch.dtype) -> nn.Module:
         for inner in layer.modules()
     }
     for layer in set(emulation.modules()) - exact:
-        for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+        own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+        for tensor in own:
             tensor.copy_(rounded(tensor))
-        if not list(layer.children()):
+        # Attention has parameters and a child that it does not call.
+        if own or not list(layer.children()):
             layer.register_forward_hook(lambda _, _inputs, output: rounded(output))
     return emulation
 
 
-def judge(output: str, exact: torch.Tensor, found: torch.Tensor) -> dict[str, Any]:
-    """The figures of outputs ``found`` beside float32's ``exact``, both ``(N, ...) float32``.
-
-    ``output`` is the specification's: classes or picture.
-    """
-    if not found.isfinite().all():  # float16 ends at 65504
+def judge(spec: Spec, exact: torch.Tensor, reduced: torch.Tensor) -> dict[str, Any]:
+    """Compares outputs in reduced precision with float32's ``exact``, both ``(N, ...) float32``."""
+    if not reduced.isfinite().all():  # float16 ends at 65504
         return {"passed": False, "summary": "values outside its range"}
-    if output == "picture":
-        steps = (found - exact).abs().mean().item() * 255 / 2
+    if spec.output == "picture":
+        low, high = spec.output_range
+        steps = (reduced - exact).abs().mean().item() * 255 / (high - low)
         summary = f"pictures differ by {steps:.2g}/255 on average, {PICTURE_STEPS:g} may"
         return {"picture_steps": steps, "passed": steps <= PICTURE_STEPS, "summary": summary}
-    error = ((found - exact).norm(dim=1) / exact.norm(dim=1)).mean().item()
+    error = ((reduced - exact).norm(dim=1) / exact.norm(dim=1)).mean().item()
     top = exact.softmax(1).topk(2).values
     clear = (top[:, 0] - top[:, 1]) > MARGIN
-    agrees = bool((found.argmax(1) == exact.argmax(1))[clear].all())
-    shift = (found.softmax(1) - exact.softmax(1)).abs().max().item()
+    agrees = bool((reduced.argmax(1) == exact.argmax(1))[clear].all())
+    shift = (reduced.softmax(1) - exact.softmax(1)).abs().max().item()
     return {
         "logits_error": error,
         "top1_agrees": agrees,
@@ -93,3 +98,17 @@ def judge(output: str, exact: torch.Tensor, found: torch.Tensor) -> dict[str, An
         "summary": f"logits off by {error:.2%}, {LOGITS_ERROR:.0%} may be; top-1 "
         f"{'agrees' if agrees else 'differs'} on {int(clear.sum())} clear pictures",
     }
+
+
+def _fault(
+    traced: torch.jit.ScriptModule, dtype: torch.dtype, example: torch.Tensor
+) -> dict[str, Any] | None:
+    """The figures of a trace that does not run in ``dtype``: its constants keep their own type."""
+    script = copy.deepcopy(traced)
+    reduce(script, dtype)
+    try:
+        script(example.to(dtype))
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1]
+        return {"passed": False, "summary": f"the network does not run in it: {last}"}
+    return None

@@ -1,60 +1,78 @@
-"""Run a ``.pt`` as a stranger would: torch alone, a fresh process, none of this project's code.
-
-``python -I prove.py ARTEFACT.pt CASES.pt`` prints one JSON object: the artefact's largest relative
-error over the cases (``[{"input": tensor, "output": tensor}, ...]``, eager PyTorch's answers) and
-on its own golden example, and the devices baked into its graph. Exit status 0 means that it ran,
-not that it is sound.
-"""
+"""A ``.pt`` is proved equal to eager PyTorch before it is kept."""
 
 from __future__ import annotations
 
 import json
-import re
+import math
+import os
+import subprocess
 import sys
-import time
-import warnings
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 
-warnings.simplefilter("ignore")  # torch.jit warns of its deprecation on every call
+from export.checkpoints import Loaded
+from export.errors import ExportError
+from export.trace import TOLERANCE
+from export.untrained import example_input
+
+TIMEOUT_S = 900
+STANDALONE = Path(__file__).with_name("standalone.py")
 
 
-def relative_error(output: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest absolute difference, relative to the largest value expected."""
-    if output.shape != expected.shape:
-        return float("inf")
-    return ((output - expected).abs().max() / expected.abs().max()).item()
+def prove(
+    loaded: Loaded, path: Path, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Compare ``path`` with eager PyTorch in a fresh process; ExportError if it differs.
+
+    Returns ``{"tolerance", "worst", "golden", "cases": [{"shape", "error", "seconds"}, ...]}``.
+    """
+    cases = []
+    for i, (n, height, width) in enumerate(loaded.network.input_sizes(loaded.spec).proof):
+        progress(f"eager {n}x3x{height}x{width}")
+        example = example_input(loaded.spec, n, height, width, seed=i)
+        cases.append({"input": example, "output": loaded(example)})
+    progress("traced, in a fresh process")
+    report = _run_standalone(path, cases)
+    errors = [report["golden"], *(case["error"] for case in report["cases"])]
+    # max() ignores a NaN that is not the first.
+    worst = max(errors) if all(map(math.isfinite, errors)) else math.inf
+    if report.pop("foreign"):
+        raise ExportError("the traced network needs this project's code; nothing was kept")
+    if devices := report.pop("devices"):
+        raise ExportError(f"the traced network holds a device, {devices[0]}; nothing was kept")
+    if worst > TOLERANCE:
+        raise ExportError(
+            f"the traced network differs from eager PyTorch: relative error {worst:.2g}, "
+            f"allowed {TOLERANCE:g}; nothing was kept"
+        )
+    return {"tolerance": TOLERANCE, "worst": worst, **report}
 
 
-def main(artefact: str, cases: str) -> None:
-    extra = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
-    network = torch.jit.load(artefact, map_location="cpu", _extra_files=extra)
-    golden = json.loads(extra["model.json"])["golden"]
-
-    def tensor(name: str) -> torch.Tensor:
-        data = bytearray(extra[f"golden_{name}.f32"])
-        return torch.frombuffer(data, dtype=torch.float32).view(golden[f"{name}_shape"])
-
-    results = []
-    with torch.inference_mode():
-        golden_error = relative_error(network(tensor("input")), tensor("output"))
-        for case in torch.load(cases, weights_only=True):
-            started = time.perf_counter()
-            output = network(case["input"])
-            seconds = time.perf_counter() - started
-            results.append(
-                {
-                    "shape": list(case["input"].shape),
-                    "error": relative_error(output, case["output"]),
-                    "seconds": round(seconds, 3),
-                }
+def _run_standalone(path: Path, cases: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="proof-") as folder:
+        file = Path(folder) / "cases.pt"
+        torch.save(cases, file)
+        try:
+            run = subprocess.run(
+                [sys.executable, "-I", str(STANDALONE), str(path.resolve()), str(file)],
+                cwd=folder,
+                # tempfile tests its folder with a file, which an interrupt would leave behind.
+                env={**os.environ, "TMPDIR": folder},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
             )
-    foreign = [name for name in sys.modules if name.split(".")[0] in ("handlers", "export")]
-    # A device that the trace keeps would be used wherever the network is moved to.
-    devices = re.findall(r"Device = prim::Constant\[value=\"(.*?)\"", str(network.inlined_graph))
-    found = {"golden": golden_error, "cases": results, "devices": devices, "foreign": foreign}
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        except subprocess.TimeoutExpired as error:
+            raise ExportError(
+                f"the traced network took more than {TIMEOUT_S} s to prove"
+            ) from error
+    if run.returncode:
+        last = run.stderr.strip().splitlines()[-1:]
+        raise ExportError(f"the traced network does not run by itself: {''.join(last)}")
+    report: dict[str, Any] = json.loads(run.stdout)
+    return report

@@ -19,11 +19,11 @@ class Spec:
 
     ``task`` names the module of ``handlers.tasks`` that answers with the network's output.
     ``variant`` names the preprocessing. ``resize`` and ``crop`` are in pixels: the shorter side
-    becomes ``resize``, then the centre ``crop`` x ``crop`` is kept (``None`` keeps all, with both
-    sides rounded to ``multiple``). The input tensor is ``(N, 3, H, W) float32``:
-    ``(rgb / 255 - mean) / std``. ``output`` says what the network returns: ``classes`` for
-    ``(N, len(labels))`` logits, ``picture`` for ``(N, 3, scale * H, scale * W)`` with values in
-    ``output_range``.
+    becomes ``resize`` by ``interpolation`` with antialiasing, then the centre ``crop`` x ``crop``
+    is kept (``None`` keeps all, with both sides rounded to ``multiple``). The input tensor is
+    ``(N, 3, H, W) float32``: ``(rgb / 255 - mean) / std``. ``output`` says what the network gives:
+    ``classes`` for ``(N, len(labels))`` logits, ``picture`` for ``(N, 3, scale * H, scale * W)``
+    with values in ``output_range``.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Spec:
     multiple: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    labels: tuple[str, ...] = ()
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    labels: tuple[str, ...] = ()
     scale: int = 1
     output_range: tuple[float, float] = (-1.0, 1.0)
 

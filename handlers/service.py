@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from handlers import tasks
-from handlers.errors import RequestError, attempt
+from handlers.errors import LoadError, RequestError, TooLarge, attempt
 from handlers.network.batches import infer
 from handlers.network.engine import Engine
 from handlers.pictures.pool import DecodePool, Encoded
@@ -60,8 +60,9 @@ class Service:
         # Decode as many pictures at once as the network has threads: its share of the cores.
         processes = min(batch_size, torch.get_num_threads())
         self.pool = DecodePool(self.metadata.spec, self.settings.limits, processes)
-        self.pool.check()
+        self.pool.wait_until_ready()
         self.engine.warm_up(batch_size)
+        self._check_canary()
         logger.info(
             "%s on %s in %s (%s): ready in %.1f s",
             self.metadata.name,
@@ -111,6 +112,13 @@ class Service:
     def close(self) -> None:
         """End the decode processes; the end of this process does the same."""
         self.pool.close()
+
+    def _check_canary(self) -> None:
+        """Raise LoadError unless a whole request is answered."""
+        [answer] = self.answer([tasks.canary(self.task)])
+        # TooLarge: the configured limits are below the network's own input.
+        if isinstance(answer, RequestError) and not isinstance(answer, TooLarge):
+            raise LoadError(f"{self.metadata.name} does not answer: {answer.message}")
 
     @property
     def _pixels_at_once(self) -> int:

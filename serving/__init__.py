@@ -1,1 +1,1 @@
-"""TorchServe with a supervisor: checks before the start, the truth about readiness, a clean end."""
+"""TorchServe with a supervisor: checks before the start, true readiness, a clean stop."""

@@ -1,4 +1,4 @@
-"""Serve the archives in the model store with TorchServe, and tell the truth about it."""
+"""Serve the archives in the model store with TorchServe, and report how they really are."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import sys
 from pathlib import Path
 
 from handlers.settings import PRECISIONS
-from serving import commands, demo, verify
+from serving import commands
 from serving.config import Config
 from serving.errors import ServingError
-from serving.gpus import DEVICES
+from serving.inference import bypass_proxy
+from serving.machine import DEVICES
+from serving.plan import Options
 from serving.runfolder import RunFolder
 
 EPILOG = """\
-Exit status: 0 all is well, 1 it is not and the reason is printed.
+Exit status: 0 if all is well, else 1, and the reason is printed.
 
-A model that cannot load ends `serve` and `start` with its handler's traceback in seconds. Ctrl-C
-and SIGTERM end TorchServe, its workers and its temporary files.
+If a model cannot be loaded, `serve` and `start` end within seconds and print the traceback of its
+handler. Ctrl-C and SIGTERM end TorchServe with its workers and remove its temporary files.
 """
 
 
@@ -26,21 +28,19 @@ def main() -> int:
     run = RunFolder(arguments.run_dir)
     try:
         config = Config.read(arguments.config)
+        bypass_proxy(config)
         match arguments.command:
             case "serve":
-                return commands.serve(
-                    config, run, arguments.device, arguments.workers, arguments.precision
+                options = Options(
+                    arguments.device, arguments.models, arguments.workers, arguments.precision
                 )
+                return commands.serve(config, run, options)
             case "start":
                 return commands.start(run, sys.argv[2:])
             case "stop":
                 return commands.stop(run)
-            case "status":
-                return commands.status(config, run)
-            case "verify":
-                return verify.verify(config, run)
             case _:
-                return demo.demo(config, run, arguments.device, once=arguments.once)
+                return commands.status(config, run)
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -61,16 +61,20 @@ def _parser() -> argparse.ArgumentParser:
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument(
         "--device", choices=DEVICES, default="auto",
-        help="auto: GPUs where there are, else the CPU; gpu: an error without one; cpu: the CPU",
+        help="auto: the GPUs if there are any, else the CPU; gpu: an error without one; cpu",
     )  # fmt: skip
-    workers = argparse.ArgumentParser(add_help=False)
-    workers.add_argument(
+    models = argparse.ArgumentParser(add_help=False)
+    models.add_argument(
+        "--models", type=_names, default=(), metavar="NAME,NAME",
+        help="serve these alone (default: as the configuration says, every archive in the store)",
+    )  # fmt: skip
+    models.add_argument(
         "--workers", type=_positive, metavar="N",
-        help="workers of each model (default: one per GPU, at least what its YAML says)",
+        help="workers of each model (default: what its YAML says, and at least one per GPU)",
     )  # fmt: skip
-    workers.add_argument(
+    models.add_argument(
         "--precision", choices=PRECISIONS,
-        help="of every model, whatever its YAML says (default: as that says, and it says auto)",
+        help="of every model (default: as its YAML says, which is auto unless changed)",
     )  # fmt: skip
     parser = argparse.ArgumentParser(
         prog="python -m serving",
@@ -79,16 +83,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="command", required=True, metavar="command")
-    verbs.add_parser("serve", parents=[common, device, workers], help="in the foreground")
-    verbs.add_parser("start", parents=[common, device, workers], help="in the background")
-    verbs.add_parser("stop", parents=[common], help="the server of this run folder")
-    verbs.add_parser("status", parents=[common], help="ask every model for a true answer")
-    verbs.add_parser("verify", parents=[common], help="the book's pictures and numbers")
-    verb = verbs.add_parser(
-        "demo", parents=[common, device], help="export, serve and predict a sample photograph"
-    )
-    verb.add_argument("--once", action="store_true", help="stop after the predictions")
+    verbs.add_parser("serve", parents=[common, device, models], help="serve in the foreground")
+    verbs.add_parser("start", parents=[common, device, models], help="serve in the background")
+    verbs.add_parser("stop", parents=[common], help="stop the server of this run folder")
+    verbs.add_parser("status", parents=[common], help="check every model with a small request")
     return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _positive(text: str) -> int:

@@ -1,7 +1,8 @@
-"""serve, start, stop and status: what `make` calls."""
+"""serve, start, stop and status: the commands behind `make`."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,50 +15,71 @@ from typing import NoReturn
 import psutil
 import requests
 
-from serving.api import Api, Worker
+from serving import machine, preflight
+from serving.archives import read_archives
 from serving.config import Config
 from serving.errors import ServingError
-from serving.preflight import check_archives, make_run_folder
+from serving.inference import connect
+from serving.management import Management, Worker
+from serving.plan import Options, Plan, plan
+from serving.process import Process, Stopped, running
+from serving.readiness import START_TIMEOUT_S, wait_until_ready
 from serving.runfolder import RunFolder
-from serving.supervisor import START_TIMEOUT_S, Server, Stopped, running
+from vision_client import Client
+from vision_client.health import check_model
+
+STATUS_TIMEOUT_S = 15
 
 
-def serve(
-    config: Config, run: RunFolder, device: str, workers: int | None, precision: str | None
-) -> int:
+def serve(config: Config, run: RunFolder, options: Options) -> int:
     """Serve in the foreground until a signal."""
     try:
-        with running(config, run, device, workers, precision) as server:
-            announce(server, server.wait_until_ready())
+        with running(prepare(config, run, options), run) as process:
+            workers = wait_until_ready(process)
+            announce(process, workers)
             print("Ctrl-C stops it", flush=True)
             run.write_state(ready=True)
-            server.wait()
+            process.wait(workers)
     except Stopped:
         print("stopped")
     return 0
 
 
-def announce(server: Server, workers: Mapping[str, Sequence[Worker]]) -> None:
-    """What is served, on which devices, and where."""
-    config = server.config
+def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
+    """Check everything that a start needs, and plan it; ServingError for what is missing."""
+    run.require_free()
+    if options.models:
+        config = config.select(options.models)
+    archives = read_archives(config)
+    planned = plan(config, archives, machine.inspect(options.device), options, os.environ)
+    preflight.check_ports(config)
+    preflight.check_space(archives, run)
+    if planned.warning:
+        print(f"warning: {planned.warning}", file=sys.stderr, flush=True)
+    return planned
+
+
+def announce(process: Process, workers: Mapping[str, Sequence[Worker]]) -> None:
+    """Print what is served, on which devices, and where."""
+    config = process.plan.config
     print()
-    for model, found in workers.items():
-        about = server.api.describe(model)
-        weights = about["weights"]
+    for model in workers:
+        description = process.management.describe(model)
+        weights = description["weights"]
         warning = "" if weights["trained"] else ": the answers mean nothing"
-        devices = ", ".join(f"{worker.device} (process {worker.pid})" for worker in found)
-        precision = about["precision"]
+        devices = ", ".join(f"{worker.device} (process {worker.pid})" for worker in workers[model])
+        precision = description["precision"]
         print(f"{model:<10} on {devices} in {precision}, weights {weights['name']}{warning}")
     print(f"REST       {config.inference}/predictions/{{{','.join(workers)}}}")
     print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
     print(f"management {config.management}   metrics {config.metrics}/metrics")
-    print(f"logs       {server.run.logs}", flush=True)
+    print(f"logs       {process.run.logs}", flush=True)
 
 
 def start(run: RunFolder, arguments: Sequence[str]) -> int:
-    """Serve in the background; returns once every model answers or one cannot."""
+    """Serve in the background; returns once every model answers or one cannot be loaded."""
     run.require_free()
-    make_run_folder(run)
+    run.create()
     log = run.serve_log
     with run.open_log(log) as output:
         child = subprocess.Popen(
@@ -66,11 +88,11 @@ def start(run: RunFolder, arguments: Sequence[str]) -> int:
             start_new_session=True,
         )  # fmt: skip
     signal.signal(signal.SIGTERM, _exit)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is ignored under nohup
         signal.signal(signal.SIGHUP, _exit)
     try:
         return _follow(child, run, log)
-    except BaseException:  # Ctrl-C too: what is not yet in the background does not stay there
+    except BaseException:  # Ctrl-C too: leave nothing in the background
         child.terminate()
         child.wait()
         raise
@@ -99,7 +121,7 @@ def _follow(child: subprocess.Popen[bytes], run: RunFolder, log: Path) -> int:
 
 
 def stop(run: RunFolder) -> int:
-    """Stop what `start` or `serve` of this folder started, and wait until all of it is gone."""
+    """Stop the server of this folder, and wait until all of its processes have ended."""
     supervisor = run.supervisor()
     if supervisor is None:
         print("nothing is running")
@@ -114,23 +136,47 @@ def stop(run: RunFolder) -> int:
 
 
 def status(config: Config, run: RunFolder) -> int:
-    """Each model and worker as they are: 0 where every model gives a true answer, else 1."""
-    api = Api(config, run.key_file)
+    """Show each model and worker: 0 if every model answers correctly, else 1."""
+    management = Management(config, run)
     if run.supervisor() is None:
         print(f"no server of {run.path} is running: `make start` or `make serve`")
+    try:
+        models = management.models(timeout=STATUS_TIMEOUT_S)
+    except requests.RequestException:
+        models = [path.stem for path in config.archives]
     healthy = True
-    for model in check_archives(config):
-        refusal = api.refusal(model, timeout=15)
-        healthy = healthy and refusal is None
-        print(f"{model:<10} {'answers' if refusal is None else refusal}")
-        try:
-            workers = api.workers(model)
-        except requests.RequestException:
-            continue
-        for worker in workers:
-            memory = f", {worker.rss / 2**20:.0f} MiB" if worker.rss else ""
-            print(
-                f"  worker {worker.id}  {worker.status:<9} {worker.device}, "
-                f"process {worker.pid}{memory}"
-            )
+    with connect(config, run, timeout=STATUS_TIMEOUT_S) as client:
+        for model in models:
+            error = _find_error(client, management, model)
+            healthy = healthy and error is None
+            print(f"{model:<10} {error or 'answers'}")
+            _print_workers(management, model)
     return 0 if healthy else 1
+
+
+def _find_error(client: Client, management: Management, model: str) -> str | None:
+    """Why ``model`` does not answer correctly, or None."""
+    try:
+        task = management.describe(model, timeout=STATUS_TIMEOUT_S)["spec"]["task"]
+        return check_model(client, model, task).error
+    except requests.Timeout:
+        return f"no answer within {STATUS_TIMEOUT_S} s"
+    except requests.ConnectionError:
+        return "no connection"
+    except requests.RequestException as error:
+        return str(error)
+    except (KeyError, TypeError):
+        return "is not a model of this project"
+
+
+def _print_workers(management: Management, model: str) -> None:
+    try:
+        workers = management.workers(model)
+    except requests.RequestException:
+        return
+    for worker in workers:
+        memory = f", {worker.rss / 2**20:.0f} MiB" if worker.rss else ""
+        print(
+            f"  worker {worker.id}  {worker.status:<9} {worker.device}, "
+            f"process {worker.pid}{memory}"
+        )

@@ -1,8 +1,9 @@
-"""config.properties -> addresses and archives; what TorchServe is started with."""
+"""config.properties: the addresses, the archives and the options of TorchServe."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ class Config:
 
     @classmethod
     def read(cls, path: Path) -> Config:
-        """ServingError where ``path`` is not a text file that can be read."""
+        """Raises ServingError if ``path`` is not a readable text file."""
         try:
             lines = path.read_text().splitlines()
         except OSError as error:
@@ -33,8 +34,13 @@ class Config:
 
     @property
     def inference(self) -> str:
-        """Base URL of the inference API, without a slash at its end."""
+        """Base URL of the inference API, without a trailing slash."""
         return self.values.get("inference_address", "http://127.0.0.1:8080")
+
+    @property
+    def local_inference(self) -> str:
+        """``inference`` as a client on this machine reaches it: a wildcard is no destination."""
+        return self.inference.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
 
     @property
     def management(self) -> str:
@@ -52,7 +58,7 @@ class Config:
 
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
-        """Every (host, port) that TorchServe binds, by the property that names it."""
+        """Every (host, port) that TorchServe binds, by the property that sets it."""
         urls = {
             "inference_address": self.inference,
             "management_address": self.management,
@@ -72,13 +78,29 @@ class Config:
 
     @property
     def archives(self) -> list[Path]:
-        names = self.values.get("load_models", "").split(",")
-        return [self.model_store / name.strip() for name in names if name.strip()]
+        """The archives in ``load_models``, or every archive in the model store.
+
+        Raises ServingError if there are none.
+        """
+        names = [name.strip() for name in self.values.get("load_models", "").split(",")]
+        archives = [self.model_store / name for name in names if name]
+        archives = archives or sorted(self.model_store.glob("*.mar"))
+        if not archives:
+            raise ServingError(
+                f"no archives in {self.model_store}: run `make export` (or `make export "
+                "WEIGHTS=random`)"
+            )
+        return archives
+
+    def select(self, models: Iterable[str]) -> Config:
+        """The same configuration, for the archives of ``models`` alone."""
+        names = ",".join(f"{model}.mar" for model in models)
+        return replace(self, values={**self.values, "load_models": names})
 
     def number(self, key: str, default: int) -> int:
-        """The whole number of ``key``, or ``default`` where it is absent.
+        """The whole number of ``key``, or ``default`` if it is absent.
 
-        Raises ServingError where it is no whole number.
+        Raises ServingError if it is not a whole number.
         """
         text = self.values.get(key, str(default))
         try:
@@ -95,7 +117,7 @@ class Config:
         return self.values.get("disable_token_authorization", "false") != "true"
 
     def write(self, path: Path, **overrides: str) -> None:
-        """The file as it is, then what `make serve` decides: the last value of a key counts."""
+        """Write the file with ``overrides`` appended: the last value of a key counts."""
         overrides = {"model_store": str(self.model_store.resolve()), **overrides}
         lines = [f"{key}={value}" for key, value in overrides.items()]
         added = "\n# --- added by `make serve` ---\n" + "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
-"""Why serving stops or does not start; the command prints the message and ends with status 1."""
+"""The error that every command of serving prints before it ends with status 1."""
 
 from __future__ import annotations
 
 
 class ServingError(Exception):
-    """The message says what is wrong and what to do about it."""
+    """The message says what is wrong and how to fix it."""

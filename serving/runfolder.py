@@ -1,4 +1,4 @@
-"""The folder in which a running server keeps its logs, its configuration and who it is."""
+"""The folder with a running server's logs, effective configuration and state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,9 +21,20 @@ LOG_BYTES = 10 * 2**20
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One server's folder; what is in it outlives the server, but for ``server.json``."""
+    """One server's folder; everything in it but ``server.json`` outlives the server."""
 
     path: Path
+
+    def create(self) -> None:
+        """Create the folder if needed; ServingError if it cannot be written to."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise ServingError(
+                f"cannot write to {self.path} ({error.strerror}): choose another with --run-dir"
+            ) from error
 
     @property
     def logs(self) -> Path:
@@ -30,12 +42,12 @@ class RunFolder:
 
     @property
     def serve_log(self) -> Path:
-        """What a server that `start` started prints, Java's warnings included."""
+        """The output of a server in the background, with Java's warnings."""
         return self.path / "serve.log"
 
     @property
     def java_log(self) -> Path:
-        """What Java prints on its standard output."""
+        """Java's standard output."""
         return self.logs / "java.log"
 
     def open_log(self, path: Path) -> BinaryIO:
@@ -46,8 +58,8 @@ class RunFolder:
     def bound_logs(self) -> None:
         """Move the content of a log of more than LOG_BYTES to ``<name>.1``.
 
-        The file stays, as other processes hold it open. A line that is written during the move may
-        be lost.
+        The file itself stays, because other processes hold it open. A line written during the move
+        may be lost.
         """
         for path in (self.serve_log, self.java_log):
             with contextlib.suppress(OSError):
@@ -59,14 +71,22 @@ class RunFolder:
 
     @property
     def key_file(self) -> Path:
+        """TorchServe writes its tokens here, if authorization is on."""
         return self.path / "key_file.json"
+
+    def token(self, api: str) -> str | None:
+        """The token of ``api``, inference or management; None until TorchServe has written it."""
+        try:
+            return str(json.loads(self.key_file.read_text())[api]["key"])
+        except (OSError, ValueError, KeyError):
+            return None
 
     @property
     def _state(self) -> Path:
         return self.path / "server.json"
 
     def write_state(self, *, ready: bool) -> None:
-        """Say that this process serves from here, and whether every model answers."""
+        """Record that this process serves from here, and whether every model answers."""
         supervisor = psutil.Process()
         state = {"pid": supervisor.pid, "created": supervisor.create_time(), "ready": ready}
         temporary = self._state.with_suffix(".tmp")
@@ -77,7 +97,7 @@ class RunFolder:
         self._state.unlink(missing_ok=True)
 
     def supervisor(self) -> psutil.Process | None:
-        """The process that serves from this folder, or None; a reused process id is not it."""
+        """The process that serves from this folder, or None; a reused process id does not count."""
         try:
             state = json.loads(self._state.read_text())
             process = psutil.Process(state["pid"])
@@ -86,7 +106,7 @@ class RunFolder:
             return None
 
     def require_free(self) -> None:
-        """ServingError where a server runs from here already."""
+        """ServingError if a server runs from this folder."""
         other = self.supervisor()
         if other:
             raise ServingError(
@@ -94,7 +114,7 @@ class RunFolder:
             )
 
     def is_ready(self, supervisor: int) -> bool:
-        """Whether the process of that id serves from here and every model has answered."""
+        """Whether the process with that id serves from here and every model has answered."""
         try:
             state = json.loads(self._state.read_text())
             return state["pid"] == supervisor and state["ready"] is True

@@ -1,8 +1,8 @@
-"""Ends what a test run has started, servers in the background included, once the run is gone.
+"""Ends every process that a test run has started, background servers included, after the run.
 
 A run that is killed cannot finish its fixtures. Every process that it starts inherits a variable
-whose value is the run's own. A process in a session of its own waits for the run's end,
-then ends all that have it.
+with a value of this run alone. A process in a session of its own waits until the run has ended,
+then ends all processes with that value.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import uuid
 import psutil
 
 VARIABLE = "TEST_RUN"
-# A supervisor ends TorchServe and removes its temporary files meanwhile.
+# In this time a supervisor stops TorchServe and removes its temporary files.
 STOP_TIMEOUT_S = 30
 
 
 class Guardian:
-    """Guards this process from now on, and what it starts from now on."""
+    """Guards this process, and the processes that it starts from now on."""
 
     def __init__(self) -> None:
         run = uuid.uuid4().hex
@@ -31,17 +31,17 @@ class Guardian:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # what is sent to the run's process group is not for this one
+            start_new_session=True,  # signals to the run's process group must not reach it
         )
         os.environ[VARIABLE] = run
 
     def close(self) -> None:
-        """End what is left now."""
+        """End what is left."""
         self._process.communicate(timeout=2 * STOP_TIMEOUT_S)
 
 
 def main() -> None:
-    sys.stdin.read()  # until the run closes its end of the pipe, or is gone
+    sys.stdin.read()  # returns when the run closes its end of the pipe or has died
     left = _processes(sys.argv[1])
     for process in left:
         with contextlib.suppress(psutil.Error):
@@ -53,12 +53,12 @@ def main() -> None:
 
 
 def _processes(run: str) -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(VARIABLE) == run:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""One real server for the whole suite, started and stopped by the commands a person uses.
+"""One real server for the whole test suite, started and stopped by the commands of `make`.
 
-A plugin of the root conftest, so that every folder of tests shares it.
+This is a pytest plugin, loaded by the root conftest, so that every folder of tests shares it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,42 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 import psutil
 import pytest
 from PIL import Image
 
-from serving.api import Api
 from serving.config import Config
+from serving.inference import connect
+from serving.management import Management
 from serving.runfolder import RunFolder
 from tests.guardian import Guardian
-from vision_client import inference_pb2_grpc
+from vision_client import Client, inference_pb2_grpc
 
 ROOT = Path(__file__).parents[1]
 
-# `make test DEVICE=gpu` runs the suite against GPU workers, PRECISION=bfloat16 in bfloat16. Not
-# auto by default: what it chooses depends on the CPU.
+# `make test DEVICE=gpu` runs the suite against GPU workers, PRECISION=bfloat16 in bfloat16. The
+# default is not auto, whose choice depends on the CPU.
 DEVICE = os.environ.get("DEVICE", "auto")
 PRECISION = os.environ.get("PRECISION", "float32")
 
 TIMEOUT_S = 120
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+class Command(Protocol):
+    """Runs ``python -m serving`` with ``arguments`` to its end and captures its output."""
+
+    def __call__(
+        self, *arguments: str | Path, **environment: str
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+class MakeConfig(Protocol):
+    """Writes the repository's config.properties, on free ports, with ``changes``, to ``folder``."""
+
+    def __call__(self, folder: Path, model_store: Path, **changes: str) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,8 @@ class Running:
 
     config: Config
     run: RunFolder
-    api: Api
+    management: Management
+    client: Client
     grpc: inference_pb2_grpc.InferenceAPIsServiceStub
 
     def url(self, model: str) -> str:
@@ -53,7 +68,7 @@ class Running:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What a run starts ends with it, even where it is killed."""
+    """End what the test run has started, even if the run is killed."""
     config.add_cleanup(Guardian().close)
 
 
@@ -66,19 +81,17 @@ def free_port() -> int:
 
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Every process of a server in ``folder``: supervisor, Java, workers, decode processes."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             logs = process.environ().get("LOG_LOCATION", "")  # of Java, and inherited from it
             if str(folder) in " ".join([*process.cmdline(), process.cwd(), logs]):
-                found.append(process)
-    return [process for process in found if process.pid != os.getpid()]
+                processes.append(process)
+    return [process for process in processes if process.pid != os.getpid()]
 
 
 @pytest.fixture(scope="session")
 def serving() -> Command:
-    """Runs ``python -m serving ...`` to its end, with what it printed."""
-
     def call(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "serving", *map(str, arguments)],
@@ -95,7 +108,7 @@ def serving() -> Command:
 
 @dataclass(frozen=True)
 class Foreground:
-    """A server that ``serve`` has started; ``said()`` is what it has printed."""
+    """A server that ``serve`` has started; ``said()`` is its output so far."""
 
     process: subprocess.Popen[bytes]
     said: Callable[[], str]
@@ -105,9 +118,9 @@ class Foreground:
 def serve(
     config: Path, *, until: str = "Ctrl-C", before: Sequence[str] = (), **environment: str
 ) -> Iterator[Foreground]:
-    """What ``make serve`` runs, on the CPU, once it has said ``until``.
+    """The process of ``make serve``, on the CPU, once it has printed ``until``.
 
-    Its run folder is beside ``config``; ``before`` is a command that runs the rest of its line.
+    Its run folder is beside ``config``. ``before`` is a prefix of its command line, as of ``env``.
     """
     log = config.parent / "said.log"
     command = [*before, sys.executable, "-m", "serving", "serve", "--config", str(config)]
@@ -117,11 +130,11 @@ def serve(
             command, cwd=ROOT, env={**os.environ, **environment},
             stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    found = Foreground(process, log.read_text)
+    server = Foreground(process, log.read_text)
     try:
-        wait_until(lambda: process.poll() is not None or until in found.said())
-        assert process.poll() is None, found.said()
-        yield found
+        wait_until(lambda: process.poll() is not None or until in server.said())
+        assert process.poll() is None, server.said()
+        yield server
     finally:
         process.terminate()
         try:
@@ -131,7 +144,7 @@ def serve(
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """AssertionError where ``condition`` does not hold within TIMEOUT_S."""
+    """AssertionError if ``condition`` does not hold within TIMEOUT_S."""
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {TIMEOUT_S} s"
@@ -139,9 +152,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="session")
-def make_config() -> Callable[[Path, Path], Path]:
-    """The repository's config.properties on free ports and another model store, in a folder."""
-
+def make_config() -> MakeConfig:
     def make(folder: Path, model_store: Path, **changes: str) -> Path:
         changes = {
             "inference_address": f"http://127.0.0.1:{free_port()}",
@@ -163,21 +174,23 @@ def make_config() -> Callable[[Path, Path], Path]:
 
 @contextlib.contextmanager
 def started(folder: Path, config_path: Path, serving: Command, precision: str) -> Iterator[Running]:
-    """A server of both models, from ``start`` to ``stop``; nothing of it may be left then."""
+    """A server of all models from ``start`` to ``stop``, which must leave no process behind."""
     where = ("--config", config_path, "--run-dir", folder / "run")
-    began = serving("start", *where, "--device", DEVICE, "--precision", precision)
-    assert began.returncode == 0, began.stdout + began.stderr
+    start = serving("start", *where, "--device", DEVICE, "--precision", precision)
+    assert start.returncode == 0, start.stdout + start.stderr
     config, run = Config.read(config_path), RunFolder(folder / "run")
-    with grpc.insecure_channel(config.grpc, [("grpc.max_receive_message_length", -1)]) as channel:
+    management = Management(config, run)
+    with (
+        grpc.insecure_channel(config.grpc, [("grpc.max_receive_message_length", -1)]) as channel,
+        connect(config, run, timeout=TIMEOUT_S) as client,
+    ):
         stub = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
-        api = Api(config, run.key_file)
-        yield Running(config, run, api, stub)
-        workers = [
-            worker.pid for model in ("resnet101", "cyclegan") for worker in api.workers(model)
-        ]
+        yield Running(config, run, management, client, stub)
+        models = management.models()
+        workers = [worker.pid for model in models for worker in management.workers(model)]
         java = [process.ppid() for process in map(psutil.Process, workers)]
-    stopped = serving("stop", *where)
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    stop = serving("stop", *where)
+    assert stop.returncode == 0, stop.stdout + stop.stderr
     left = [pid for pid in (*workers, *java) if psutil.pid_exists(pid)]
     assert left == [], "`stop` left processes behind"
 
@@ -187,12 +200,12 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
     model_store: Path,
     serving: Command,
-    make_config: Callable[[Path, Path], Path],
+    make_config: MakeConfig,
 ) -> Iterator[Running]:
-    """The suite's server, in PRECISION: for tests that must pass in every precision."""
+    """The suite's server in PRECISION, for tests that must pass in every precision."""
     folder = tmp_path_factory.mktemp("server")
-    with started(folder, make_config(folder, model_store), serving, PRECISION) as found:
-        yield found
+    with started(folder, make_config(folder, model_store), serving, PRECISION) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -201,20 +214,20 @@ def float32_server(
     tmp_path_factory: pytest.TempPathFactory,
     model_store: Path,
     serving: Command,
-    make_config: Callable[[Path, Path], Path],
+    make_config: MakeConfig,
 ) -> Iterator[Running]:
-    """The suite's server where that computes in float32, else one of its own."""
+    """The suite's server if it runs in float32, else a second one."""
     if PRECISION == "float32":
         yield request.getfixturevalue("server")
         return
     folder = tmp_path_factory.mktemp("float32_server")
-    with started(folder, make_config(folder, model_store), serving, "float32") as found:
-        yield found
+    with started(folder, make_config(folder, model_store), serving, "float32") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def jpeg(photographs: dict[str, Image.Image]) -> bytes:
-    """A photograph of a cat as a client uploads it."""
+    """A photograph of a cat, as a client uploads it."""
     buffer = io.BytesIO()
     photographs["chelsea"].save(buffer, "JPEG", quality=90)
     return buffer.getvalue()

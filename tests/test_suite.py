@@ -1,4 +1,4 @@
-"""The suite itself: it ends, whoever starts it and whatever hangs."""
+"""The test suite itself: it ends however it is started and whatever hangs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ subprocess.run([sys.executable, "-c", ask], check=True)
 """
 
 
-def test_children_obey_ctrl_c_where_the_suite_was_started_with_it_ignored() -> None:
-    """As a script's shell does with `make test &`: tests that end children by it would hang."""
+def test_children_obey_sigint_even_if_the_suite_was_started_with_it_ignored() -> None:
+    """`make test &` in a script ignores SIGINT: tests that end children with it would hang."""
     run = subprocess.run(
         ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", CHILD],
         cwd=ROOT,
@@ -31,7 +31,7 @@ def test_children_obey_ctrl_c_where_the_suite_was_started_with_it_ignored() -> N
     assert run.stdout == "True\n"
 
 
-def test_a_test_that_hangs_fails_and_shows_where(tmp_path: Path) -> None:
+def test_a_hanging_test_fails_and_shows_where(tmp_path: Path) -> None:
     hanging = tmp_path / "test_hanging.py"
     hanging.write_text("import threading\n\ndef test_it():\n    threading.Event().wait()\n")
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), str(hanging)]

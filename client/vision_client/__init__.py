@@ -1,21 +1,24 @@
-"""Classify and translate photographs on a server of ResNet-101 and CycleGAN.
+"""Classify and translate photographs on a server.
 
 >>> from vision_client import Client
 >>> with Client("http://127.0.0.1:8080") as client:
 ...     print(client.classify("dog.jpg").best)
-...     client.translate("horse.jpg", size=512).save("zebra.png")
+...     client.translate("horse.jpg", size=512).save("translated.png")
 """
 
-from vision_client.answers import Classification, Prediction, Translation
 from vision_client.client import AsyncClient, Client
 from vision_client.errors import ConnectionFailed, ServerError, TimedOut, VisionError
+from vision_client.extras import MissingExtra
 from vision_client.pictures import Picture
+from vision_client.tasks.classify import Classification, Prediction
+from vision_client.tasks.translate import Translation
 
 __all__ = [
     "AsyncClient",
     "Classification",
     "Client",
     "ConnectionFailed",
+    "MissingExtra",
     "Picture",
     "Prediction",
     "ServerError",

@@ -1,4 +1,4 @@
-"""Client and AsyncClient: the two things that the server does, as two methods."""
+"""Client and AsyncClient: one method per task."""
 
 from __future__ import annotations
 
@@ -6,50 +6,47 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Protocol, Self, TypeVar
 
-from vision_client.answers import (
-    Classification,
-    Reply,
-    Translation,
-    classification,
-    translation,
-)
+from vision_client.answers import Answer, Reply
 from vision_client.endpoint import Access, Endpoint, Token, warn_of_plain_token
 from vision_client.errors import ServerError
+from vision_client.extras import extra
+from vision_client.models import DEFAULTS
 from vision_client.pictures import Picture, encoded
-from vision_client.rest import AsyncRest, Rest
-from vision_client.rpc import AsyncRpc, Rpc
-
-Format: TypeAlias = Literal["png", "jpeg", "webp"]
+from vision_client.rest import Rest
+from vision_client.tasks.classify import CLASSIFY, Classification
+from vision_client.tasks.decoder import Decoder
+from vision_client.tasks.translate import TRANSLATE, Format, Translation
 
 SERVER = "http://127.0.0.1:8080"
 # A little more than the server's own limit for a batch of classifications.
 TIMEOUT_S = 130.0
-LONGEST_TIMEOUT_S = 86_400.0  # a day; sockets and gRPC cannot hold many times that
+LONGEST_TIMEOUT_S = 86_400.0  # a day; sockets and gRPC overflow at many times that
 RETRIES = 3
 BUSY = 503
 
+A = TypeVar("A", bound=Answer)
 
-class Client:
-    """A server's two networks; connections are kept, threads may share one client.
 
-    ``server`` is ``http://``, ``https://``, ``grpc://`` or ``grpcs://`` with host, port and, over
-    REST, a path that a proxy may want. ``token`` is sent as a bearer token; a function is asked
-    anew for each request, as TorchServe's tokens end after an hour. ``ca`` is a PEM file of the
-    authority to trust instead of the machine's. ``timeout`` is in seconds, above 0 and at most
-    86400, and for each try; over REST it is the longest silence. A server that is busy (503, and
-    nothing else) is asked again up to ``retries`` times, after 1, 2, 4 ... seconds and a little
-    more by chance, or after its ``Retry-After`` where that is longer. No pause is longer than
-    ``timeout``.
+class _Transport(Protocol):
+    def send(
+        self, model: str, picture: bytes, options: dict[str, str], timeout: float
+    ) -> Reply: ...
+    def close(self) -> None: ...
 
-    Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError, what ``encoded``
-    raises of a picture, and ValueError where no header can hold the token. The constructor raises
-    ValueError where ``server`` names none or ``timeout`` is out of range, and issues a UserWarning
-    where the token goes to another machine without encryption. Redirects are not followed.
-    """
+
+class _AsyncTransport(Protocol):
+    async def send(
+        self, model: str, picture: bytes, options: dict[str, str], timeout: float
+    ) -> Reply: ...
+    async def close(self) -> None: ...
+
+
+class _Base:
+    """What both clients are constructed with."""
 
     def __init__(
         self,
@@ -60,44 +57,99 @@ class Client:
         timeout: float = TIMEOUT_S,
         retries: int = RETRIES,
     ) -> None:
+        if not 0 < timeout <= LONGEST_TIMEOUT_S:
+            raise ValueError(
+                f"timeout must be above 0 and at most {LONGEST_TIMEOUT_S:.0f} s, not {timeout}"
+            )
         self.endpoint = Endpoint.parse(server)
         warn_of_plain_token(self.endpoint, token)
-        self._timeout = _checked(timeout)
+        self._access = Access(token, ca)
+        self._timeout = timeout
         self._retries = retries
-        self._transport = (Rpc if self.endpoint.is_grpc else Rest)(self.endpoint, Access(token, ca))
+        self._prepare()
 
-    def classify(self, picture: Picture, *, top_k: int | None = None) -> Classification:
+    def _prepare(self) -> None:
+        """Import, and if possible create, the transport."""
+        raise NotImplementedError
+
+    def _pause(self, planned: float, error: ServerError) -> float:
+        """Seconds to wait before the next attempt; raises ``error`` if there is no use in one."""
+        if error.code != BUSY:
+            raise error
+        return min(max(planned, error.retry_after), self._timeout)
+
+
+class Client(_Base):
+    """A client of one server. It keeps its connections and may be shared by threads.
+
+    ``server`` is a URL ``http://``, ``https://``, ``grpc://`` or ``grpcs://`` with host, port and,
+    for REST, the path prefix of a proxy. ``token`` is sent as a bearer token; a function is called
+    for each request, because TorchServe's tokens expire after an hour. ``ca`` is a PEM file of the
+    certificate authority to trust instead of the machine's. ``timeout`` is in seconds, above 0 and
+    at most 86400, and applies to each attempt; over REST it limits the time without any data. If
+    the server is busy (503, and no other error), up to ``retries`` more attempts follow, after 1,
+    2, 4 ... seconds plus random jitter, or after ``Retry-After`` if that is longer. No pause is
+    longer than ``timeout``.
+
+    Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError; the errors of
+    ``encoded`` if the picture cannot be read; and ValueError if the token cannot be sent as a
+    header. The constructor raises ValueError if ``server`` is not such a URL or ``timeout`` is out
+    of range, MissingExtra if gRPC is not installed, and issues a UserWarning if the token would go
+    to another machine unencrypted. Redirects are not followed.
+    """
+
+    def _prepare(self) -> None:
+        make: Callable[[Endpoint, Access], _Transport] = Rest
+        if self.endpoint.is_grpc:
+            with extra("grpc", "gRPC"):
+                from vision_client.rpc import Rpc
+            make = Rpc
+        self._transport = make(self.endpoint, self._access)
+
+    def classify(
+        self, picture: Picture, *, model: str | None = None, top_k: int | None = None
+    ) -> Classification:
         """The ``top_k`` most probable classes of ``picture``, best first; 5 by default."""
-        begun = time.monotonic()
-        reply = self._ask("resnet101", encoded(picture), _options(top_k=top_k))
-        return classification(reply, time.monotonic() - begun)
+        return self.ask(CLASSIFY, picture, model, top_k=top_k)
 
     def translate(
         self,
         picture: Picture,
         *,
+        model: str | None = None,
         size: int | None = None,
         format: Format | None = None,
         quality: int | None = None,
     ) -> Translation:
-        """``picture`` translated, horse to zebra.
+        """``picture`` as ``model`` translates it.
 
-        ``size`` is the shorter side in pixels, 64 to 1024 in multiples of 4 (256), ``quality`` of
-        JPEG and WebP 1 to 95 (90); in brackets the server's defaults, with PNG as the format.
+        ``size`` is the shorter side in pixels, ``quality`` applies to JPEG and WebP. The ranges are
+        in ``vision_client.tasks.translate``.
         """
-        begun = time.monotonic()
-        options = _options(size=size, format=format, quality=quality)
-        reply = self._ask("cyclegan", encoded(picture), options)
-        return translation(reply, time.monotonic() - begun)
+        return self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
 
-    def _ask(self, model: str, picture: bytes, options: dict[str, str]) -> Reply:
+    def ask(
+        self,
+        decoder: Decoder[A],
+        picture: Picture,
+        model: str | None = None,
+        **options: int | str | None,
+    ) -> A:
+        """Send ``picture`` to ``model``, by default that of the task; options of None are not sent.
+
+        ``classify`` and ``translate`` are this with a decoder.
+        """
+        start = time.monotonic()
+        model = model or DEFAULTS[decoder.task]
+        reply = self._send(model, encoded(picture), _as_text(options))
+        return decoder.decode(reply, time.monotonic() - start)
+
+    def _send(self, model: str, picture: bytes, options: dict[str, str]) -> Reply:
         for pause in _pauses(self._retries):
             try:
                 return self._transport.send(model, picture, options, self._timeout)
             except ServerError as error:
-                if error.code != BUSY:
-                    raise
-                time.sleep(min(max(pause, error.retry_after), self._timeout))
+                time.sleep(self._pause(pause, error))
         return self._transport.send(model, picture, options, self._timeout)
 
     def close(self) -> None:
@@ -115,63 +167,65 @@ class Client:
         self.close()
 
 
-class AsyncClient:
+class AsyncClient(_Base):
     """Client on an event loop: ``async with AsyncClient() as client: await client.classify(...)``.
 
-    Cancelling a call drops its connection; the server may still be at work on it. Over REST
-    ``timeout`` is for the whole of a try.
+    Cancelling a call drops its connection; the server may still be working on it. Over REST
+    ``timeout`` limits the whole attempt, and the ``async`` extra is needed.
     """
 
-    def __init__(
-        self,
-        server: str = SERVER,
-        *,
-        token: Token = None,
-        ca: str | os.PathLike[str] | None = None,
-        timeout: float = TIMEOUT_S,
-        retries: int = RETRIES,
-    ) -> None:
-        self.endpoint = Endpoint.parse(server)
-        warn_of_plain_token(self.endpoint, token)
-        self._access = Access(token, ca)
-        self._timeout = _checked(timeout)
-        self._retries = retries
-        # Made at the first call, within the loop that it then belongs to.
-        self._transport: AsyncRest | AsyncRpc | None = None
+    def _prepare(self) -> None:
+        if self.endpoint.is_grpc:
+            with extra("grpc", "gRPC"):
+                from vision_client.rpc import AsyncRpc
+            self._make_transport: Callable[[Endpoint, Access], _AsyncTransport] = AsyncRpc
+        else:
+            with extra("async", "AsyncClient over REST"):
+                from vision_client.async_rest import AsyncRest
+            self._make_transport = AsyncRest
+        # Created by the first call, because it belongs to the event loop that runs then.
+        self._transport: _AsyncTransport | None = None
 
-    async def classify(self, picture: Picture, *, top_k: int | None = None) -> Classification:
+    async def classify(
+        self, picture: Picture, *, model: str | None = None, top_k: int | None = None
+    ) -> Classification:
         """As Client.classify."""
-        begun = time.monotonic()
-        data = await asyncio.to_thread(encoded, picture)
-        reply = await self._ask("resnet101", data, _options(top_k=top_k))
-        return classification(reply, time.monotonic() - begun)
+        return await self.ask(CLASSIFY, picture, model, top_k=top_k)
 
     async def translate(
         self,
         picture: Picture,
         *,
+        model: str | None = None,
         size: int | None = None,
         format: Format | None = None,
         quality: int | None = None,
     ) -> Translation:
         """As Client.translate."""
-        begun = time.monotonic()
-        data = await asyncio.to_thread(encoded, picture)
-        options = _options(size=size, format=format, quality=quality)
-        reply = await self._ask("cyclegan", data, options)
-        return translation(reply, time.monotonic() - begun)
+        return await self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
 
-    async def _ask(self, model: str, picture: bytes, options: dict[str, str]) -> Reply:
+    async def ask(
+        self,
+        decoder: Decoder[A],
+        picture: Picture,
+        model: str | None = None,
+        **options: int | str | None,
+    ) -> A:
+        """As Client.ask."""
+        start = time.monotonic()
+        model = model or DEFAULTS[decoder.task]
+        data = await asyncio.to_thread(encoded, picture)
+        reply = await self._send(model, data, _as_text(options))
+        return decoder.decode(reply, time.monotonic() - start)
+
+    async def _send(self, model: str, picture: bytes, options: dict[str, str]) -> Reply:
         if self._transport is None:
-            kind = AsyncRpc if self.endpoint.is_grpc else AsyncRest
-            self._transport = kind(self.endpoint, self._access)
+            self._transport = self._make_transport(self.endpoint, self._access)
         for pause in _pauses(self._retries):
             try:
                 return await self._transport.send(model, picture, options, self._timeout)
             except ServerError as error:
-                if error.code != BUSY:
-                    raise
-                await asyncio.sleep(min(max(pause, error.retry_after), self._timeout))
+                await asyncio.sleep(self._pause(pause, error))
         return await self._transport.send(model, picture, options, self._timeout)
 
     async def close(self) -> None:
@@ -190,20 +244,12 @@ class AsyncClient:
         await self.close()
 
 
-def _checked(timeout: float) -> float:
-    if not 0 < timeout <= LONGEST_TIMEOUT_S:
-        raise ValueError(
-            f"timeout must be above 0 and at most {LONGEST_TIMEOUT_S:.0f} s, not {timeout}"
-        )
-    return timeout
-
-
 def _pauses(retries: int) -> Iterator[float]:
-    """Seconds to wait after each failed try but the last."""
-    # By chance, so that clients that were refused together do not come back together.
-    # No longer than 2048 s or so: a float cannot hold 2**1024.
+    """Seconds to wait after each failed attempt but the last."""
+    # Random, so that clients that were refused together do not return together.
+    # At most about 2048 s: a float cannot hold 2**1024.
     return (2 ** min(i, 11) * random.uniform(1.0, 1.5) for i in range(retries))  # noqa: S311
 
 
-def _options(**options: int | str | None) -> dict[str, str]:
+def _as_text(options: dict[str, int | str | None]) -> dict[str, str]:
     return {name: str(value) for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Where a server is and how it is spoken to: one URL."""
+"""The server's URL, and the credentials for it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from vision_client.pictures import read_file
 
 Token: TypeAlias = str | Callable[[], str] | None
-# Where a URL names none: the schemes' own, and TorchServe's for gRPC in plain text.
+# The ports of URLs without one; 7070 is TorchServe's gRPC port.
 _PORTS = {"http": 80, "https": 443, "grpc": 7070, "grpcs": 443}
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """``scheme`` is http, https, grpc or grpcs; ``prefix`` a path before the server's, or ""."""
+    """``scheme`` is http, https, grpc or grpcs; ``prefix`` is a path before the API's, or ""."""
 
     scheme: str
     host: str
@@ -28,7 +28,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
-        """ValueError where ``url`` names no server, with what one looks like."""
+        """ValueError if ``url`` is not the URL of a server; the message has examples."""
         parts = urlsplit(url)
         try:
             port = parts.port
@@ -56,7 +56,7 @@ class Endpoint:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine, where no proxy of the shell's may come between."""
+        """Whether it is this machine, which is never reached through a proxy."""
         if self.host == "localhost":
             return True
         try:
@@ -66,7 +66,7 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """``host:port``, an IPv6 host in brackets."""
+        """``host:port``, with brackets around an IPv6 address."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
@@ -74,14 +74,14 @@ class Endpoint:
         return f"{self.scheme}://{self.address}{self.prefix}"
 
     def prediction(self, model: str) -> str:
-        """The URL that ``model`` answers at, over REST."""
-        return f"{self}/predictions/{model}"
+        """The URL of ``model`` over REST."""
+        return f"{self}/predictions/{quote(model)}"
 
 
 def warn_of_plain_token(endpoint: Endpoint, token: Token) -> None:
     """Issue a UserWarning if ``token`` would go to another machine unencrypted.
 
-    The warning names the line that made the client.
+    The warning points to the line that constructed the client.
     """
     if token and not endpoint.is_secure and not endpoint.is_loopback:
         warnings.warn(
@@ -92,15 +92,15 @@ def warn_of_plain_token(endpoint: Endpoint, token: Token) -> None:
 
 @dataclass(frozen=True)
 class Access:
-    """What lets a client in: a token, or what gives one; and whom it trusts: a PEM file."""
+    """A token or a function that returns one, and the PEM file of the trusted authority."""
 
     token: Token = None
     ca: str | os.PathLike[str] | None = None
 
     def authorization(self) -> dict[str, str]:
-        """The header, asked for anew at each call: TorchServe's tokens end after an hour.
+        """The header; a token function is called each time, because tokens expire.
 
-        ValueError where no header can hold the token.
+        ValueError if the token cannot be sent as a header.
         """
         token = self.token() if callable(self.token) else self.token
         if token and not (token.isascii() and token.isprintable()):
@@ -108,5 +108,5 @@ class Access:
         return {"authorization": f"Bearer {token}"} if token else {}
 
     def authority(self) -> bytes | None:
-        """OSError where the file cannot be read."""
+        """The PEM file's content. OSError if it cannot be read."""
         return None if self.ca is None else read_file(self.ca)

@@ -1,24 +1,30 @@
-"""Whether the server's networks truly answer, asked with the smallest of pictures."""
+"""The health check: does a model answer a small picture?"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from PIL import Image
 
 from vision_client.answers import Answer
 from vision_client.client import AsyncClient, Client
 from vision_client.errors import VisionError
+from vision_client.models import DEFAULTS
+from vision_client.tasks import DECODERS
+
+# A gray PNG of 64x64 pixels.
+CANARY = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000400000004008000000008f022e020000002b49444154"
+    "78daedcc311100000804a0d7e44637849b0701a8c94d4720100804028140201008040281c1f3600140"
+    "740100aca9a5640000000049454e44ae426082"
+)
 
 
 @dataclass(frozen=True)
 class ModelHealth:
-    """One network: it ``answers``, with which ``weights`` and in how many ``seconds``; or why not.
+    """``model`` answered with ``weights`` after ``seconds``, or ``error`` says why it did not.
 
-    ``weights`` is None over gRPC, too, which does not tell.
+    ``weights`` is None over gRPC, which does not report them.
     """
 
     model: str
@@ -28,42 +34,46 @@ class ModelHealth:
     error: str | None = None
 
 
-def check(client: Client) -> list[ModelHealth]:
-    """Both networks, one after the other; an error is part of what is told, never raised."""
-    found = []
-    for model, ask in _QUESTIONS.items():
-        try:
-            found.append(_well(model, ask(client)))
-        except VisionError as error:
-            found.append(_ill(model, error))
-    return found
+def check_model(client: Client, model: str, task: str) -> ModelHealth:
+    """Ask ``model`` for the cheapest answer of ``task``, a key of DECODERS.
+
+    An error is part of the result and is not raised. ``client`` determines the timeout and the
+    number of attempts.
+    """
+    decoder = DECODERS[task]
+    try:
+        answer = client.ask(decoder, CANARY, model, **decoder.canary)
+    except VisionError as error:
+        return _unhealthy(model, error)
+    return _healthy(model, answer)
 
 
-async def check_async(client: AsyncClient) -> list[ModelHealth]:
-    """As ``check``, both at once."""
-
-    async def one(model: str, ask: Callable[[AsyncClient], Any]) -> ModelHealth:
-        try:
-            return _well(model, await ask(client))
-        except VisionError as error:
-            return _ill(model, error)
-
-    return await asyncio.gather(*(one(model, ask) for model, ask in _QUESTIONS.items()))
+async def check_model_async(client: AsyncClient, model: str, task: str) -> ModelHealth:
+    """As ``check_model``."""
+    decoder = DECODERS[task]
+    try:
+        answer = await client.ask(decoder, CANARY, model, **decoder.canary)
+    except VisionError as error:
+        return _unhealthy(model, error)
+    return _healthy(model, answer)
 
 
-_QUESTIONS: dict[str, Callable[[Any], Any]] = {
-    "resnet101": lambda client: client.classify(_picture(), top_k=1),
-    "cyclegan": lambda client: client.translate(_picture(), size=64),
-}
+def check(client: Client, models: Mapping[str, str] = DEFAULTS) -> list[ModelHealth]:
+    """Check ``models``, names by task, one after the other."""
+    return [check_model(client, model, task) for task, model in models.items()]
 
 
-def _picture() -> Image.Image:
-    return Image.new("RGB", (64, 64), "gray")
+async def check_async(
+    client: AsyncClient, models: Mapping[str, str] = DEFAULTS
+) -> list[ModelHealth]:
+    """As ``check``, but all at once."""
+    checks = (check_model_async(client, model, task) for task, model in models.items())
+    return await asyncio.gather(*checks)
 
 
-def _well(model: str, answer: Answer) -> ModelHealth:
+def _healthy(model: str, answer: Answer) -> ModelHealth:
     return ModelHealth(model, True, weights=answer.weights, seconds=answer.seconds)
 
 
-def _ill(model: str, error: VisionError) -> ModelHealth:
+def _unhealthy(model: str, error: VisionError) -> ModelHealth:
     return ModelHealth(model, False, error=str(error))

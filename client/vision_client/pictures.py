@@ -1,4 +1,4 @@
-"""Whatever holds a picture, as the bytes that are sent."""
+"""Whatever holds a picture -> the bytes of an image file."""
 
 from __future__ import annotations
 
@@ -6,40 +6,45 @@ import errno
 import io
 import os
 import stat
+import sys
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypeGuard, Union, runtime_checkable
 
-from PIL import Image, ImageOps
+from vision_client.extras import extra
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @runtime_checkable
 class Array(Protocol):
-    """A NumPy array, or what is laid out like one."""
+    """A NumPy array, or anything with the same interface."""
 
     @property
     def __array_interface__(self) -> dict[str, object]: ...
 
 
-Picture: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
-)
+Picture: TypeAlias = Union[  # a string cannot be an operand of |
+    str, os.PathLike[str], bytes, bytearray, memoryview, BinaryIO, "Image.Image", Array
+]
 
 
 def encoded(picture: Picture) -> bytes:
     """``picture`` as an image file.
 
-    A path, bytes or a binary stream is sent as it is, whatever its format: the server decides by
-    the content. A PIL image becomes a PNG, turned upright, with its colour profile. An array is
-    ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` uint8: gray, RGB or RGBA. OSError where a file cannot
-    be read or is not a regular file, TypeError or ValueError where it is no picture.
+    Paths, bytes and binary streams are sent unchanged, whatever their format: the server detects it
+    from the content. A PIL image becomes a PNG, turned upright, with its colour profile. An array
+    is ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` uint8: gray, RGB or RGBA. Images and arrays need
+    Pillow (MissingExtra). Raises OSError if a file cannot be read or is not a regular file,
+    TypeError or ValueError if ``picture`` is something else.
     """
+    if _is_pil_image(picture):
+        return _png(picture)
     match picture:
         case str() | os.PathLike():
             return read_file(picture)
         case bytes() | bytearray() | memoryview():
             return bytes(picture)
-        case Image.Image():
-            return _png(ImageOps.exif_transpose(picture))
         case Array():
             return _png(_from_array(picture))
     read = getattr(picture, "read", None)
@@ -53,24 +58,30 @@ def encoded(picture: Picture) -> bytes:
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The content of ``path``. OSError where it is not a regular file: a FIFO may never end."""
-    _require_regular(Path(path).stat(), path)  # first: opening a device may have effects
-    with io.FileIO(os.fspath(path), opener=_open_without_waiting) as file:
+    """The content of ``path``. OSError if it is not a regular file: a FIFO may never end."""
+    _require_regular(Path(path).stat(), path)  # before opening, which may affect a device
+    with io.FileIO(os.fspath(path), opener=_open_nonblocking) as file:
         _require_regular(os.fstat(file.fileno()), path)
         return file.readall()
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Opening a FIFO would wait for a writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows lacks
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Without O_NONBLOCK, opening a FIFO waits for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no O_NONBLOCK
 
 
-def _require_regular(found: os.stat_result, path: str | os.PathLike[str]) -> None:
-    if stat.S_ISDIR(found.st_mode):
+def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(found.st_mode):
-        words = "not a regular file but a FIFO, socket or device"
-        raise OSError(errno.EINVAL, words, str(path))
+    if not stat.S_ISREG(status.st_mode):
+        message = "not a regular file but a FIFO, socket or device"
+        raise OSError(errno.EINVAL, message, str(path))
+
+
+def _is_pil_image(picture: object) -> TypeGuard[Image.Image]:
+    """Whether ``picture`` is a PIL image; if Pillow was never imported, it is not."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(picture, pillow.Image)
 
 
 def _from_array(array: Array) -> Image.Image:
@@ -80,18 +91,23 @@ def _from_array(array: Array) -> Image.Image:
         raise TypeError("an array must be uint8, 0 to 255")
     match shape:
         case (_, _) | (_, _, 3 | 4):
+            with extra("images", "an array as a picture"):
+                from PIL import Image
             return Image.fromarray(array)
     raise ValueError(f"an array must be (H, W), (H, W, 3) or (H, W, 4), not {shape}")
 
 
-# What PNG can hold; the rest (CMYK, YCbCr, HSV, Lab) is taken to RGB.
+# The modes that PNG can store; others (CMYK, YCbCr, HSV, Lab) are converted to RGB.
 _PNG_MODES = {"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"}
 
 
 def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
     if image.mode not in _PNG_MODES:
         image = image.convert("RGB")
-    # A fast level: it is read once, and mostly near by.
+    buffer = io.BytesIO()
+    # Fast rather than small: the file is read once, mostly on a nearby machine.
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -1,38 +1,33 @@
-"""REST: the picture as the raw body, options as headers."""
+"""REST: the picture is the raw body, the options are headers."""
 
 from __future__ import annotations
 
-import io
 import os
-import ssl
 from collections.abc import Mapping
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from vision_client.answers import Reply
 from vision_client.endpoint import Access, Endpoint
-from vision_client.errors import ConnectionFailed, TimedOut, from_http
+from vision_client.errors import ConnectionFailed, TimedOut, from_http, parse_error
 
 CONNECT_TIMEOUT_S = 10.0
 CONNECTIONS = 64
 
 
 class Rest:
-    """Over ``requests``, connections kept; for use from several threads."""
+    """A ``requests`` session, which keeps its connections and may be shared by threads."""
 
     def __init__(self, endpoint: Endpoint, access: Access) -> None:
         self._endpoint = endpoint
-        self._access = access
         self._http = _Session()
         self._http.trust_env = not endpoint.is_loopback
         self._http.mount(str(endpoint), HTTPAdapter(pool_maxsize=CONNECTIONS))
         self._http.auth = _Authorization(access)
         if access.ca is not None:
-            access.authority()  # a file that is not there is told now, in Python's words
+            access.authority()  # raises a plain OSError now if the file cannot be read
             self._http.verify = str(access.ca)
 
     def send(self, model: str, picture: bytes, options: Mapping[str, str], timeout: float) -> Reply:
@@ -40,57 +35,19 @@ class Rest:
             response = self._http.post(
                 self._endpoint.prediction(model),
                 data=picture,
-                headers=_headers(options),
+                headers=request_headers(options),
                 timeout=(min(CONNECT_TIMEOUT_S, timeout), timeout),
             )
+        except requests.ConnectTimeout as error:
+            raise connect_timed_out(self._endpoint) from error
         except requests.Timeout as error:
-            raise _too_late(self._endpoint, error) from error
+            raise timed_out(self._endpoint) from error
         except requests.RequestException as error:
-            raise _unreachable(self._endpoint, error) from error
-        if response.status_code != requests.codes.ok:
-            raise from_http(response.status_code, response.headers, response.content)
-        return _reply(response.content, response.headers)
+            raise connection_failed(self._endpoint, error) from error
+        return to_reply(response.status_code, response.headers, response.content)
 
     def close(self) -> None:
         self._http.close()
-
-
-class AsyncRest:
-    """Over ``aiohttp``; made and used within one event loop."""
-
-    def __init__(self, endpoint: Endpoint, access: Access) -> None:
-        self._endpoint = endpoint
-        self._access = access
-        authority = access.authority()
-        self._proxy = _proxy(endpoint)
-        tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls),
-        )
-
-    async def send(
-        self, model: str, picture: bytes, options: Mapping[str, str], timeout: float
-    ) -> Reply:
-        try:
-            async with self._http.post(
-                self._endpoint.prediction(model),
-                data=io.BytesIO(picture),  # sent in pieces: a large body would hold the loop
-                headers=_headers(options) | self._access.authorization(),
-                allow_redirects=False,
-                proxy=self._proxy,
-                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_S),
-            ) as response:
-                body = await response.read()
-        except TimeoutError as error:
-            raise _too_late(self._endpoint, error) from error
-        except aiohttp.ClientError as error:
-            raise _unreachable(self._endpoint, error) from error
-        if response.status != requests.codes.ok:
-            raise from_http(response.status, response.headers, body)
-        return _reply(body, response.headers)
-
-    async def close(self) -> None:
-        await self._http.close()
 
 
 class _Session(requests.Session):
@@ -101,7 +58,7 @@ class _Session(requests.Session):
 
 
 class _Authorization(AuthBase):
-    """The token; an authorization of its own also keeps requests from taking one from ~/.netrc."""
+    """Adds the token; setting ``auth`` also stops requests from reading ~/.netrc."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -111,38 +68,35 @@ class _Authorization(AuthBase):
         return request
 
 
-def _proxy(endpoint: Endpoint) -> str | None:
-    """The shell's proxy for ``endpoint``; aiohttp's ``trust_env`` would read ~/.netrc, too."""
-    if endpoint.is_loopback or proxy_bypass(endpoint.address):
-        return None
-    return getproxies().get(endpoint.scheme)
+def request_headers(options: Mapping[str, str]) -> dict[str, str]:
+    headers = {f"x-{name.replace('_', '-')}": value for name, value in options.items()}
+    return {"content-type": "application/octet-stream", **headers}
 
 
-def _headers(options: Mapping[str, str]) -> dict[str, str]:
-    named = {f"x-{name.replace('_', '-')}": value for name, value in options.items()}
-    return {"content-type": "application/octet-stream", **named}
-
-
-def _reply(body: bytes, headers: Mapping[str, str]) -> Reply:
+def to_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+    """ServerError unless ``status`` is 200 and ``body`` is not an error."""
+    if status != requests.codes.ok or parse_error(body):
+        raise from_http(status, headers, body)
     return Reply(body, headers.get("x-model-weights"), headers.get("x-request-id"))
 
 
-def _too_late(endpoint: Endpoint, error: Exception) -> TimedOut | ConnectionFailed:
-    connecting = requests.ConnectTimeout | aiohttp.ConnectionTimeoutError
-    if isinstance(error, connecting):
-        return ConnectionFailed(f"no connection to {endpoint} within {CONNECT_TIMEOUT_S:g} s")
+def timed_out(endpoint: Endpoint) -> TimedOut:
     return TimedOut(f"{endpoint} gave no answer in time")
 
 
-def _unreachable(endpoint: Endpoint, error: Exception) -> ConnectionFailed:
+def connect_timed_out(endpoint: Endpoint) -> ConnectionFailed:
+    return ConnectionFailed(f"no connection to {endpoint} within {CONNECT_TIMEOUT_S:g} s")
+
+
+def connection_failed(endpoint: Endpoint, error: Exception) -> ConnectionFailed:
     return ConnectionFailed(f"no connection to {endpoint}: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, which is the one that says something: "Connection refused"."""
+    """The innermost cause, which is the informative one: "Connection refused"."""
     while error.__context__ is not None:
         error = error.__context__
-    # aiohttp's text is "Connect call failed", where its errno says why.
+    # aiohttp's text is only "Connect call failed", but its errno gives the reason.
     if isinstance(error, ConnectionError) and error.errno:
         return os.strerror(error.errno)
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Answers as a person sees them: ranked bars, before and after side by side, and plain text."""
+"""Answers in a terminal: ranked bars, pictures, and escaped text."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from rich.console import Console
 from rich.text import Text
 from rich_pixels import Pixels
 
-from vision_client.answers import Prediction
 from vision_client.pictures import Picture, encoded
+from vision_client.tasks.classify import Prediction
 
 BAR = 30
 GAP = 8  # pixels between before and after
-COLUMNS = 76  # the most that a picture takes of a terminal
-# A kitty image is sent in chunks of base64 of at most this many bytes.
+COLUMNS = 76  # the maximum width of a picture
+# The limit of kitty's protocol for a chunk of base64, in bytes.
 KITTY_CHUNK = 4096
-# Controls of C0 and C1, line and paragraph separators, marks that turn the direction of text, and
-# the bytes of a file name that are no UTF-8.
+# C0 and C1 control characters, line and paragraph separators, bidirectional controls, and the
+# surrogates that stand for bytes of a file name that are not UTF-8.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes such as ``\\x1b`` for what a terminal obeys instead of showing it.
+    """``text`` with control characters escaped (``\\x1b``), so that a terminal shows them.
 
-    For file names and whatever a server sends.
+    For file names and text from a server.
     """
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def bars(predictions: Iterable[Prediction]) -> Text:
-    """One line per prediction: percent, a bar, the label."""
+    """One line per prediction: percentage, bar, label."""
     text = Text()
     for rank, prediction in enumerate(predictions):
         style = "bold" if rank == 0 else ""
@@ -48,10 +48,10 @@ def bars(predictions: Iterable[Prediction]) -> Text:
 
 
 def side_by_side(photograph: Picture, translated: Image.Image) -> Image.Image:
-    """Both in one picture, the photograph upright and at the size of its translation."""
+    """Both in one picture; the photograph is upright and has the size of its translation."""
     width, height = translated.size
     with Image.open(io.BytesIO(encoded(photograph))) as before:
-        before.draft("RGB", translated.size)  # a large JPEG is decoded at a fraction
+        before.draft("RGB", translated.size)  # decodes a large JPEG at a fraction of its size
         upright = ImageOps.exif_transpose(before).convert("RGB").resize(translated.size)
     both = Image.new("RGB", (2 * width + GAP, height), "white")
     both.paste(upright, (0, 0))
@@ -60,13 +60,13 @@ def side_by_side(photograph: Picture, translated: Image.Image) -> Image.Image:
 
 
 def draw(image: Image.Image, console: Console, environment: Mapping[str, str]) -> None:
-    """Draw ``image`` with the best that the terminal can do, which may be nothing.
+    """Draw ``image`` as well as the terminal can.
 
-    Kitty's and iTerm2's protocols show the pixels; any other terminal of 256 colours or more shows
-    two of them a character.
+    Terminals with kitty's or iTerm2's protocol show all pixels. Others with at least 256 colours
+    show two pixels per character. The rest, and pipes, get nothing.
     """
     program = environment.get("TERM_PROGRAM", "")
-    inside_tmux = "TMUX" in environment  # which does not pass the protocols on
+    inside_tmux = "TMUX" in environment  # it does not forward the protocols
     colours = console.color_system in ("256", "truecolor") and not console.no_color
     if not console.is_terminal or not colours:
         return
@@ -79,21 +79,21 @@ def draw(image: Image.Image, console: Console, environment: Mapping[str, str]) -
 
 
 def _fitted(image: Image.Image, columns: int) -> Image.Image:
-    """At most ``columns`` wide, with an even number of rows: two make a line."""
+    """At most ``columns`` wide, with an even number of rows, because a character shows two."""
     width = min(columns, image.width)
     height = max(2, round(image.height * width / image.width / 2) * 2)
     return image.resize((width, height))
 
 
 def _kitty(png: bytes) -> str:
-    """Kitty's graphics protocol: f=100 is PNG, a=T sends and shows, m=1 says that more comes."""
+    """Kitty's graphics protocol: f=100 is PNG, a=T transmits and displays, m=1: more follows."""
     data = base64.standard_b64encode(png).decode()
     chunks = [data[i : i + KITTY_CHUNK] for i in range(0, len(data), KITTY_CHUNK)]
-    sent = []
+    parts = []
     for i, chunk in enumerate(chunks):
         first = "a=T,f=100," if i == 0 else ""
-        sent.append(f"\x1b_G{first}m={int(i + 1 < len(chunks))};{chunk}\x1b\\")
-    return "".join(sent) + "\n"
+        parts.append(f"\x1b_G{first}m={int(i + 1 < len(chunks))};{chunk}\x1b\\")
+    return "".join(parts) + "\n"
 
 
 def _iterm(png: bytes) -> str:

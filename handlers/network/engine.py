@@ -45,7 +45,7 @@ class Engine:
         script = artefact.script.to(device).to(memory_format=torch.channels_last)
         # A reduced precision needs a tolerance that hides damage, so float32 is checked first.
         self._check_golden(script, artefact, "float32")
-        _reduce(script, self._dtype)
+        reduce(script, self._dtype)
         self._network = _frozen(script)
         self._check_golden(self._network, artefact, self.precision)
         self._graphs: CudaGraphs | None = None
@@ -117,7 +117,7 @@ def to_input(spec: Spec, pixels: torch.Tensor) -> torch.Tensor:
     return pixels.float().mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
 
 
-def _reduce(script: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
+def reduce(script: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
     """Convert the parameters to ``dtype`` in place, except in layers that stay in float32."""
     kept = tuple(
         f"{name}." for name, module in script.named_modules() if _class(module) == FLOAT32_CLASS

@@ -101,7 +101,7 @@ class DecodePool:
         for _ in range(size):
             self._idle.put(_Process(self._setup))
 
-    def check(self) -> None:
+    def wait_until_ready(self) -> None:
         """Raise LoadError unless every process decodes a small picture."""
         buffer = io.BytesIO()
         Image.new("RGB", (8, 8)).save(buffer, "PNG")

@@ -21,7 +21,7 @@ class Classify:
         classes = len(spec.labels)
         top_k = Integer(default=min(DEFAULT_TOP_K, classes), low=1, high=classes)
         self.offer = Offer({"json": "application/json"}, {"top_k": top_k})
-        self.canary = {"top_k": "1"}
+        self.canary_options = {"top_k": "1"}
         self._labels = spec.labels
 
     def answer(self, output: torch.Tensor, request: Request) -> Answer:

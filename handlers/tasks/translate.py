@@ -27,7 +27,7 @@ class Translate:
         quality = Integer(default=90, low=1, high=95)
         formats = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
         self.offer = Offer(formats, {"size": size, "quality": quality})
-        self.canary = {"size": str(_SMALLEST)}
+        self.canary_options = {"size": str(_SMALLEST)}
         self._range = spec.output_range
 
     def answer(self, output: torch.Tensor, request: Request) -> Answer:

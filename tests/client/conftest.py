@@ -1,11 +1,13 @@
-"""The client in its four kinds, all spoken to in one way, and servers that want more than most."""
+"""The four kinds of client behind one interface, and servers with special behaviour."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,13 +21,16 @@ import pytest
 
 from serving.config import Config
 from serving.runfolder import RunFolder
+from tests.running import Command, Running
 from vision_client import AsyncClient, Classification, Client, Translation
+from vision_client.models import DEFAULTS
 
-# How long a test waits for what takes moments, before it fails.
+# The timeout of steps that take moments.
 LIMIT_S = 60
+VISION = str(Path(sys.executable).with_name("vision"))
 KINDS = [(scheme, kind) for scheme in ("http", "grpc") for kind in (Client, AsyncClient)]
 
-# Parametrises ``kind`` with those that speak REST.
+# Restricts the fixture ``kind`` to REST.
 OVER_HTTP = pytest.mark.parametrize(
     "kind", KINDS[:2], indirect=True, ids=lambda param: param[1].__name__
 )
@@ -34,7 +39,7 @@ PREDICTIONS = b'{"predictions": [{"class_id": 1, "label": "cat", "probability": 
 
 
 class Blocking:
-    """An AsyncClient with an event loop of its own, used like a Client."""
+    """An AsyncClient with its own event loop and the interface of Client."""
 
     def __init__(self, server: str, **options: Any) -> None:
         self._runner = asyncio.Runner()
@@ -61,20 +66,28 @@ class Kind:
 
 @pytest.fixture(params=KINDS, ids=lambda param: f"{param[0]}-{param[1].__name__}")
 def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
-    """One way to ask; what ``make`` makes is closed after the test."""
-    scheme, made_of = request.param
+    """Each transport with each class; what ``make`` returns is closed after the test."""
+    scheme, client_class = request.param
     with ExitStack() as stack:
 
         def make(server: str, **options: Any) -> Client | Blocking:
-            client = (Client if made_of is Client else Blocking)(server, **options)
+            client = (Client if client_class is Client else Blocking)(server, **options)
             stack.callback(client.close)
             return client
 
         yield Kind(scheme, make)
 
 
+def vision(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a pipe."""
+    return subprocess.run(
+        [VISION, *map(str, arguments)], env={**os.environ, **environment}, capture_output=True,
+        text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+
+
 def join(thread: threading.Thread) -> None:
-    """Wait for its end; a failure where that does not come."""
+    """Wait until ``thread`` ends; a failure if it does not."""
     thread.join(LIMIT_S)
     assert not thread.is_alive()
 
@@ -84,51 +97,54 @@ def url(config: Config, scheme: str) -> str:
 
 
 @pytest.fixture
-def client(kind: Kind, server: Any) -> Client | Blocking:
-    """Any kind of client of the suite's server."""
+def client(kind: Kind, server: Running) -> Client | Blocking:
+    """Each kind of client of the suite's server."""
     return kind.make(url(server.config, kind.scheme))
 
 
 @dataclass(frozen=True)
 class Strict:
-    """A server of resnet101 alone that wants a token and lets one request wait."""
+    """A server of the classifier alone that requires a token and queues one request."""
 
     config: Config
     run: RunFolder
 
     @property
     def key(self) -> str:
-        """The token that it wants."""
+        """The token."""
         return str(json.loads(self.run.key_file.read_text())["inference"]["key"])
 
 
 @pytest.fixture(scope="session")
 def strict(
-    tmp_path_factory: pytest.TempPathFactory, model_store: Path, serving: Any, make_config: Any
+    tmp_path_factory: pytest.TempPathFactory,
+    model_store: Path,
+    serving: Command,
+    make_config: Callable[..., Path],
 ) -> Iterator[Strict]:
     folder = tmp_path_factory.mktemp("strict")
     path = make_config(
-        folder, model_store, load_models="resnet101.mar", job_queue_size="1",
+        folder, model_store, load_models=f"{DEFAULTS['classify']}.mar", job_queue_size="1",
         disable_token_authorization="false",
     )  # fmt: skip
-    where = ("--config", path, "--run-dir", folder / "run")
-    started = serving("start", *where)
+    options = ("--config", path, "--run-dir", folder / "run")
+    started = serving("start", *options)
     assert started.returncode == 0, started.stdout + started.stderr
     yield Strict(Config.read(path), RunFolder(folder / "run"))
-    assert serving("stop", *where).returncode == 0
+    assert serving("stop", *options).returncode == 0
 
 
 @dataclass(frozen=True)
 class Secure:
-    """The suite's server behind TLS: ``https`` and ``grpcs`` URLs, the authority's file."""
+    """The suite's server behind TLS: URLs by scheme (http, grpc), the authority's file."""
 
     urls: dict[str, str]
     ca: Path
 
 
 @pytest.fixture(scope="session")
-def secure(tmp_path_factory: pytest.TempPathFactory, server: Any) -> Iterator[Secure]:
-    """What a proxy in front does: ends TLS, and passes the bytes on."""
+def secure(tmp_path_factory: pytest.TempPathFactory, server: Running) -> Iterator[Secure]:
+    """A proxy that terminates TLS and forwards the bytes."""
     folder = tmp_path_factory.mktemp("tls")
     ca, key = folder / "ca.pem", folder / "key.pem"
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
@@ -150,21 +166,24 @@ def secure(tmp_path_factory: pytest.TempPathFactory, server: Any) -> Iterator[Se
 
 
 class Answering:
-    """An HTTP server at ``url`` that gives each request the same answer, and what it was asked.
+    """An HTTP server at ``url`` that gives the same answer to every request.
 
-    ``asked`` holds the headers of each request. Header values are sent as these bytes.
+    ``asked`` has the headers and ``paths`` the path of each request. Header values are sent as they
+    are, including bytes that are not ASCII.
     """
 
     def __init__(
         self, status: int, headers: dict[str, bytes], body: bytes, host: str = "127.0.0.1"
     ) -> None:
         asked: list[Message] = []
+        paths: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
             timeout = LIMIT_S
 
             def do_POST(self) -> None:  # http.server's name
                 asked.append(self.headers)
+                paths.append(self.path)
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 lines = [f"HTTP/1.1 {status} Any".encode(), b"content-length: %d" % len(body)]
                 lines += [name.encode() + b": " + value for name, value in headers.items()]
@@ -177,6 +196,7 @@ class Answering:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.asked = asked
+        self.paths = paths
         self.url = f"http://{host}:{self._server.server_port}"
 
     @classmethod
@@ -188,20 +208,20 @@ class Answering:
         body: bytes = b"",
         host: str = "127.0.0.1",
     ) -> Iterator[Answering]:
-        """``host`` is how its ``url`` calls this machine."""
-        made = cls(status, headers or {}, body, host)
-        thread = threading.Thread(target=made._server.serve_forever, args=(0.01,), daemon=True)
+        """``host`` is the name of this machine in ``url``."""
+        server = cls(status, headers or {}, body, host)
+        thread = threading.Thread(target=server._server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
-            yield made
+            yield server
         finally:
-            made._server.shutdown()
-            made._server.server_close()
+            server._server.shutdown()
+            server._server.server_close()
             join(thread)
 
 
 class Forwarder:
-    """Passes the bytes of each connection to its ``port`` on to ``address``, in both directions."""
+    """Forwards each connection at ``port`` to ``address``, in both directions."""
 
     def __init__(self, address: str) -> None:
         self._host, port = address.split(":")
@@ -222,13 +242,13 @@ class Forwarder:
 
 @contextmanager
 def forwarder(address: str, tls: ssl.SSLContext | None = None) -> Iterator[Forwarder]:
-    """One that works in a thread of its own."""
+    """A Forwarder that runs in its own thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    made = Forwarder(address)
-    listener = asyncio.run_coroutine_threadsafe(made.listen(tls), loop).result(10)
-    yield made
+    running = Forwarder(address)
+    listener = asyncio.run_coroutine_threadsafe(running.listen(tls), loop).result(10)
+    yield running
     loop.call_soon_threadsafe(listener.close)
     loop.call_soon_threadsafe(loop.stop)
     join(thread)
@@ -242,7 +262,7 @@ async def _pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
             sink.write(data)
             await sink.drain()
     except OSError:
-        pass  # a client that left
+        pass  # the client disconnected
     finally:
         sink.close()
 

@@ -1,26 +1,23 @@
-"""What a client sends, and to whom: tokens, redirects, passwords of ~/.netrc."""
+"""Credentials: tokens, redirects, ~/.netrc, proxies."""
 
 from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, OVER_HTTP, PREDICTIONS, Answering, Kind
+from tests.client.conftest import OVER_HTTP, PREDICTIONS, Answering, Kind, vision
 from vision_client import AsyncClient, Client, ServerError
+from vision_client.endpoint import Token
 
-VISION = str(Path(sys.executable).with_name("vision"))
-# Another machine to the client, which goes by the name; Linux connects it to this one.
+# The client takes this for another machine, but Linux connects it to this one.
 ELSEWHERE = "0.0.0.0"
 
 
-@pytest.mark.parametrize("made_of", [Client, AsyncClient])
+@pytest.mark.parametrize("client_class", [Client, AsyncClient])
 @pytest.mark.parametrize(
     ("server", "token", "warned"),
     [
@@ -36,11 +33,13 @@ ELSEWHERE = "0.0.0.0"
         ("http://models.example", "", False),
     ],
 )
-def test_a_token_in_plain_text(made_of: Any, server: str, token: Any, warned: bool) -> None:
-    """The warning names the server and the line that made the client."""
+def test_a_token_in_plain_text(
+    client_class: type[Client | AsyncClient], server: str, token: Token, warned: bool
+) -> None:
+    """The warning names the server and points to the line that constructed the client."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made_of(server, token=token)
+        client_class(server, token=token)
     assert len(caught) == warned
     for warning in caught:
         assert "token is sent without encryption to" in str(warning.message)
@@ -55,11 +54,8 @@ def test_the_command_warns_once(tmp_path: Path, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     for host, count in ((ELSEWHERE, 1), ("127.0.0.1", 0)):
-        env = {**os.environ, "VISION_SERVER": f"{scheme}://{host}:{port}", "VISION_TOKEN": "secret"}
-        run = subprocess.run(
-            [VISION, "classify", str(tmp_path)],
-            env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False,
-        )  # fmt: skip
+        server = f"{scheme}://{host}:{port}"
+        run = vision("classify", tmp_path, VISION_SERVER=server, VISION_TOKEN="secret")
         assert run.returncode == 1
         assert run.stdout == ""
         assert run.stderr.count("token is sent without encryption") == count
@@ -68,8 +64,8 @@ def test_the_command_warns_once(tmp_path: Path, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["secret\nx-more: 1", "secret\r", "secrét", "secret\x1b"])
-def test_what_no_header_can_hold_is_no_token(kind: Kind, token: str) -> None:
-    """The error must not tell the token, which ends up in a log."""
+def test_a_token_that_cannot_be_a_header(kind: Kind, token: str) -> None:
+    """The error must not contain the token, because errors are logged."""
     with pytest.raises(ValueError, match="a token is one line of ASCII characters") as caught:
         kind.make(f"{kind.scheme}://127.0.0.1:9", token=token).classify(b"x")
     assert "secr" not in str(caught.value)
@@ -80,23 +76,17 @@ def test_what_no_header_can_hold_is_no_token(kind: Kind, token: str) -> None:
 )
 def test_a_file_without_a_token(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "token").write_bytes(content)
-    run = subprocess.run(
-        [VISION, "classify", "photo.jpg", "--token-file", str(tmp_path / "token")],
-        capture_output=True, text=True, timeout=LIMIT_S, check=False,
-    )  # fmt: skip
+    run = vision("classify", "photo.jpg", "--token-file", tmp_path / "token")
     assert run.returncode == 2
     assert "token" in run.stderr
     assert "secret" not in run.stderr
 
 
 @pytest.mark.parametrize("option", ["--token-file", "--ca"])
-def test_a_fifo_holds_no_secrets(tmp_path: Path, option: str) -> None:
-    """It would be read for each request, and waits for a writer each time."""
+def test_a_fifo_is_refused(tmp_path: Path, option: str) -> None:
+    """It would be read for each request, and each time wait for a writer."""
     os.mkfifo(tmp_path / "fifo")
-    run = subprocess.run(
-        [VISION, "classify", "photo.jpg", option, str(tmp_path / "fifo")],
-        capture_output=True, text=True, timeout=LIMIT_S, check=False,
-    )  # fmt: skip
+    run = vision("classify", "photo.jpg", option, tmp_path / "fifo")
     assert run.returncode == 2
     assert "not a regular file" in run.stderr
 
@@ -118,7 +108,7 @@ def test_a_redirect_is_not_followed(kind: Kind, status: int) -> None:
 
 @OVER_HTTP
 @pytest.mark.parametrize("location", [b"http://[", b"//", b"\xff", b"http://\xc3\x28"])
-def test_a_redirect_to_no_address(kind: Kind, location: bytes) -> None:
+def test_a_redirect_to_a_malformed_address(kind: Kind, location: bytes) -> None:
     with (
         Answering.started(307, {"location": location}) as first,
         pytest.raises(ServerError, match="307 TemporaryRedirect: the server redirects to"),
@@ -136,10 +126,7 @@ def test_a_redirect_ends_the_command(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (tmp_path / name).write_bytes(b"x")
     with Answering.started(301, {"location": b"https://models.example/"}) as first:
-        run = subprocess.run(
-            [VISION, "classify", str(tmp_path), "--server", first.url, "-j", "1"],
-            capture_output=True, text=True, timeout=LIMIT_S, check=False,
-        )  # fmt: skip
+        run = vision("classify", tmp_path, "--server", first.url, "-j", "1")
     assert run.returncode == 1
     assert "redirects to https://models.example/" in run.stderr
     assert "2 not tried" in run.stderr
@@ -147,7 +134,7 @@ def test_a_redirect_ends_the_command(tmp_path: Path) -> None:
 
 @OVER_HTTP
 def test_a_netrc_is_not_read(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither instead of the token nor without one."""
+    """Neither with a token nor without one."""
     (tmp_path / "netrc").write_text("default login who password what\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with Answering.started(body=PREDICTIONS, host=ELSEWHERE) as server:
@@ -159,7 +146,7 @@ def test_a_netrc_is_not_read(kind: Kind, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @OVER_HTTP
-def test_a_proxy_of_the_shells_is_for_other_machines(
+def test_the_environments_proxy_is_used_for_other_machines(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Answering.started(body=PREDICTIONS) as proxy:

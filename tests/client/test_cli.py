@@ -1,4 +1,4 @@
-"""The command `vision`, run as a person and as a script run it, against the real server."""
+"""The command ``vision`` in a terminal and in a pipe, with the real server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,19 +20,19 @@ import pytest
 import requests
 from PIL import Image
 
-from tests import terminal
-from tests.client.conftest import PREDICTIONS, Answering, Strict
-from tests.running import free_port
-from tests.terminal import plain
+from tests.client.conftest import PREDICTIONS, VISION, Answering, Strict
+from tests.running import Running, free_port
+from tools import terminal
+from tools.terminal import plain
+from vision_client.models import DEFAULTS
 
-VISION = str(Path(sys.executable).with_name("vision"))
 TIMEOUT_S = 120
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("VISION_")}
 
 
 @pytest.fixture
 def folder(tmp_path: Path, photographs: dict[str, Image.Image]) -> Path:
-    """Two photographs, one in a folder below, what is none, and one that says it is."""
+    """Two photographs, one of them in a subfolder, a text file, and one named as a photograph."""
     folder = tmp_path / "photos"
     (folder / "below").mkdir(parents=True)
     photographs["chelsea"].save(folder / "cat.jpg")
@@ -44,14 +43,15 @@ def folder(tmp_path: Path, photographs: dict[str, Image.Image]) -> Path:
 
 
 @pytest.fixture
-def at(server: Any) -> dict[str, str]:
+def at(server: Running) -> dict[str, str]:
+    """The environment for commands that use the suite's server."""
     return {**QUIET, "VISION_SERVER": server.config.inference}
 
 
 def vision(
     *arguments: str | Path, env: dict[str, str], stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """In a pipe."""
+    """Run it in a pipe."""
     return subprocess.run(
         [VISION, *map(str, arguments)], env=env, input=stdin, capture_output=True,
         timeout=TIMEOUT_S, check=False,
@@ -63,53 +63,62 @@ def in_terminal(*arguments: str | Path, env: dict[str, str]) -> tuple[int, str]:
 
 
 def unframed(run: subprocess.CompletedProcess[bytes]) -> str:
-    """Its errors without the frame that Typer draws around them, which breaks lines."""
+    """Standard error without Typer's frame, which breaks lines."""
     return " ".join(re.sub(r"[│╭╮╰╯─]", "", run.stderr.decode()).split())
 
 
-def told(server: Any, path: Path, top_k: int = 5) -> list[dict[str, Any]]:
-    headers = {"x-top-k": str(top_k)}
-    answer = requests.post(
-        server.url("resnet101"), data=path.read_bytes(), headers=headers, timeout=TIMEOUT_S
+def predictions(server: Running, path: Path, top_k: int = 5) -> list[dict[str, Any]]:
+    """The server's answer without the client."""
+    response = requests.post(
+        server.url(DEFAULTS["classify"]),
+        data=path.read_bytes(),
+        headers={"x-top-k": str(top_k)},
+        timeout=TIMEOUT_S,
     )
-    found: list[dict[str, Any]] = answer.json()["predictions"]
-    return found
+    answer: list[dict[str, Any]] = response.json()["predictions"]
+    return answer
 
 
-def test_a_pipe_gets_plain_data(server: Any, at: dict[str, str], folder: Path) -> None:
+def test_a_pipe_gets_plain_data(server: Running, at: dict[str, str], folder: Path) -> None:
     run = vision("classify", folder / "cat.jpg", "-k", "3", env=at)
     assert run.returncode == 0
     rows = [line.split("\t") for line in run.stdout.decode().splitlines()]
-    wanted = told(server, folder / "cat.jpg", 3)
+    expected = predictions(server, folder / "cat.jpg", 3)
     assert rows == [
         [str(folder / "cat.jpg"), str(rank), str(p["class_id"]), p["label"], str(p["probability"])]
-        for rank, p in enumerate(wanted, 1)
+        for rank, p in enumerate(expected, 1)
     ]
     assert run.stderr.decode() == "untrained networks: everything works, the answers mean nothing\n"
 
 
-def test_json_and_csv(server: Any, at: dict[str, str], folder: Path) -> None:
+def test_json_and_csv(server: Running, at: dict[str, str], folder: Path) -> None:
     cat = folder / "cat.jpg"
     line = json.loads(vision("classify", cat, "--json", env=at).stdout)
-    assert line == {"picture": str(cat), "weights": "untrained", "predictions": told(server, cat)}
+    assert line == {
+        "picture": str(cat),
+        "weights": "untrained",
+        "predictions": predictions(server, cat),
+    }
     text = vision("classify", cat, "--csv", "-k", "2", env=at).stdout.decode()
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert [row["label"] for row in rows] == [p["label"] for p in told(server, cat, 2)]
+    assert [row["label"] for row in rows] == [p["label"] for p in predictions(server, cat, 2)]
 
 
 @pytest.mark.slow
-def test_a_terminal_gets_ranked_bars(server: Any, at: dict[str, str], folder: Path) -> None:
+def test_a_terminal_gets_ranked_bars(server: Running, at: dict[str, str], folder: Path) -> None:
     status, shown = in_terminal("classify", folder / "below", env=at)
     assert status == 0
     lines = [line for line in plain(shown).splitlines() if " % " in line]
-    for line, wanted in zip(lines, told(server, folder / "below" / "coffee.png"), strict=True):
-        assert f"{100 * wanted['probability']:6.2f} % " in line
-        assert line.count("█") == round(30 * wanted["probability"])
-        assert line.rstrip().endswith(wanted["label"])
+    for line, expected in zip(
+        lines, predictions(server, folder / "below" / "coffee.png"), strict=True
+    ):
+        assert f"{100 * expected['probability']:6.2f} % " in line
+        assert line.count("█") == round(30 * expected["probability"])
+        assert line.rstrip().endswith(expected["label"])
 
 
 @pytest.mark.slow
-def test_grpc_says_the_same(server: Any, at: dict[str, str], folder: Path) -> None:
+def test_grpc_says_the_same(server: Running, at: dict[str, str], folder: Path) -> None:
     over_rest = vision("classify", folder / "cat.jpg", env=at).stdout
     server_option = ("--server", f"grpc://{server.config.grpc}")
     rows = vision("classify", folder / "cat.jpg", *server_option, env=at).stdout
@@ -129,7 +138,7 @@ def test_standard_input_and_output(at: dict[str, str], folder: Path) -> None:
 
 
 def test_a_folder(at: dict[str, str], folder: Path) -> None:
-    """What is a picture is answered, what is none is listed, what claims nothing is not sent."""
+    """Pictures are answered, a broken one is reported, files with other suffixes are not sent."""
     run = vision("classify", folder, env=at)
     assert run.returncode == 1
     names = {line.split(b"\t")[0].decode() for line in run.stdout.splitlines()}
@@ -155,8 +164,8 @@ def test_missing_files_are_failures_and_the_rest_goes_on(at: dict[str, str], fol
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_what_is_no_file_fails_and_the_rest_goes_on(tmp_path: Path, by_name: bool) -> None:
-    """A FIFO and a socket would keep a thread waiting for ever."""
+def test_special_files_fail_and_the_rest_goes_on(tmp_path: Path, by_name: bool) -> None:
+    """Reading a FIFO or a socket might never end."""
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "cat.jpg").write_bytes(b"x")
@@ -165,8 +174,8 @@ def test_what_is_no_file_fails_and_the_rest_goes_on(tmp_path: Path, by_name: boo
     (folder / "folder.jpg").symlink_to(tmp_path)
     with socket.socket(socket.AF_UNIX) as listening, Answering.started(body=PREDICTIONS) as server:
         listening.bind(str(folder / "socket.jpg"))
-        found = sorted(path for path in folder.iterdir() if path.name != "folder.jpg")
-        run = vision("classify", *(found if by_name else [folder]), "-s", server.url, env=QUIET)
+        names = sorted(path for path in folder.iterdir() if path.name != "folder.jpg")
+        run = vision("classify", *(names if by_name else [folder]), "-s", server.url, env=QUIET)
     assert run.returncode == 1
     assert run.stdout.decode().startswith(f"{folder}/cat.jpg\t1\t1\tcat\t")
     errors = run.stderr.decode()
@@ -176,9 +185,7 @@ def test_what_is_no_file_fails_and_the_rest_goes_on(tmp_path: Path, by_name: boo
 
 
 @pytest.mark.parametrize("name", ["results.csv", "results.jsonl"])
-def test_classify_goes_on_where_a_run_ended(
-    at: dict[str, str], folder: Path, tmp_path: Path, name: str
-) -> None:
+def test_classify_resumes(at: dict[str, str], folder: Path, tmp_path: Path, name: str) -> None:
     output = tmp_path / name
     first = vision("classify", folder / "cat.jpg", "-o", output, env=at)
     assert (first.returncode, first.stdout) == (0, b"")
@@ -190,31 +197,31 @@ def test_classify_goes_on_where_a_run_ended(
     assert text.count("cat.jpg") == text.count("coffee.png") == (5 if name == "results.csv" else 1)
 
 
-def test_translate_writes_below_its_folder_and_goes_on(at: dict[str, str], folder: Path) -> None:
-    zebras = folder / "zebras"
-    arguments = ("translate", folder, "-o", zebras, "--format", "jpeg", "--size", "64")
+def test_translate_mirrors_the_folder_and_resumes(at: dict[str, str], folder: Path) -> None:
+    output = folder / "translated"
+    arguments = ("translate", folder, "-o", output, "--format", "jpeg", "--size", "64")
     assert vision(*arguments, env=at).returncode == 1
-    found = sorted(str(p.relative_to(zebras)) for p in zebras.rglob("*") if p.is_file())
-    assert found == ["below/coffee.jpg", "cat.jpg"]
-    with Image.open(zebras / "cat.jpg") as picture:
+    names = sorted(str(p.relative_to(output)) for p in output.rglob("*") if p.is_file())
+    assert names == ["below/coffee.jpg", "cat.jpg"]
+    with Image.open(output / "cat.jpg") as picture:
         assert (picture.format, picture.size) == ("JPEG", (96, 64))
-    (zebras / "cat.jpg").unlink()
-    before = (zebras / "below" / "coffee.jpg").stat().st_mtime_ns
+    (output / "cat.jpg").unlink()
+    before = (output / "below" / "coffee.jpg").stat().st_mtime_ns
     second = vision(*arguments, env=at)
     assert re.search(rb"translated 1 in .*, 1 were there already, 1 failed", second.stderr)
-    assert (zebras / "cat.jpg").exists()
-    assert (zebras / "below" / "coffee.jpg").stat().st_mtime_ns == before
+    assert (output / "cat.jpg").exists()
+    assert (output / "below" / "coffee.jpg").stat().st_mtime_ns == before
     third = vision(*arguments, "--force", env=at)
     assert re.search(rb"translated 2 in .*, 1 failed", third.stderr)
-    assert (zebras / "below" / "coffee.jpg").stat().st_mtime_ns > before
+    assert (output / "below" / "coffee.jpg").stat().st_mtime_ns > before
 
 
 @pytest.mark.slow
-def test_a_picture_is_the_servers(server: Any, at: dict[str, str], folder: Path) -> None:
+def test_a_picture_is_the_servers(server: Running, at: dict[str, str], folder: Path) -> None:
     vision("translate", folder / "cat.jpg", "-o", folder / "out", env=at)
     cat = (folder / "cat.jpg").read_bytes()
-    wanted = requests.post(server.url("cyclegan"), data=cat, timeout=TIMEOUT_S).content
-    assert (folder / "out" / "cat.png").read_bytes() == wanted
+    expected = requests.post(server.url(DEFAULTS["translate"]), data=cat, timeout=TIMEOUT_S).content
+    assert (folder / "out" / "cat.png").read_bytes() == expected
 
 
 @pytest.mark.slow
@@ -245,7 +252,7 @@ def test_kitty_and_iterm_get_the_pixels(at: dict[str, str], folder: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_terminal_that_can_show_none_gets_none(at: dict[str, str], folder: Path) -> None:
+def test_a_terminal_without_colours_gets_no_picture(at: dict[str, str], folder: Path) -> None:
     arguments = ("translate", folder / "cat.jpg", "-o", folder / "out", "--size", "64")
     status, shown = in_terminal(*arguments, env={**at, "NO_COLOR": "1"})
     assert status == 0
@@ -255,7 +262,7 @@ def test_a_terminal_that_can_show_none_gets_none(at: dict[str, str], folder: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("classify",), "Missing argument"),
         (("classify", "x", "--json", "--csv"), "one of --json and --csv"),
@@ -268,10 +275,10 @@ def test_a_terminal_that_can_show_none_gets_none(at: dict[str, str], folder: Pat
         (("paint", "x"), "No such command"),
     ],
 )
-def test_wrong_usage(arguments: Sequence[str], words: str) -> None:
+def test_wrong_usage(arguments: Sequence[str], message: str) -> None:
     run = vision(*arguments, env=QUIET)
     assert run.returncode == 2
-    assert words in unframed(run)
+    assert message in unframed(run)
 
 
 @pytest.mark.slow
@@ -290,7 +297,7 @@ def test_a_server_that_is_down_ends_it_at_once(folder: Path) -> None:
     assert re.search(rb"classified 0 in .*, 1 failed, 2 not tried", run.stderr)
 
 
-def test_an_output_that_cannot_be_is_told_before_anything_is_asked(
+def test_an_invalid_output_is_reported_before_anything_is_sent(
     at: dict[str, str], folder: Path
 ) -> None:
     (folder / "file").touch()
@@ -301,7 +308,7 @@ def test_an_output_that_cannot_be_is_told_before_anything_is_asked(
 
 
 @pytest.mark.parametrize("options", [(), ("--csv",)])
-def test_a_file_that_holds_no_results_is_not_changed(folder: Path, options: Sequence[str]) -> None:
+def test_a_file_with_other_content_is_not_changed(folder: Path, options: Sequence[str]) -> None:
     notes = folder / "notes.txt"
     run = vision("classify", folder / "cat.jpg", "-o", notes, *options, env=QUIET)
     assert run.returncode == 2
@@ -311,8 +318,8 @@ def test_a_file_that_holds_no_results_is_not_changed(folder: Path, options: Sequ
 
 @pytest.mark.slow
 def test_a_full_disk_ends_it(at: dict[str, str], folder: Path, tmp_path: Path) -> None:
-    """Files of this process may have 10 kB, which the kernel says much as of a full disk."""
-    output = tmp_path / "zebras"
+    """A limit of 10 kB per file gives an error much like that of a full disk."""
+    output = tmp_path / "translated"
     limited = f"ulimit -f 10; trap '' XFSZ; exec {VISION} translate {folder} -o {output}"
     run = subprocess.run(
         ["bash", "-c", limited], env=at, capture_output=True, timeout=TIMEOUT_S, check=False
@@ -323,7 +330,7 @@ def test_a_full_disk_ends_it(at: dict[str, str], folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_who_reads_it_may_leave(at: dict[str, str], folder: Path) -> None:
+def test_a_closed_pipe_ends_it_quietly(at: dict[str, str], folder: Path) -> None:
     line = f"set -o pipefail; {VISION} classify {folder} -j 1 | head -n 1"
     run = subprocess.run(
         ["bash", "-c", line], env=at, capture_output=True, timeout=TIMEOUT_S, check=False
@@ -333,26 +340,31 @@ def test_who_reads_it_may_leave(at: dict[str, str], folder: Path) -> None:
     assert b"roken pipe" not in run.stderr
 
 
-def test_status(server: Any, at: dict[str, str]) -> None:
+def test_status(server: Running, at: dict[str, str]) -> None:
     run = vision("status", env=at)
     assert run.returncode == 0
     pattern = r"answers in \d+\.\d\d s, weights untrained: the answers mean nothing"
-    assert re.search(rf"resnet101  {pattern}\ncyclegan   {pattern}\n", run.stdout.decode())
+    assert re.search(
+        "".join(rf"{name:<10} {pattern}\n" for name in DEFAULTS.values()), run.stdout.decode()
+    )
     over_grpc = vision("status", "--server", f"grpc://{server.config.grpc}", env=at)
     assert over_grpc.returncode == 0
-    assert b"weights not told over gRPC" in over_grpc.stdout
+    assert b"weights not reported over gRPC" in over_grpc.stdout
 
 
 @pytest.mark.slow
-def test_status_of_what_is_not_there(strict: Strict) -> None:
+def test_status_without_a_server_or_a_model(strict: Strict) -> None:
     down = vision("status", env={**QUIET, "VISION_SERVER": f"http://127.0.0.1:{free_port()}"})
     assert down.returncode == 1
     assert down.stdout.count(b"Connection refused") == 2
     env = {**QUIET, "VISION_SERVER": strict.config.inference}
     half = vision("status", "--token-file", strict.run.key_file, env=env)
     assert half.returncode == 1
-    assert b"resnet101  answers in" in half.stdout
-    assert b"cyclegan   404 ModelNotFoundException" in half.stdout
+    lines = half.stdout.decode().splitlines()
+    assert lines[0].startswith(f"{DEFAULTS['classify']:<10} answers in")
+    assert lines[1].startswith(f"{DEFAULTS['translate']:<10} 404 ModelNotFoundException")
+    named = ("--classify", DEFAULTS["classify"])
+    assert vision("status", *named, "--token-file", strict.run.key_file, env=env).returncode == 0
 
 
 @pytest.mark.slow
@@ -370,12 +382,12 @@ def test_tokens(strict: Strict, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text('{"inference": ')
     broken = vision("classify", cat, "--token-file", tmp_path / "token", env=env)
     assert broken.returncode == 2
-    assert "is no key_file.json of TorchServe's" in unframed(broken)
+    assert "is not a key_file.json of TorchServe" in unframed(broken)
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done(at: dict[str, str], folder: Path, heavy: bytes) -> None:
-    """The first photographs are quick, the last take seconds: it does not wait for those."""
+def test_ctrl_c_keeps_the_results(at: dict[str, str], folder: Path, heavy: bytes) -> None:
+    """It does not wait for the last photographs, which take seconds."""
     for i in range(8):
         (folder / f"z{i}.png").write_bytes(heavy)
     output = folder / "results.jsonl"
@@ -430,7 +442,7 @@ def test_completion_in_bash(line: str, offered: set[str]) -> None:
 
 
 @pytest.mark.slow
-def test_help_teaches() -> None:
+def test_help_has_examples() -> None:
     for command in ("classify", "translate"):
         text = vision(command, "--help", env=QUIET).stdout.decode()
         assert f"vision {command} " in text

@@ -5,49 +5,62 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 from PIL import Image
 
-from tests.client.conftest import LIMIT_S, Kind, Strict, forwarder, url
-from tests.running import free_port
+from tests.client.conftest import (
+    LIMIT_S,
+    Blocking,
+    Kind,
+    Secure,
+    Strict,
+    forwarder,
+    url,
+)
+from tests.running import Running, free_port
 from vision_client import AsyncClient, Client, ConnectionFailed, ServerError, TimedOut
+from vision_client.models import DEFAULTS
+from vision_client.tasks.translate import FORMATS, Format
 
 
-def test_classify_is_what_the_server_says(client: Any, server: Any, jpeg: bytes) -> None:
+def test_classify_is_what_the_server_says(
+    client: Client | Blocking, server: Running, jpeg: bytes
+) -> None:
     headers = {"x-top-k": "3"}
-    told = requests.post(
-        server.url("resnet101"), data=jpeg, headers=headers, timeout=LIMIT_S
+    expected = requests.post(
+        server.url(DEFAULTS["classify"]), data=jpeg, headers=headers, timeout=LIMIT_S
     ).json()
     answer = client.classify(jpeg, top_k=3)
-    assert [vars(p) for p in answer.predictions] == told["predictions"]
+    assert [vars(p) for p in answer.predictions] == expected["predictions"]
     assert answer.best == answer.predictions[0]
     assert answer.seconds > 0
 
 
-def test_weights_and_request_are_told_over_rest(kind: Kind, client: Any, jpeg: bytes) -> None:
+def test_weights_and_request_id_over_rest(
+    kind: Kind, client: Client | Blocking, jpeg: bytes
+) -> None:
     for answer in (client.classify(jpeg), client.translate(jpeg, size=64)):
         if kind.scheme == "http":
             assert answer.weights == "untrained"
             assert answer.untrained
-            assert len(answer.request_id) == 36
+            assert len(answer.request_id or "") == 36
         else:
             assert (answer.weights, answer.request_id, answer.untrained) == (None, None, False)
 
 
-@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
-def test_translate(client: Any, jpeg: bytes, tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize("format", FORMATS)
+def test_translate(client: Client | Blocking, jpeg: bytes, tmp_path: Path, format: Format) -> None:
     answer = client.translate(jpeg, size=128, format=format, quality=80)
     assert (answer.image().format, answer.image().size) == (format.upper(), (192, 128))
-    answer.save(tmp_path / "zebra")
-    assert (tmp_path / "zebra").read_bytes() == answer.data
-    assert [path.name for path in tmp_path.iterdir()] == ["zebra"]
+    answer.save(tmp_path / "picture")
+    assert (tmp_path / "picture").read_bytes() == answer.data
+    assert [path.name for path in tmp_path.iterdir()] == ["picture"]
 
 
 def test_a_picture_that_cannot_be_saved_leaves_nothing(
-    client: Any, jpeg: bytes, tmp_path: Path
+    client: Client | Blocking, jpeg: bytes, tmp_path: Path
 ) -> None:
     answer = client.translate(jpeg, size=64)
     (tmp_path / "folder").mkdir()
@@ -57,34 +70,40 @@ def test_a_picture_that_cannot_be_saved_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("picture", "options", "code", "type", "words"),
+    ("picture", "top_k", "code", "type", "message"),
     [
-        (b"no picture", {}, 400, "BadImage", "the bytes are no picture"),
-        (b"", {}, 400, "EmptyBody", "no picture"),
-        (b"%PDF-1.7", {}, 415, "UnsupportedFormat", "PDF is not supported"),
-        (bytes(16 * 2**20 + 1), {}, 413, "TooLarge", "16777216 bytes"),
-        (None, {"top_k": 0}, 422, "InvalidOption", "top_k must be from 1 to 1000, not 0"),
+        (b"no picture", None, 400, "BadImage", "the bytes are no picture"),
+        (b"", None, 400, "EmptyBody", "no picture"),
+        (b"%PDF-1.7", None, 415, "UnsupportedFormat", "PDF is not supported"),
+        (bytes(16 * 2**20 + 1), None, 413, "TooLarge", "16777216 bytes"),
+        (None, 0, 422, "InvalidOption", "top_k must be from 1 to 1000, not 0"),
     ],
 )
 def test_errors_are_the_servers(
-    client: Any, jpeg: bytes, picture: bytes | None, options: Any, code: int, type: str, words: str
+    client: Client | Blocking,
+    jpeg: bytes,
+    picture: bytes | None,
+    top_k: int | None,
+    code: int,
+    type: str,
+    message: str,
 ) -> None:
-    with pytest.raises(ServerError, match=words) as caught:
-        client.classify(jpeg if picture is None else picture, **options)
+    with pytest.raises(ServerError, match=message) as caught:
+        client.classify(jpeg if picture is None else picture, top_k=top_k)
     assert (caught.value.code, caught.value.type) == (code, type)
 
 
-def test_a_request_over_torchserves_own_limit(client: Any) -> None:
-    """No body over REST, and a reset stream over gRPC: still a 413 with words."""
+def test_a_request_over_torchserves_own_limit(client: Client | Blocking) -> None:
+    """An empty body over REST and a reset stream over gRPC become a 413 with a message."""
     with pytest.raises(ServerError, match="more bytes than the server takes") as caught:
         client.classify(bytes(26 * 2**20))
     assert (caught.value.code, caught.value.type) == (413, "RequestEntityTooLarge")
 
 
 def test_an_error_among_good_answers_is_raised(
-    client: Any, server: Any, heavy: bytes, jpeg: bytes
+    client: Client | Blocking, server: Running, heavy: bytes, jpeg: bytes
 ) -> None:
-    """While the worker has a heavy picture, the rest gathers into one batch with a bad member."""
+    """While the worker is busy, the other requests queue up into one batch with a bad member."""
     with ThreadPoolExecutor(8) as pool, Client(server.config.inference) as other:
         for _ in range(3):
             first = pool.submit(other.classify, heavy)
@@ -105,13 +124,13 @@ def test_no_such_host(kind: Kind) -> None:
         kind.make(f"{kind.scheme}://nowhere.invalid:9").classify(b"x")
 
 
-def test_too_slow(kind: Kind, server: Any, heavy: bytes) -> None:
+def test_too_slow(kind: Kind, server: Running, heavy: bytes) -> None:
     with pytest.raises(TimedOut, match="gave no answer in time"):
         kind.make(url(server.config, kind.scheme), timeout=0.2).classify(heavy)
 
 
-def test_another_server(kind: Kind, server: Any) -> None:
-    """The management port answers REST, but not to predictions."""
+def test_another_server(kind: Kind, server: Running) -> None:
+    """The management port speaks REST but has no predictions."""
     if kind.scheme == "http":
         with pytest.raises(ServerError, match="404 ResourceNotFoundException"):
             kind.make(server.config.management).classify(b"x")
@@ -129,21 +148,21 @@ def test_tokens(kind: Kind, strict: Strict, jpeg: bytes) -> None:
         kind.make(address, token="wrong").classify(jpeg)
     key = strict.key
     assert kind.make(address, token=key).classify(jpeg).predictions
-    asked = 0
+    calls = 0
 
     def current() -> str:
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         return key
 
     client = kind.make(address, token=current)
     client.classify(jpeg)
     client.classify(jpeg)
-    assert asked == 2, "tokens end: ask anew for each request"
+    assert calls == 2, "tokens expire: the function is called for each request"
 
 
 def crowd(address: str, key: str, pictures: list[bytes], retries: int) -> set[int]:
-    """The statuses of ``pictures`` asked for at once from threads, 200 where one was answered."""
+    """The statuses of ``pictures``, sent at once from threads; 200 is success."""
     with (
         Client(address, token=key, retries=retries) as client,
         ThreadPoolExecutor(len(pictures)) as pool,
@@ -175,10 +194,8 @@ async def crowd_on_a_loop(address: str, key: str, pictures: list[bytes], retries
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_a_busy_server_is_asked_again(
-    strict: Strict, heavy: bytes, jpeg: bytes, scheme: str
-) -> None:
-    """One request waits, the others of a crowd are refused: they come back, and are answered."""
+def test_a_busy_server_is_retried(strict: Strict, heavy: bytes, jpeg: bytes, scheme: str) -> None:
+    """One request is queued and the others are refused, retried, and answered."""
     key = strict.key
     address, pictures = url(strict.config, scheme), [heavy] + [jpeg] * 7
     assert crowd(address, key, pictures, retries=0) == {200, 503}
@@ -187,19 +204,19 @@ def test_a_busy_server_is_asked_again(
     assert asyncio.run(crowd_on_a_loop(address, key, pictures, retries=6)) == {200}
 
 
-def test_tls(kind: Kind, secure: Any, jpeg: bytes) -> None:
+def test_tls(kind: Kind, secure: Secure, jpeg: bytes) -> None:
     address = secure.urls[kind.scheme]
     assert kind.make(address, ca=secure.ca).classify(jpeg).predictions
     with pytest.raises(ConnectionFailed, match=r"(?i)certificate"):
         kind.make(address).classify(jpeg)
 
 
-def test_an_authority_that_is_not_there(kind: Kind) -> None:
+def test_a_missing_ca_file(kind: Kind) -> None:
     with pytest.raises(OSError, match=r"nowhere\.pem"):
         kind.make(f"{kind.scheme}s://127.0.0.1:9", ca="nowhere.pem").classify(b"x")
 
 
-def test_connections_are_kept(kind: Kind, server: Any, jpeg: bytes) -> None:
+def test_connections_are_kept(kind: Kind, server: Running, jpeg: bytes) -> None:
     address = url(server.config, kind.scheme).rpartition("/")[2]
     with forwarder(address) as between:
         client = kind.make(f"{kind.scheme}://127.0.0.1:{between.port}")
@@ -208,8 +225,8 @@ def test_connections_are_kept(kind: Kind, server: Any, jpeg: bytes) -> None:
         assert between.accepted == 1
 
 
-def test_threads_share_a_client(server: Any, photographs: dict[str, Image.Image]) -> None:
-    """Each gets the answer to its own picture."""
+def test_threads_share_a_client(server: Running, photographs: dict[str, Image.Image]) -> None:
+    """Each thread gets the answer to its own picture."""
     for address in (server.config.inference, f"grpc://{server.config.grpc}"):
         with Client(address) as client, ThreadPoolExecutor(6) as pool:
             alone = {name: client.classify(image).best for name, image in photographs.items()}
@@ -220,7 +237,7 @@ def test_threads_share_a_client(server: Any, photographs: dict[str, Image.Image]
                 assert best.probability == pytest.approx(alone[name].probability, abs=1e-4)
 
 
-def test_cancelling_ends_the_call(server: Any, heavy: bytes, jpeg: bytes) -> None:
+def test_cancelling_ends_the_call(server: Running, heavy: bytes, jpeg: bytes) -> None:
     async def cancelled(scheme: str) -> None:
         async with AsyncClient(url(server.config, scheme)) as client:
             with pytest.raises(TimeoutError):
@@ -231,8 +248,8 @@ def test_cancelling_ends_the_call(server: Any, heavy: bytes, jpeg: bytes) -> Non
         asyncio.run(cancelled(scheme))
 
 
-def test_a_proxy_of_the_shells_is_not_for_this_machine(
-    kind: Kind, server: Any, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+def test_the_environments_proxy_is_not_used_for_this_machine(
+    kind: Kind, server: Running, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")

@@ -1,4 +1,4 @@
-"""Where a URL points, and the errors of one that points nowhere."""
+"""Server URLs, valid and invalid, and the range of ``timeout``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vision_client.endpoint import Endpoint
 
 
 @pytest.mark.parametrize(
-    ("url", "written"),
+    ("url", "normalised"),
     [
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
         ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
@@ -19,17 +19,17 @@ from vision_client.endpoint import Endpoint
         ("grpcs://models.example", "grpcs://models.example:443"),
     ],
 )
-def test_urls(url: str, written: str) -> None:
+def test_urls(url: str, normalised: str) -> None:
     endpoint = Endpoint.parse(url)
-    assert str(endpoint) == written
-    assert endpoint.prediction("resnet101") == f"{written}/predictions/resnet101"
+    assert str(endpoint) == normalised
+    assert endpoint.prediction("model") == f"{normalised}/predictions/model"
 
 
 @pytest.mark.parametrize(
     "url",
     ["", "127.0.0.1:8080", "localhost", "ftp://host", "http://", "http://h:99999", "http://h?x"],
 )
-def test_no_url(url: str) -> None:
+def test_invalid_urls(url: str) -> None:
     with pytest.raises(ValueError, match=r"looks like http://127|out of range"):
         Client(url)
 
@@ -43,8 +43,8 @@ def test_loopback(host: str, loopback: bool) -> None:
     assert Endpoint.parse(f"http://{host}").is_loopback is loopback
 
 
-@pytest.mark.parametrize("made_of", [Client, AsyncClient])
+@pytest.mark.parametrize("client_class", [Client, AsyncClient])
 @pytest.mark.parametrize("timeout", [0.0, -1.0, 86_401.0, 1e300, float("inf"), float("nan")])
-def test_a_timeout_out_of_range(made_of: type[Client | AsyncClient], timeout: float) -> None:
+def test_a_timeout_out_of_range(client_class: type[Client | AsyncClient], timeout: float) -> None:
     with pytest.raises(ValueError, match="timeout must be above 0 and at most 86400 s, not"):
-        made_of(timeout=timeout)
+        client_class(timeout=timeout)

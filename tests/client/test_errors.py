@@ -1,4 +1,4 @@
-"""Errors as they arrive, whatever a server or a proxy makes of them."""
+"""Malformed errors, headers and answers, from a server or a proxy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import pytest
 
 from tests.client.conftest import OVER_HTTP, Answering, Kind
 from vision_client import ServerError
-from vision_client.answers import Reply, classification
+from vision_client.answers import Reply
 from vision_client.client import _pauses
-from vision_client.errors import from_json
+from vision_client.errors import parse_error
+from vision_client.tasks.classify import decode
 
 
 @OVER_HTTP
 @pytest.mark.parametrize(
-    ("told", "seconds"),
+    ("header", "seconds"),
     [
         (b"7", 7),
         (b" 7 ", 7),
@@ -28,7 +29,7 @@ from vision_client.errors import from_json
         (b"1e3", 0),
         (b"inf", 0),
         (b"soon", 0),
-        (b"\xb2", 0),  # a superscript 2 in Latin-1, which str.isdigit takes for a digit
+        (b"\xb2", 0),  # a superscript 2 in Latin-1, a digit to str.isdigit
         ("²".encode(), 0),
         ("٣".encode(), 0),
         (b"Thu, 01 Jan 1970 00:00:00 GMT", 0),
@@ -37,8 +38,8 @@ from vision_client.errors import from_json
         (b"Mon, 01 Jan 0001 00:00:00 +2359", 0),
     ],
 )
-def test_retry_after(kind: Kind, told: bytes, seconds: float) -> None:
-    with Answering.started(503, {"retry-after": told}) as busy:
+def test_retry_after(kind: Kind, header: bytes, seconds: float) -> None:
+    with Answering.started(503, {"retry-after": header}) as busy:
         with pytest.raises(ServerError) as caught:
             kind.make(busy.url, retries=0).classify(b"x")
         assert caught.value.retry_after == seconds
@@ -46,8 +47,8 @@ def test_retry_after(kind: Kind, told: bytes, seconds: float) -> None:
 
 @OVER_HTTP
 def test_retry_after_a_date(kind: Kind) -> None:
-    told = formatdate(time.time() + 3600, usegmt=True).encode()
-    with Answering.started(503, {"retry-after": told}) as busy:
+    header = formatdate(time.time() + 3600, usegmt=True).encode()
+    with Answering.started(503, {"retry-after": header}) as busy:
         with pytest.raises(ServerError) as caught:
             kind.make(busy.url, retries=0).classify(b"x")
         assert caught.value.retry_after == pytest.approx(3600, abs=120)
@@ -56,15 +57,15 @@ def test_retry_after_a_date(kind: Kind) -> None:
 @OVER_HTTP
 def test_no_pause_is_longer_than_the_timeout(kind: Kind) -> None:
     with Answering.started(503, {"retry-after": b"120"}) as busy:
-        begun = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(ServerError, match="503"):
             kind.make(busy.url, timeout=2, retries=1).classify(b"x")
         assert len(busy.asked) == 2
-        assert time.monotonic() - begun < 60
+        assert time.monotonic() - start < 60
 
 
 def test_many_retries() -> None:
-    """The pauses double: the 1100th would be more than a float can hold."""
+    """The pauses double, but the 1100th must not overflow a float."""
     assert len(list(_pauses(1100))) == 1100
 
 
@@ -78,8 +79,8 @@ def test_many_retries() -> None:
         b"{" + b"9" * 5000,
     ],
 )
-def test_what_only_looks_like_an_error(body: bytes) -> None:
-    assert from_json(body) is None
+def test_malformed_errors(body: bytes) -> None:
+    assert parse_error(body) is None
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,6 @@ def test_what_only_looks_like_an_error(body: bytes) -> None:
         b"[1]",
     ],
 )
-def test_what_only_looks_like_predictions(body: bytes) -> None:
+def test_malformed_predictions(body: bytes) -> None:
     with pytest.raises(ServerError, match="502 UnexpectedAnswer: not predictions but"):
-        classification(Reply(body), 0.1)
+        decode(Reply(body), 0.1)

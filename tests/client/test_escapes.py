@@ -1,4 +1,4 @@
-"""Names and words from elsewhere on a terminal, which obeys what is in them."""
+"""Control characters in file names and server messages do not reach the terminal."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, Answering
-from tests.terminal import in_terminal, plain
+from tests.client.conftest import LIMIT_S, VISION, Answering
+from tools.terminal import in_terminal, plain
 from vision_client.show import printable
 
 pytestmark = pytest.mark.slow
 
-VISION = str(Path(sys.executable).with_name("vision"))
-# Sets the window's title; blinks; blinks by a C1 character; reverses what follows; no UTF-8.
+# Set the window's title, blink, blink with a C1 character, reverse the text, are not UTF-8.
 NAMES = [
     "\x1b]0;title\x07.jpg",
     "\x1b[5m.jpg",
@@ -48,7 +46,7 @@ COMMANDS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def check(shown: str) -> None:
-    """No command to the terminal is left in ``shown``, but those that Rich writes."""
+    """``shown`` has no control sequences except those that Rich writes."""
     for command in COMMANDS.findall(shown):
         assert command != "\x1b[5m"
     rest = plain(shown).replace("\r\n", "\n").replace("\r", "")
@@ -96,7 +94,7 @@ def test_csv_in_a_terminal(folder: Path) -> None:
 
 
 def test_failures(folder: Path) -> None:
-    """Also where standard error is no terminal: it is shown on one later."""
+    """Also if standard error is not a terminal, because it is displayed later."""
     with Answering.started(400, body=REFUSED) as server:
         status, shown = in_terminal([VISION, "classify", folder], environment(server))
         piped_status, _, errors = vision("classify", folder, server=server)
@@ -104,12 +102,12 @@ def test_failures(folder: Path) -> None:
     for text in (shown, errors):
         check(text)
         for name in SHOWN:
-            wanted = rf"failed {folder}/{name}: 400 Bad\x1b[5m: {SHOWN_LABEL}\r\n"
-            assert wanted in plain(text)
+            expected = rf"failed {folder}/{name}: 400 Bad\x1b[5m: {SHOWN_LABEL}\r\n"
+            assert expected in plain(text)
 
 
 def test_a_pipe_has_a_line_for_each(folder: Path) -> None:
-    """Between tabs names are escaped, or they would be two; in JSON and CSV they are exact."""
+    """Tab-separated names are escaped, so that they stay one field; JSON and CSV are exact."""
     with Answering.started(body=CLASSIFIED) as server:
         _, tabs, _ = vision("classify", folder, server=server)
         _, lines, _ = vision("classify", folder, "--json", server=server)
@@ -152,12 +150,12 @@ def test_status() -> None:
     [
         ("classify", "--\x1b[5m"),
         ("classify", "x.jpg", "-o", "\x1b[5m\u202e\x85.txt"),
-        ("translate", "a/\x1b[5m\u202e.jpg", "b/\x1b[5m\u202e.jpg", "-o", "zebras"),
+        ("translate", "a/\x1b[5m\u202e.jpg", "b/\x1b[5m\u202e.jpg", "-o", "translated"),
         ("--\x1b[5m\u202e",),
     ],
 )
 def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """A shell's ``*`` may name options."""
+    """A shell's ``*`` may expand to options."""
     (tmp_path / "\x1b[5m\u202e\x85.txt").write_bytes(b"x")
     status, shown = in_terminal([VISION, *arguments], dict(os.environ), cwd=tmp_path)
     assert status == 2
@@ -167,5 +165,5 @@ def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "text", ["cat.jpg", "naïve café.jpg", "猫\u3000犬.jpg", "👩\u200d👧.jpg", "a\\b \u00a0c"]
 )
-def test_what_people_write_is_shown_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert printable(text) == text

@@ -1,4 +1,4 @@
-"""Which pictures arguments mean, and where their results go."""
+"""Finding photographs, and the paths of their results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vision_client.cli.photos import Clash, Photo, find, outputs
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (
         "b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "phone.heic", "sub/c.webp", "sub/d.tiff",
-        ".thumbs/e.jpg", "zebras/f.png", "zebras/deep/g.png",
+        ".thumbs/e.jpg", "translated/f.png", "translated/deep/g.png",
     ):  # fmt: skip
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,25 +26,25 @@ def test_a_folder(folder: Path) -> None:
     names = [photo.name for photo in find(["in"])]
     assert names == [
         "in/a.PNG", "in/b.jpg", "in/phone.heic", "in/sub/c.webp", "in/sub/d.tiff",
-        "in/zebras/f.png", "in/zebras/deep/g.png",
+        "in/translated/f.png", "in/translated/deep/g.png",
     ]  # fmt: skip
 
 
-def test_results_of_an_earlier_run_are_no_photographs(folder: Path) -> None:
-    names = [photo.name for photo in find(["in"], but=Path("in/zebras"))]
+def test_results_of_an_earlier_run_are_excluded(folder: Path) -> None:
+    names = [photo.name for photo in find(["in"], exclude=Path("in/translated"))]
     assert "in/sub/d.tiff" in names
-    assert not [name for name in names if "zebras" in name]
+    assert not [name for name in names if "translated" in name]
 
 
-def test_named_files_are_taken_as_they_are_and_once(folder: Path) -> None:
-    found = find(["in/notes.txt", "-", "in/b.jpg", "in", "missing.jpg"])
-    names = [photo.name for photo in found]
+def test_named_files_are_taken_once_whatever_their_suffix(folder: Path) -> None:
+    photos = find(["in/notes.txt", "-", "in/b.jpg", "in", "missing.jpg"])
+    names = [photo.name for photo in photos]
     assert names[:3] == ["in/notes.txt", "-", "in/b.jpg"]
     assert names[-1] == "missing.jpg"
     assert names.count("in/b.jpg") == 1
 
 
-def test_a_name_that_is_too_long_is_told_of_its_photograph(folder: Path) -> None:
+def test_a_name_that_is_too_long_fails_when_it_is_read(folder: Path) -> None:
     name = "n" * 300
     assert find([name]) == [Photo(name, Path(name))]
     with pytest.raises(OSError, match="too long"):
@@ -52,8 +52,8 @@ def test_a_name_that_is_too_long_is_told_of_its_photograph(folder: Path) -> None
 
 
 def test_outputs_mirror_the_folders(folder: Path) -> None:
-    found = find(["in", "-"], but=Path("in/zebras"))
-    paths = [str(path) for path in outputs(found, Path("out"), ".png").values()]
+    photos = find(["in", "-"], exclude=Path("in/translated"))
+    paths = [str(path) for path in outputs(photos, Path("out"), ".png").values()]
     assert paths == [
         "out/a.png", "out/b.png", "out/phone.png", "out/sub/c.png", "out/sub/d.png",
         "out/stdin.png",

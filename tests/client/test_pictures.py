@@ -1,4 +1,4 @@
-"""Whatever holds a picture gives the answer that its file gives."""
+"""All representations of a picture are sent with the same pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from vision_client.pictures import encoded
+from vision_client.pictures import Picture, encoded
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def png(photographs: dict[str, Image.Image], tmp_path: Path) -> Path:
     return path
 
 
-WAYS: dict[str, Callable[[Path], Any]] = {
+REPRESENTATIONS: dict[str, Callable[[Path], Picture]] = {
     "path": lambda path: path,
     "string": str,
     "bytes": Path.read_bytes,
@@ -36,11 +36,11 @@ WAYS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_has_the_same_pixels(png: Path, way: str) -> None:
-    sent = encoded(WAYS[way](png))
-    with Image.open(io.BytesIO(sent)) as got, Image.open(png) as wanted:
-        assert got.convert("RGB").tobytes() == wanted.tobytes()
+@pytest.mark.parametrize("kind", REPRESENTATIONS)
+def test_every_representation_has_the_same_pixels(png: Path, kind: str) -> None:
+    sent = encoded(REPRESENTATIONS[kind](png))
+    with Image.open(io.BytesIO(sent)) as got, Image.open(png) as expected:
+        assert got.convert("RGB").tobytes() == expected.tobytes()
 
 
 def test_a_gray_array() -> None:
@@ -49,14 +49,14 @@ def test_a_gray_array() -> None:
         assert (got.mode, got.size, got.tobytes()) == ("L", (4, 3), gray.tobytes())
 
 
-def test_an_open_file_is_read_from_where_it_stands(png: Path) -> None:
+def test_an_open_file_is_read_from_its_position(png: Path) -> None:
     with png.open("rb") as file:
         assert encoded(file) == png.read_bytes()
 
 
 def test_an_image_is_sent_upright_with_its_profile(photographs: dict[str, Image.Image]) -> None:
     image = photographs["chelsea"].copy()
-    image.getexif()[0x0112] = 6  # turned by a quarter
+    image.getexif()[0x0112] = 6  # rotated by 90 degrees
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image.info["icc_profile"] = profile
     with Image.open(io.BytesIO(encoded(image))) as got:
@@ -75,7 +75,7 @@ def test_every_mode_of_pillow_can_be_sent(photographs: dict[str, Image.Image], m
 
 
 @pytest.mark.parametrize(
-    ("picture", "error", "words"),
+    ("picture", "error", "message"),
     [
         (None, TypeError, "not NoneType"),
         (12, TypeError, "not int"),
@@ -88,12 +88,12 @@ def test_every_mode_of_pillow_can_be_sent(photographs: dict[str, Image.Image], m
         (Path("/dev/null"), OSError, "not a regular file"),
     ],
 )
-def test_what_is_no_picture(picture: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
+def test_other_values_are_refused(picture: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         encoded(picture)
 
 
-def test_a_fifo_is_no_picture(tmp_path: Path) -> None:
+def test_a_fifo_is_refused(tmp_path: Path) -> None:
     """Opening it would wait for a writer."""
     os.mkfifo(tmp_path / "cat.jpg")
     with pytest.raises(OSError, match=r"not a regular file.*cat\.jpg"):

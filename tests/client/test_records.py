@@ -1,4 +1,4 @@
-"""Files of results that a later run adds to, whatever an interrupted one left in them."""
+"""Result files: resuming after an interruption at any byte, and refusing other files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWER = Classification(
 def write(
     path: Path, *names: str, is_csv: bool, pictures: Sequence[str] = (), classes: int = 2
 ) -> set[str]:
-    """Add results for ``names``, in a run of ``pictures`` besides; what was there before."""
+    """Add results for ``names``, in a run that also has ``pictures``; returns what was there."""
     results = Results(path, is_csv=is_csv, pictures={*names, *pictures}, classes=classes)
     answer = replace(ANSWER, predictions=ANSWER.predictions[:classes])
     for name in names:
@@ -36,7 +36,7 @@ def write(
 
 
 def read(path: Path, *, is_csv: bool) -> list[str]:
-    """The pictures in ``path``, as another program reads it."""
+    """The pictures in ``path``, read with standard parsers."""
     with path.open(newline="") as file:
         if is_csv:
             return [row["picture"] for row in csv.DictReader(file) if row["rank"] == "1"]
@@ -52,8 +52,8 @@ def test_a_second_run_goes_on(tmp_path: Path, is_csv: bool) -> None:
 
 
 @pytest.mark.parametrize("is_csv", [False, True])
-def test_whatever_an_interrupted_run_left_is_mended(tmp_path: Path, is_csv: bool) -> None:
-    """Cut at every byte: the pictures that are whole stay, a partial one is done again."""
+def test_an_interrupted_run_is_resumed(tmp_path: Path, is_csv: bool) -> None:
+    """Cut at every byte: complete pictures stay, an incomplete one is repeated."""
     path = tmp_path / "results"
     write(path, "a.jpg", "b.jpg", is_csv=is_csv)
     whole = path.read_bytes()
@@ -64,8 +64,10 @@ def test_whatever_an_interrupted_run_left_is_mended(tmp_path: Path, is_csv: bool
 
 
 @pytest.mark.parametrize("is_csv", [False, True])
-def test_a_run_of_other_photographs_removes_only_what_is_cut(tmp_path: Path, is_csv: bool) -> None:
-    """Where a row of CSV may be whole, it stays: the picture would not be classified again."""
+def test_a_run_of_other_photographs_removes_only_incomplete_records(
+    tmp_path: Path, is_csv: bool
+) -> None:
+    """A CSV row that may be complete stays, because its picture is not classified again."""
     path = tmp_path / "results"
     write(path, "a.jpg", "b.jpg", is_csv=is_csv)
     whole = path.read_bytes()
@@ -94,7 +96,7 @@ def test_runs_of_fewer_classes_keep_each_other(tmp_path: Path) -> None:
 
 
 def test_only_the_rows_at_the_end_are_removed(tmp_path: Path) -> None:
-    """A picture may be in the file twice, as after ``cat`` of two files."""
+    """A picture may be in the file twice, for example after ``cat`` of two files."""
     path = tmp_path / "results.csv"
     pictures = ("a.jpg", "a.jpg", "a.jpg", "b.jpg", "c.jpg", "b.jpg")
     ranks = (1, 2, 3, 1, 1, 1)
@@ -106,7 +108,7 @@ def test_only_the_rows_at_the_end_are_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_csv", [False, True])
 def test_a_last_line_without_a_line_feed_stays(tmp_path: Path, is_csv: bool) -> None:
-    """As editors save it."""
+    """Editors may save it like this."""
     path = tmp_path / "results"
     write(path, "a.jpg", "b.jpg", is_csv=is_csv)
     path.write_bytes(path.read_bytes().removesuffix(b"\n"))
@@ -114,7 +116,7 @@ def test_a_last_line_without_a_line_feed_stays(tmp_path: Path, is_csv: bool) -> 
     assert read(path, is_csv=is_csv) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
     for is_csv in (False, True):
         path = tmp_path / f"results{is_csv}"
@@ -126,7 +128,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_csv", [False, True])
 @pytest.mark.parametrize("character", "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 def test_only_a_line_feed_ends_a_line(tmp_path: Path, character: str, is_csv: bool) -> None:
-    """``str.splitlines`` ends one at each of these, and a file name may have them all."""
+    """``str.splitlines`` splits at all of these, and file names may contain them."""
     name = f"a{character}b.jpg"
     path = tmp_path / "results"
     write(path, name, "d.jpg", is_csv=is_csv)
@@ -137,8 +139,8 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path, character: str, is_csv: bo
         assert path.read_bytes() == whole
 
 
-def test_lines_that_another_program_wrote_anew(tmp_path: Path) -> None:
-    """As ``jq -c`` does: no spaces, and characters of Unicode as they are."""
+def test_lines_rewritten_by_another_program(tmp_path: Path) -> None:
+    """As by ``jq -c``: no spaces, and Unicode without escapes."""
     path = tmp_path / "results.jsonl"
     write(path, "a\u2028b.jpg", is_csv=False)
     record = json.loads(path.read_text())
@@ -210,7 +212,7 @@ def test_a_link_to_results_is_followed(tmp_path: Path) -> None:
     assert read(tmp_path / "results", is_csv=True) == ["a.jpg", "b.jpg"]
 
 
-def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
+def test_paths_that_are_not_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo", Path("/dev/null")):
         with pytest.raises(ValueError, match="not a regular file"):

@@ -1,29 +1,27 @@
-"""The command `vision` with unusual files, streams and options; its server has one answer."""
+"""The command ``vision`` with unusual files, streams and options, on a fake server."""
 
 from __future__ import annotations
 
 import os
 import struct
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, PREDICTIONS, Answering
-from tests.terminal import in_terminal, plain
+from tests.client.conftest import LIMIT_S, PREDICTIONS, VISION, Answering
+from tools.terminal import in_terminal, plain
 
 pytestmark = pytest.mark.slow
 
-VISION = str(Path(sys.executable).with_name("vision"))
 PICTURE = b"\x89PNG and more"
 
 
 def vision(
     *arguments: str | Path, server: Answering, redirect: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """In a shell, with standard input and output as ``redirect`` says."""
+    """Run it in a shell with the redirections ``redirect``."""
     env = {**os.environ, "VISION_SERVER": server.url, "COLUMNS": "200"}
     return subprocess.run(
         ["bash", "-c", f'exec "$@" {redirect}', "bash", VISION, *map(str, arguments)],
@@ -69,12 +67,12 @@ def test_the_longest_name_is_saved(photo: Path) -> None:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """Of a PNG file."""
+    """A chunk of a PNG file."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def test_a_picture_that_cannot_be_shown_is_saved(photo: Path) -> None:
-    """Pillow takes so many pixels for an attack."""
+    """Pillow refuses so many pixels as a decompression bomb."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0))
     photo.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     pixel = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
@@ -91,7 +89,7 @@ def test_a_picture_that_cannot_be_shown_is_saved(photo: Path) -> None:
     assert f"{output}/photo.png in" in plain(shown).replace("\r\n", "")
 
 
-def test_links_in_a_circle_are_no_folder(photo: Path) -> None:
+def test_a_loop_of_links_is_not_a_folder(photo: Path) -> None:
     loop = photo.parent / "loop"
     loop.symlink_to(loop)
     with Answering.started(body=PICTURE) as server:
@@ -100,7 +98,7 @@ def test_links_in_a_circle_are_no_folder(photo: Path) -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_closed_streams_are_told(photo: Path) -> None:
+def test_closed_streams_are_reported(photo: Path) -> None:
     with Answering.started(body=PREDICTIONS) as server:
         read = vision("classify", "-", server=server, redirect="<&-")
         written = vision("classify", photo, server=server, redirect=">&-")
@@ -118,14 +116,14 @@ def test_closed_streams_are_told(photo: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("--version",), ("classify", "--help")])
-def test_what_cannot_be_written_is_told(arguments: tuple[str, ...]) -> None:
+def test_a_full_device_is_reported(arguments: tuple[str, ...]) -> None:
     with Answering.started(body=PREDICTIONS) as server:
         run = vision(*arguments, server=server, redirect=">/dev/full")
     assert (run.returncode, run.stderr) == (1, "standard output: No space left on device\n")
 
 
 @pytest.mark.parametrize("timeout", ["inf", "nan", "1e300", "1e12", "0"])
-def test_a_timeout_that_cannot_be(photo: Path, timeout: str) -> None:
+def test_a_timeout_out_of_range(photo: Path, timeout: str) -> None:
     with Answering.started(body=PREDICTIONS) as server:
         run = vision("classify", photo, "--timeout", timeout, server=server)
     assert run.returncode == 2

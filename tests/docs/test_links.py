@@ -1,4 +1,4 @@
-"""Every link between the pages leads somewhere: files, headings, pictures."""
+"""Every link in the pages to a file, heading or picture of the repository has a target."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PAGES = sorted(
 
 
 def tokens(page: Path) -> list[Token]:
-    """All that is inline in ``page``, and its headings."""
+    """The Markdown tokens of ``page``."""
     return MarkdownIt().enable("table").parse(page.read_text())
 
 
 def anchors(page: Path) -> set[str]:
-    """What its headings are called in links, as GitHub makes it of their text."""
+    """The anchors of its headings, by GitHub's rule."""
     parsed = tokens(page)
     headings = [after.content for token, after in pairwise(parsed) if token.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
@@ -30,8 +30,8 @@ def anchors(page: Path) -> set[str]:
 
 def links(page: Path) -> list[str]:
     inline = [child for token in tokens(page) for child in token.children or ()]
-    found = [child.attrGet("href") or child.attrGet("src") for child in inline]
-    return [str(link) for link in found if link]
+    targets = [child.attrGet("href") or child.attrGet("src") for child in inline]
+    return [str(target) for target in targets if target]
 
 
 def test_there_are_pages() -> None:
@@ -44,7 +44,7 @@ def test_links(page: Path) -> None:
     broken = []
     for link in links(page):
         if re.match(r"https?://", link):
-            continue  # nothing outside is asked for in a test
+            continue  # tests do not use the network
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         if not target.exists() or (anchor and anchor not in anchors(target)):

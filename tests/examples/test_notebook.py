@@ -14,79 +14,78 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from PIL import Image
 
+from tests.examples.run import ROOT
+from tests.routes import post
 from tests.running import Running
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
-TIMEOUT_S = 300  # for a cell, or an answer
+CELL_TIMEOUT_S = 300
 RUN_TIMEOUT_S = 600
 
 Cell = dict[str, Any]
 
 
 def cells(path: Path, kind: str) -> list[Cell]:
-    found: list[Cell] = json.loads(path.read_text())["cells"]
-    return [cell for cell in found if cell["cell_type"] == kind]
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
 
 
 @pytest.fixture(scope="module")
-def environment(
+def executed(
     server: Running, model_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """Where the notebook finds the suite's server and export, and no settings of this user's."""
-    jupyters = tmp_path_factory.mktemp("jupyter")
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("JUPYTER_")},
-        "IPYTHONDIR": str(jupyters),
-        "JUPYTER_CONFIG_DIR": str(jupyters),
-        "JUPYTER_DATA_DIR": str(jupyters),
-        "MODEL_STORE": str(model_store),
-        "VISION_SERVER": server.config.inference,
-        "VISION_GRPC": server.config.grpc,
-    }
-
-
-@pytest.fixture(scope="module")
-def executed(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[Cell]:
-    """Its code cells, as the README's command leaves them."""
+) -> list[Cell]:
+    """Its code cells as the README's command leaves them, without the user's own settings."""
     readme = (ROOT / "examples" / "README.md").read_text()
     section = readme.split("\n## Notebook\n")[1].split("\n## ")[0]
     (command,) = re.findall(r"^(\.venv/bin/jupyter execute .*)$", section, re.MULTILINE)
     program, *arguments = shlex.split(command)
     assert program == ".venv/bin/jupyter"
     assert arguments[-1] == "--output=../run/notebook"
-    output = tmp_path_factory.mktemp("executed") / "notebook"
-    arguments[-1] = f"--output={output}"
-    # A process of its own: sockets and event loops that Jupyter leaves open are no warnings here.
+    folder = tmp_path_factory.mktemp("executed")
+    arguments[-1] = f"--output={folder / 'notebook'}"
+    names = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
+    # A process of its own: Jupyter leaves sockets and event loops open, which would warn here.
     run = subprocess.run(
-        [sys.executable, "-m", "jupyter", *arguments, f"--timeout={TIMEOUT_S}"],
+        [sys.executable, "-m", "jupyter", *arguments, f"--timeout={CELL_TIMEOUT_S}"],
         cwd=ROOT,
-        env=environment,
+        env={
+            **{
+                name: value for name, value in os.environ.items() if not name.startswith("JUPYTER_")
+            },
+            **dict.fromkeys(names, str(folder)),
+            "MODEL_STORE": str(model_store),
+            "VISION_SERVER": server.config.inference,
+            "VISION_GRPC": server.config.grpc,
+        },
         capture_output=True,
         text=True,
         timeout=RUN_TIMEOUT_S,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    return cells(output.with_suffix(".ipynb"), "code")
+    return cells(folder / "notebook.ipynb", "code")
+
+
+def outputs(executed: list[Cell], cell: str) -> list[dict[str, Any]]:
+    (found,) = [found["outputs"] for found in executed if found["id"] == cell]
+    return list(found)
 
 
 def printed(executed: list[Cell], cell: str) -> str:
-    """What the cell with this id wrote to stdout, or showed as text."""
-    (outputs,) = [found["outputs"] for found in executed if found["id"] == cell]
-    texts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs]
+    """The text that the cell wrote to stdout or displayed."""
+    texts = [
+        o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs(executed, cell)
+    ]
     return "".join("".join(text) for text in texts)
 
 
-def pictures(executed: list[Cell], cell: str) -> list[Image.Image]:
-    (outputs,) = [found["outputs"] for found in executed if found["id"] == cell]
-    shown = [output["data"]["image/png"] for output in outputs if "data" in output]
-    return [Image.open(io.BytesIO(b64decode(png))) for png in shown]
+def sizes(executed: list[Cell], cell: str) -> list[tuple[int, int]]:
+    """Those of the pictures that the cell displayed."""
+    shown = [output["data"]["image/png"] for output in outputs(executed, cell) if "data" in output]
+    return [Image.open(io.BytesIO(b64decode(png))).size for png in shown]
 
 
 def test_it_is_committed_valid_and_without_results() -> None:
@@ -116,21 +115,18 @@ def test_every_cell_ran_in_this_python_without_complaints(executed: list[Cell]) 
     assert [output for output in outputs if output["output_type"] == "error"] == []
     assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
     assert sys.executable in printed(executed, "setup")
-
-
-def test_it_says_that_the_networks_are_untrained(executed: list[Cell]) -> None:
     assert "resnet101 is UNTRAINED" in printed(executed, "resnet")
     assert "cyclegan is UNTRAINED" in printed(executed, "generator")
 
 
 def test_it_compares_notebook_rest_and_grpc(executed: list[Cell], server: Running) -> None:
-    photo = (ROOT / "serving" / "sample.jpg").read_bytes()
-    answer = requests.post(server.url("resnet101"), data=photo, timeout=TIMEOUT_S).json()
-    expected = [(p["label"], p["probability"]) for p in answer["predictions"]]
+    photo = (ROOT / "tools" / "sample.jpg").read_bytes()
+    predictions = post(server, "resnet101", data=photo).json()["predictions"]
+    expected = [(p["label"], p["probability"]) for p in predictions]
     assert all(f"('{label}', " in printed(executed, "classify") for label, _ in expected)
     heading, *rows, last = printed(executed, "table").splitlines()
-    # As test_parity.py has it; where the server runs a shorter format, as the notebook has it.
-    exact = server.api.describe("resnet101")["precision"] == "float32"
+    # In float32 the tolerance of tests/serving/test_parity.py; otherwise the notebook's own.
+    exact = server.management.describe("resnet101")["precision"] == "float32"
     allowed = 0.002 if exact else float(last.split()[-1])
     assert heading.split() == ["notebook", "REST", "gRPC"]
     assert [re.split(r"  +", row)[0] for row in rows] == [label for label, _ in expected]
@@ -141,16 +137,15 @@ def test_it_compares_notebook_rest_and_grpc(executed: list[Cell], server: Runnin
 
 
 def test_it_shows_photograph_and_paintings(executed: list[Cell]) -> None:
-    assert [picture.size for picture in pictures(executed, "preprocess")] == [(451, 300)]
-    assert [picture.size for picture in pictures(executed, "generator")] == [(451, 300), (384, 256)]
-    assert [picture.size for picture in pictures(executed, "picture")] == [(384, 256)]
+    assert sizes(executed, "preprocess") == [(451, 300)]
+    assert sizes(executed, "generator") == [(451, 300), (384, 256)]
+    assert sizes(executed, "picture") == [(384, 256)]
     assert len(re.findall(r"384x256, differs by 0\.\d\d levels", printed(executed, "picture"))) == 2
 
 
 def test_a_broken_upload_is_answered_alone(executed: list[Cell]) -> None:
     assert re.match(r"code +400\ntype +BadImage\nmessage +\w", printed(executed, "errors"))
     answers = printed(executed, "many").splitlines()
-    assert [bool(re.match(r"\d +[\d.]+%  \w", answer)) for answer in answers] == [
-        *[True] * 3, False, *[True] * 4,
-    ]  # fmt: skip
+    good = [re.match(r"\d +[\d.]+%  \w", answer) is not None for answer in answers]
+    assert good == [True] * 3 + [False] + [True] * 4
     assert answers[3].startswith("4 400 BadImage: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Iterator
 
@@ -51,6 +52,7 @@ def test_the_error_is_the_expected_one(pool: DecodePool, case: Case) -> None:
     with pytest.raises(RequestError) as caught:
         pool.decode(case.data, None, time.monotonic() + 60)
     assert (caught.value.code, type(caught.value).__name__) == (case.code, case.kind)
+    assert re.search(case.message, caught.value.message)
 
 
 def test_the_corpus_stays_large_and_light() -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 from torchvision.models import ResNet101_Weights
 
-from export.untrained import build
+from export.checkpoints import untrained
+from export.networks import registered
 from handlers.pictures.resample import resample
 from handlers.torchserve import Handler
 from tests.handlers.support import Save, body, form
@@ -35,12 +36,12 @@ WEIGHTS = ResNet101_Weights.IMAGENET1K_V1
 
 @pytest.fixture(scope="module")
 def eager_resnet() -> nn.Module:
-    return build("resnet101", len(WEIGHTS.meta["categories"]), 0)
+    return untrained(registered()["resnet101"])
 
 
 @pytest.fixture(scope="module")
 def eager_generator() -> nn.Module:
-    return build("cyclegan", 0, 0)
+    return untrained(registered()["cyclegan"])
 
 
 def probabilities(network: nn.Module, tensor: torch.Tensor) -> torch.Tensor:

@@ -29,9 +29,9 @@ from handlers.pictures.pool import DecodePool
 from handlers.pictures.resample import resample
 from handlers.request import Integer, Upload
 from tests.corpus import by_name
-from tests.fuzz.decode import mended
 from tests.handlers.support import REST, Decoders, upload
 from tests.specs import CYCLEGAN, RESNET101
+from tools.fuzz.decode import with_valid_checksums
 
 pytestmark = pytest.mark.slow
 
@@ -269,7 +269,7 @@ def damaged(draw: st.DrawFn) -> bytes:
                 other = by_name()[draw(FILES)].data
                 data = data[:at] + other[at:end] + data[end:]
     # Without correct checksums a PNG is refused before the rest is read.
-    return mended(data) if draw(st.booleans()) else data
+    return with_valid_checksums(data) if draw(st.booleans()) else data
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A page on the suite's server, and a browser to look at it."""
+"""A page that uses the suite's server, and a browser to open it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests import tools
+from tests.debian import require
 from tests.page.opened import Choose, chromium, page_server, watched
 from tests.running import Running
 from vision_client import Client
@@ -22,8 +22,8 @@ def address(server: Running) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Of a module and no longer: while Playwright runs, asyncio.run does not."""
-    tools.require("chromium")
+    """Scoped to a module, because asyncio.run fails while Playwright runs."""
+    require("chromium")
     with chromium() as started:
         yield started
 
@@ -36,7 +36,7 @@ def tab(browser: Browser, address: str) -> Iterator[Page]:
 
 @pytest.fixture
 def choose(tmp_path: Path) -> Choose:
-    """Picks a file of these bytes, as a person does."""
+    """Uploads a file with these bytes."""
 
     def pick(page: Page, data: bytes, name: str = "photo.jpg") -> Path:
         path = tmp_path / name
@@ -49,6 +49,6 @@ def choose(tmp_path: Path) -> Choose:
 
 @pytest.fixture(scope="session")
 def client(server: Running) -> Iterator[Client]:
-    """What the page's answers must agree with."""
-    with Client(server.config.inference) as asked:
-        yield asked
+    """A client for the expected answers."""
+    with Client(server.config.inference) as connected:
+        yield connected

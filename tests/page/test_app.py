@@ -1,9 +1,11 @@
-"""The page's own server, asked without a browser, as another program or site would."""
+"""The page's own server, used without a browser, as by another program or site."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -13,12 +15,15 @@ from tests.client.conftest import Answering
 from tests.page.opened import command, page_server
 from tests.running import free_port
 from vision_client import Client
+from vision_client.tasks.classify import TOP_K
+from vision_client.tasks.translate import FORMATS, SIZE
 
 
 def test_answers_are_those_of_the_client(address: str, client: Client, jpeg: bytes) -> None:
-    told = client.classify(jpeg, top_k=2)
+    expected = client.classify(jpeg, top_k=2)
     answer = requests.post(f"{address}/classify?top_k=2", data=jpeg, timeout=60).json()
-    assert [p["class_id"] for p in answer["predictions"]] == [p.class_id for p in told.predictions]
+    classes = [prediction.class_id for prediction in expected.predictions]
+    assert [prediction["class_id"] for prediction in answer["predictions"]] == classes
     assert answer["weights"] == "untrained"
     assert answer["request_id"]
     assert answer["seconds"] > 0
@@ -31,13 +36,9 @@ def test_answers_are_those_of_the_client(address: str, client: Client, jpeg: byt
     assert float(picture.headers["x-seconds"]) > 0
 
 
-@pytest.mark.parametrize(
-    "question", ["classify?top_k=0", "classify?top_k=many", "translate?size=9"]
-)
-def test_a_bad_option_is_told_as_the_server_tells_it(
-    address: str, jpeg: bytes, question: str
-) -> None:
-    answer = requests.post(f"{address}/{question}", data=jpeg, timeout=60)
+@pytest.mark.parametrize("query", ["classify?top_k=0", "classify?top_k=many", "translate?size=9"])
+def test_a_bad_option_is_the_servers_error(address: str, jpeg: bytes, query: str) -> None:
+    answer = requests.post(f"{address}/{query}", data=jpeg, timeout=60)
     assert answer.status_code == 422
     assert answer.json()["code"] == 422
     assert answer.json()["type"] == "InvalidOption"
@@ -53,14 +54,14 @@ def test_another_name_for_this_machine_is_refused(address: str, path: str, host:
 
 @pytest.fixture(scope="module")
 def asked() -> Iterator[Answering]:
-    """In place of a server: it counts what is asked of the networks, and knows no answer."""
+    """A fake server that counts requests and answers 404."""
     with Answering.started(404) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def asking(asked: Answering) -> Iterator[str]:
-    """The address of a page that asks ``asked``."""
+    """The URL of a page that uses ``asked``."""
     with page_server(asked.url) as url:
         yield url
 
@@ -84,10 +85,10 @@ def asking(asked: Answering) -> Iterator[str]:
     [("GET", "/about"), ("HEAD", "/about"), ("POST", "/classify"), ("POST", "/translate"),
      ("GET", "/static/page.js")],
 )  # fmt: skip
-def test_another_site_asks_nothing(
+def test_another_site_is_refused(
     asked: Answering, asking: str, method: str, path: str, headers: dict[str, str]
 ) -> None:
-    """Browsers send Sec-Fetch-Site with requests that have no Origin, too."""
+    """Browsers send Sec-Fetch-Site even with requests that have no Origin."""
     headers = {name: value.format(own=asking) for name, value in headers.items()}
     before = len(asked.asked)
     answer = requests.request(method, f"{asking}{path}", headers=headers, timeout=60)
@@ -107,7 +108,7 @@ def test_another_site_asks_nothing(
         {},
     ],
 )
-def test_the_page_itself_and_its_owner_are_answered(
+def test_the_page_itself_and_its_user_are_answered(
     asked: Answering, asking: str, headers: dict[str, str]
 ) -> None:
     headers = {name: value.format(own=asking) for name, value in headers.items()}
@@ -129,7 +130,7 @@ def test_the_page_itself_and_its_owner_are_answered(
         ("DELETE", "/", {}, 405, "MethodNotAllowed"),
     ],
 )
-def test_a_wrong_request_is_told_as_json(
+def test_errors_are_json(
     asked: Answering, asking: str, method: str, path: str, headers: dict[str, str], code: int,
     type: str,
 ) -> None:  # fmt: skip
@@ -138,9 +139,9 @@ def test_a_wrong_request_is_told_as_json(
         method, f"{asking}{path}", headers=headers, data=b"no picture", timeout=60
     )
     assert answer.status_code == code
-    told = answer.json()
-    assert (told["code"], told["type"]) == (code, type)
-    assert told["message"]
+    error = answer.json()
+    assert (error["code"], error["type"]) == (code, type)
+    assert error["message"]
     assert ("allow" in answer.headers) == (code == 405)
     assert len(asked.asked) == before
 
@@ -152,14 +153,14 @@ def test_another_site_may_link_to_the_page(asked: Answering, asking: str) -> Non
     assert len(asked.asked) == before
 
 
-def test_a_tunnel_on_another_port_is_let_in(address: str, jpeg: bytes) -> None:
+def test_a_tunnel_on_another_port_is_accepted(address: str, jpeg: bytes) -> None:
     headers = {"host": "localhost:9000", "origin": "http://localhost:9000"}
     answer = requests.post(f"{address}/classify", data=jpeg, headers=headers, timeout=60)
     assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["", "/static/page.js", "/nowhere", "/classify"])
-def test_every_answer_is_protected(address: str, path: str) -> None:
+def test_every_response_has_the_security_headers(address: str, path: str) -> None:
     headers = requests.get(f"{address}{path}", timeout=10).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -172,15 +173,15 @@ def test_every_answer_is_protected(address: str, path: str) -> None:
 
 def test_loopback_only(address: str) -> None:
     port = address.rpartition(":")[2]
-    listening = [
+    addresses = [
         ":".join(map(str, connection.laddr))
         for connection in psutil.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert [where for where in listening if where.endswith(f":{port}")] == [f"127.0.0.1:{port}"]
+    assert [a for a in addresses if a.endswith(f":{port}")] == [f"127.0.0.1:{port}"]
 
 
-def test_a_port_that_is_taken(address: str) -> None:
+def test_a_port_in_use(address: str) -> None:
     port = int(address.rpartition(":")[2])
     ended = subprocess.run(
         command(f"http://127.0.0.1:{free_port()}", port),
@@ -190,5 +191,38 @@ def test_a_port_that_is_taken(address: str) -> None:
         check=False,
     )
     assert ended.returncode == 1
-    assert ended.stderr == f"port {port} cannot be had: Address already in use; choose another\n"
+    assert ended.stderr == f"port {port} is not available: Address already in use; choose another\n"
     assert ended.stdout == ""
+
+
+def test_named_networks(asked: Answering) -> None:
+    """They are asked, and the headings have their names."""
+    options = ("--classify", "<vit>", "--translate", "upscale")
+    before = len(asked.paths)
+    with page_server(asked.url, 0, *options) as page:
+        html = requests.get(page, timeout=60).text
+        requests.post(f"{page}/classify", data=b"x", timeout=60)
+        requests.post(f"{page}/translate", data=b"x", timeout=60)
+        models = requests.get(f"{page}/about", timeout=60).json()["models"]
+    assert ">What &lt;vit&gt; sees<" in html
+    assert ">Translated by upscale<" in html
+    assert [model["model"] for model in models] == ["<vit>", "upscale"]
+    paths = ["/predictions/<vit>", "/predictions/upscale"]
+    assert [unquote(path) for path in asked.paths[before : before + 2]] == paths
+    assert sorted(map(unquote, asked.paths[before + 2 :])) == paths
+
+
+def test_the_choices_are_options_of_the_server(asking: str) -> None:
+    html = requests.get(asking, timeout=60).text
+    choices = {
+        name: re.findall(r'value="(\w+)"', options)
+        for name, options in re.findall(r'<select id="(\w+)">(.*?)</select>', html)
+    }
+    selected = re.findall(r'value="(\w+)" selected', html)
+    assert selected == [str(TOP_K.default), str(SIZE.default), FORMATS[0]]
+    assert choices["format"] == list(FORMATS)
+    for name, range in (("top_k", TOP_K), ("size", SIZE)):
+        values = [int(value) for value in choices[name]]
+        assert values[0] == range.low
+        assert range.high is None or values[-1] == range.high
+        assert all(value % range.multiple == 0 for value in values)

@@ -1,4 +1,4 @@
-"""The page in a real Chromium, on the real server."""
+"""The page in Chromium, with the real server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.client.conftest import Answering
-from tests.page.opened import MODELS, Choose, page_server, wait_for_answers, watched
+from tests.page.opened import Choose, page_server, wait_for_answers, watched
 from tests.running import Running, free_port
 from vision_client import Client, ServerError
+from vision_client.models import DEFAULTS
+
+CLASSIFIER, TRANSLATOR = DEFAULTS["classify"], DEFAULTS["translate"]
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +26,7 @@ HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64)
 
 def bars(page: Page) -> list[tuple[str, float]]:
     """Labels and percentages, as shown."""
-    rows = page.locator("#resnet101 .bars li").all()
+    rows = page.locator("#classify .bars li").all()
     return [
         (
             row.locator(".label").inner_text(),
@@ -33,12 +36,13 @@ def bars(page: Page) -> list[tuple[str, float]]:
     ]
 
 
-def same_as_told(page: Page, client: Client, photograph: bytes, top_k: int = 5) -> None:
-    told = client.classify(photograph, top_k=top_k).predictions
+def check_bars(page: Page, client: Client, photograph: bytes, top_k: int = 5) -> None:
+    """The page shows the classes of ``photograph``."""
+    expected = client.classify(photograph, top_k=top_k).predictions
     shown = bars(page)
-    assert [label for label, _ in shown] == [prediction.label for prediction in told]
+    assert [label for label, _ in shown] == [prediction.label for prediction in expected]
     assert [percent for _, percent in shown] == pytest.approx(
-        [100 * prediction.probability for prediction in told], abs=0.011
+        [100 * prediction.probability for prediction in expected], abs=0.011
     )
 
 
@@ -47,10 +51,11 @@ def natural_size(page: Page, image: str = "#after") -> tuple[int, int]:
     return width, height
 
 
-def problem(page: Page, model: str) -> str:
-    place = page.locator(f"#{model} .problem p")
-    expect(place).to_be_visible()
-    return place.inner_text()
+def problem(page: Page, task: str) -> str:
+    """The error that is shown for ``task``."""
+    message = page.locator(f"#{task} .problem p")
+    expect(message).to_be_visible()
+    return message.inner_text()
 
 
 def encoded(picture: Image.Image, format: str) -> bytes:
@@ -64,23 +69,23 @@ def test_an_upload_is_classified_and_translated(
 ) -> None:
     choose(tab, jpeg, "my cat.jpg")
     wait_for_answers(tab)
-    same_as_told(tab, client, jpeg)
+    check_bars(tab, client, jpeg)
     share = tab.locator(".bar").first.evaluate(
         "bar => parseFloat(getComputedStyle(bar, '::before').width) / bar.clientWidth"
     )
     assert share == pytest.approx(bars(tab)[0][1] / 100, abs=0.01)
-    told = client.translate(jpeg)
-    assert natural_size(tab) == told.image().size
+    expected = client.translate(jpeg)
+    assert natural_size(tab) == expected.image().size
     assert natural_size(tab, "#before") == (451, 300)
-    for model in MODELS:
-        expect(tab.locator(f"#{model} .state")).to_contain_text("Answered in ")
+    for task in DEFAULTS:
+        expect(tab.locator(f"#{task} .state")).to_contain_text("Answered in ")
     expect(tab.locator("#name")).to_contain_text("my cat.jpg")
     with tab.expect_download() as download:
         tab.get_by_role("link", name="Download PNG").click()
-    assert download.value.suggested_filename == "my cat-zebra.png"
+    assert download.value.suggested_filename == "my cat-translated.png"
     with Image.open(download.value.path()) as saved:
         assert saved.format == "PNG"
-        assert saved.tobytes() == told.image().tobytes()
+        assert saved.tobytes() == expected.image().tobytes()
 
 
 def test_untrained_networks_are_announced(tab: Page) -> None:
@@ -90,7 +95,7 @@ def test_untrained_networks_are_announced(tab: Page) -> None:
 
 
 def test_the_server_is_named(tab: Page, server: Running) -> None:
-    weights = " · resnet101: untrained · cyclegan: untrained"
+    weights = f" · {CLASSIFIER}: untrained · {TRANSLATOR}: untrained"
     expect(tab.locator("footer")).to_contain_text(f"Server {server.config.inference}{weights}")
 
 
@@ -120,7 +125,7 @@ def test_options_ask_again_what_they_concern(
     tab.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
     tab.select_option("#top_k", "3")
     expect(tab.locator(".bars li")).to_have_count(3)
-    same_as_told(tab, client, jpeg, top_k=3)
+    check_bars(tab, client, jpeg, top_k=3)
     # Two changes in a row, as the arrow keys make them, are one question.
     tab.select_option("#size", "128")
     tab.select_option("#format", "webp")
@@ -133,7 +138,7 @@ def test_options_ask_again_what_they_concern(
     ]
     with tab.expect_download() as download:
         link.click()
-    assert download.value.suggested_filename == "photo-zebra.webp"
+    assert download.value.suggested_filename == "photo-translated.webp"
     with Image.open(download.value.path()) as saved:
         assert saved.format == "WEBP"
 
@@ -147,9 +152,9 @@ def test_an_older_photograph_is_not_answered(
     tab.select_option("#size", "128")
     choose(tab, encoded(photographs["coffee"], "PNG"), "coffee.png")
     wait_for_answers(tab)
-    same_as_told(tab, client, encoded(photographs["coffee"], "PNG"))
+    check_bars(tab, client, encoded(photographs["coffee"], "PNG"))
     assert natural_size(tab) == (192, 128)
-    expect(tab.locator("#download")).to_have_attribute("download", "coffee-zebra.png")
+    expect(tab.locator("#download")).to_have_attribute("download", "coffee-translated.png")
     tab.wait_for_timeout(3_000)
     assert natural_size(tab) == (192, 128)
 
@@ -164,7 +169,7 @@ def test_by_keyboard_alone(tab: Page, client: Client) -> None:
     tab.keyboard.press("Enter")
     wait_for_answers(tab)
     examples = Path(__file__).parents[2] / "client/vision_client/page/static/examples"
-    same_as_told(tab, client, (examples / "chelsea.jpg").read_bytes())
+    check_bars(tab, client, (examples / "chelsea.jpg").read_bytes())
 
 
 @pytest.mark.parametrize("key", ["Enter", "Space"])
@@ -193,7 +198,7 @@ def test_paste_and_drop(tab: Page, client: Client, jpeg: bytes, event: str) -> N
         [event, base64.b64encode(jpeg).decode()],
     )
     wait_for_answers(tab)
-    same_as_told(tab, client, jpeg)
+    check_bars(tab, client, jpeg)
     expect(tab.locator("#name")).to_contain_text("given.jpg")
 
 
@@ -205,7 +210,7 @@ def test_pasted_text_is_no_photograph(tab: Page) -> None:
             document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
         }"""
     )
-    expect(tab.locator("#resnet101 .state")).to_contain_text("Nothing yet")
+    expect(tab.locator("#classify .state")).to_contain_text("Nothing yet")
 
 
 def test_a_photograph_from_the_camera(browser: Browser, address: str) -> None:
@@ -251,16 +256,16 @@ def test_a_camera_that_is_refused(tab: Page) -> None:
         pytest.param(b"\xff\xd8\xff" + bytes(17 * 2**20), 413, id="17 MiB"),
     ],
 )
-def test_a_bad_file_is_refused_in_the_servers_words(
+def test_a_bad_file_shows_the_servers_message(
     tab: Page, client: Client, jpeg: bytes, bad: bytes, code: int, choose: Choose
 ) -> None:
     with pytest.raises(ServerError) as refused:
         client.classify(bad)
     assert refused.value.code == code
     choose(tab, bad)
-    for model in MODELS:
-        assert problem(tab, model) == str(refused.value)
-        expect(tab.locator(f"#{model} .result")).to_be_hidden()
+    for task in DEFAULTS:
+        assert problem(tab, task) == str(refused.value)
+        expect(tab.locator(f"#{task} .result")).to_be_hidden()
     expect(tab.locator("#name")).to_contain_text("This browser cannot show it")
     expect(tab.get_by_role("button", name="Try again")).to_have_count(0)
     choose(tab, jpeg)
@@ -270,22 +275,22 @@ def test_a_bad_file_is_refused_in_the_servers_words(
 
 def test_more_than_the_page_takes(tab: Page, choose: Choose) -> None:
     choose(tab, bytes(25 * 2**20))
-    for model in MODELS:
-        assert problem(tab, model).startswith("413 TooLarge: ")
+    for task in DEFAULTS:
+        assert problem(tab, task).startswith("413 TooLarge: ")
 
 
 def test_a_refusal_by_one_network_leaves_the_others_answer(
     tab: Page, client: Client, photographs: dict[str, Image.Image], choose: Choose
 ) -> None:
-    """1024 pixels high and five times as wide is more than cyclegan takes."""
+    """1024 pixels high and five times as wide is more than the network takes."""
     long = encoded(photographs["coffee"].resize((500, 100)), "PNG")
     with pytest.raises(ServerError) as refused:
         client.translate(long, size=1024)
     tab.select_option("#size", "1024")
     choose(tab, long)
-    assert problem(tab, "cyclegan") == str(refused.value)
-    expect(tab.locator("#resnet101 .result")).to_be_visible()
-    same_as_told(tab, client, long)
+    assert problem(tab, "translate") == str(refused.value)
+    expect(tab.locator("#classify .result")).to_be_visible()
+    check_bars(tab, client, long)
 
 
 def test_a_picture_that_the_browser_cannot_show(
@@ -294,7 +299,7 @@ def test_a_picture_that_the_browser_cannot_show(
     tiff = encoded(photographs["astronaut"], "TIFF")
     choose(tab, tiff, "photo.tiff")
     wait_for_answers(tab)
-    same_as_told(tab, client, tiff)
+    check_bars(tab, client, tiff)
     expect(tab.locator("#unshowable")).to_be_visible()
     expect(tab.locator("#after")).to_be_visible()
     expect(tab.locator("#before")).to_be_hidden()
@@ -303,16 +308,16 @@ def test_a_picture_that_the_browser_cannot_show(
 
 def test_server_down(browser: Browser, jpeg: bytes, choose: Choose) -> None:
     server = f"http://127.0.0.1:{free_port()}"
-    words = f"no connection to {server}: Connection refused. Start the server: make start"
+    message = f"no connection to {server}: Connection refused. Start the server: make start"
     with page_server(server) as address, watched(browser, address) as page:
-        expect(page.locator("#notice p")).to_have_text(f"The server does not answer. {words}")
+        expect(page.locator("#notice p")).to_have_text(f"The server does not answer. {message}")
         expect(page.locator("#untrained")).to_be_empty()
         choose(page, jpeg)
-        for model in MODELS:
-            assert problem(page, model) == f"502 ConnectionFailed: {words}"
+        for task in DEFAULTS:
+            assert problem(page, task) == f"502 ConnectionFailed: {message}"
         expect(page.locator("#notice")).to_be_empty()
         expect(page.locator("#weights")).to_have_text(
-            " · resnet101: no answer · cyclegan: no answer"
+            f" · {CLASSIFIER}: no answer · {TRANSLATOR}: no answer"
         )
 
 
@@ -347,12 +352,12 @@ def test_try_again(
             expect(page.locator("#weights")).to_contain_text("untrained")
             first.close()
             choose(page, jpeg)
-            for model in MODELS:
-                assert problem(page, model).startswith("The page's own server does not answer.")
+            for task in DEFAULTS:
+                assert problem(page, task).startswith("The page's own server does not answer.")
             with page_server(server.config.inference, port):
                 page.get_by_role("button", name="Try again").first.click()
                 wait_for_answers(page)
-                same_as_told(page, client, jpeg)
+                check_bars(page, client, jpeg)
                 expect(page.get_by_role("button", name="Try again")).to_have_count(0)
 
 
@@ -365,8 +370,8 @@ def test_over_grpc(
     ):
         choose(page, jpeg)
         wait_for_answers(page)
-        same_as_told(page, client, jpeg)
-        expect(page.locator("#weights")).to_contain_text("cyclegan: not told over gRPC")
+        check_bars(page, client, jpeg)
+        expect(page.locator("#weights")).to_contain_text(f"{TRANSLATOR}: not reported over gRPC")
 
 
 def test_on_a_phone(browser: Browser, address: str, client: Client, choose: Choose) -> None:
@@ -389,5 +394,5 @@ def test_on_a_phone(browser: Browser, address: str, client: Client, choose: Choo
             assert box["height"] >= 44
             assert box["x"] + box["width"] <= 360
         choose(page, b"word" * 20, f"{'long' * 40}.jpg")
-        assert problem(page, "cyclegan").startswith("400 BadImage")
+        assert problem(page, "translate").startswith("400 BadImage")
         assert fits()

@@ -1,4 +1,4 @@
-"""Workers that die, queues that fill, clients that stall, disks that are full, ends under load."""
+"""Dead workers, full queues, stalled clients, full disks, and shutdown under load."""
 
 from __future__ import annotations
 
@@ -14,69 +14,78 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import requests
 
-from serving.api import Api
 from serving.config import Config
+from serving.management import Management
 from serving.runfolder import RunFolder
 from tests import running
-from tests.running import wait_until
+from tests.running import Command, MakeConfig, wait_until
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
 QUEUE = 10
+CHANGES = {"load_models": "resnet101.mar", "job_queue_size": str(QUEUE)}
 
 
 @dataclass(frozen=True)
 class Lone:
-    """One server for resnet101 alone, with a short queue; ``said()`` is what it printed."""
+    """A server of resnet101 alone, with a short queue; ``said()`` is its output so far."""
 
     process: subprocess.Popen[bytes]
-    api: Api
+    management: Management
     url: str
     said: Callable[[], str]
 
     def post(self, picture: bytes) -> requests.Response:
         return requests.post(self.url, data=picture, timeout=TIMEOUT_S)
 
+    def connect(self) -> socket.socket:
+        host, port = self.url.split("/")[2].split(":")
+        return socket.create_connection((host, int(port)), TIMEOUT_S)
+
+    def pid(self) -> int:
+        return self.management.workers("resnet101")[0].pid
+
 
 @contextlib.contextmanager
-def serve(config: Path, before: tuple[str, ...] = ()) -> Iterator[Lone]:
-    """What ``make serve`` runs, once it answers."""
-    found, run = Config.read(config), RunFolder(config.parent / "run")
-    url = f"{found.inference}/predictions/resnet101"
-    with running.serve(config, before=before) as server:
-        yield Lone(server.process, Api(found, run.key_file), url, server.said)
+def serve(config_path: Path, before: tuple[str, ...] = ()) -> Iterator[Lone]:
+    """The process of ``make serve``, once it answers."""
+    config, run = Config.read(config_path), RunFolder(config_path.parent / "run")
+    url = f"{config.inference}/predictions/resnet101"
+    with running.serve(config_path, before=before) as server:
+        yield Lone(server.process, Management(config, run), url, server.said)
 
 
 @pytest.fixture
-def config(tmp_path: Path, model_store: Path, make_config: Any) -> Path:
-    changes = {"load_models": "resnet101.mar", "job_queue_size": str(QUEUE)}
-    path: Path = make_config(tmp_path, model_store, **changes)
-    return path
+def config(tmp_path: Path, model_store: Path, make_config: MakeConfig) -> Path:
+    return make_config(tmp_path, model_store, **CHANGES)
 
 
 @pytest.fixture(scope="module")
 def lone(
-    tmp_path_factory: pytest.TempPathFactory, model_store: Path, make_config: Any
+    tmp_path_factory: pytest.TempPathFactory, model_store: Path, make_config: MakeConfig
 ) -> Iterator[Lone]:
-    changes = {"load_models": "resnet101.mar", "job_queue_size": str(QUEUE)}
-    with serve(make_config(tmp_path_factory.mktemp("faults"), model_store, **changes)) as server:
+    with serve(make_config(tmp_path_factory.mktemp("faults"), model_store, **CHANGES)) as server:
         yield server
 
 
+def head(length: int) -> bytes:
+    line = "POST /predictions/resnet101 HTTP/1.1"
+    return f"{line}\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n".encode()
+
+
 def test_a_worker_killed_under_load(lone: Lone, jpeg: bytes) -> None:
-    """What it had is answered at once; what waits is answered by the next worker."""
-    victim = lone.api.workers("resnet101")[0].pid
+    """Its own requests fail at once; waiting ones are answered by the next worker."""
+    victim = lone.pid()
     done = threading.Event()
     killed = 0.0
 
@@ -115,10 +124,8 @@ def test_a_full_queue_says_so_at_once(lone: Lone, jpeg: bytes, heavy: bytes) -> 
         def ask() -> tuple[requests.Response, bool]:
             return lone.post(jpeg), blocker.done()
 
-        asked: list[Future[tuple[requests.Response, bool]]] = [
-            pool.submit(ask) for _ in range(QUEUE + 25)
-        ]
-        answers = [future.result() for future in asked]
+        futures = [pool.submit(ask) for _ in range(QUEUE + 25)]
+        answers = [future.result() for future in futures]
     codes = [answer.status_code for answer, _ in answers]
     assert set(codes) == {200, 503}
     assert codes.count(200) >= QUEUE
@@ -129,37 +136,29 @@ def test_a_full_queue_says_so_at_once(lone: Lone, jpeg: bytes, heavy: bytes) -> 
     assert blocker.result().status_code == 200
 
 
-def test_clients_that_stall_hold_nobody_up(lone: Lone, jpeg: bytes) -> None:
-    host, port = lone.url.split("/")[2].split(":")
-    head = "POST /predictions/resnet101 HTTP/1.1\r\nhost: localhost\r\n"
-    head += f"content-length: {len(jpeg)}\r\n\r\n"
+def test_stalled_clients_do_not_delay_others(lone: Lone, jpeg: bytes) -> None:
     with contextlib.ExitStack() as stack:
-        stalled = [
-            stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(40)
-        ]
+        stalled = [stack.enter_context(lone.connect()) for _ in range(40)]
         for client in stalled[:20]:
-            client.sendall(head.encode() + jpeg[: len(jpeg) // 2])  # and no more
+            client.sendall(head(len(jpeg)) + jpeg[: len(jpeg) // 2])  # and no more
         for client in stalled[20:28]:
-            client.sendall(head.encode() + jpeg)  # and reads nothing
+            client.sendall(head(len(jpeg)) + jpeg)  # and reads nothing
         for _ in range(10):
             assert lone.post(jpeg).status_code == 200
     assert lone.post(jpeg).status_code == 200
-    assert lone.api.refusal("resnet101", timeout=30) is None
 
 
 def test_stalled_uploads_take_bounded_memory(lone: Lone, jpeg: bytes) -> None:
-    """More of the largest uploads than fit Java's direct memory: it serves on."""
-    host, port = lone.url.split("/")[2].split(":")
+    """More of the largest uploads than fit into Java's direct memory: others are still served."""
     size = 24_000_000
-    head = f"POST /predictions/resnet101 HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
-    java = psutil.Process(psutil.Process(lone.api.workers("resnet101")[0].pid).ppid())
+    java = psutil.Process(psutil.Process(lone.pid()).ppid())
     body = bytes(size - 1)
     before = java.memory_info().rss
     with contextlib.ExitStack() as stack:
         for _ in range(60):
-            client = stack.enter_context(socket.create_connection((host, int(port)), TIMEOUT_S))
+            client = stack.enter_context(lone.connect())
             with contextlib.suppress(ConnectionError):
-                client.sendall(head.encode() + body)
+                client.sendall(head(size) + body)
         grown = java.memory_info().rss - before
         assert lone.post(jpeg).status_code == 200
     assert grown < 1.2 * 2**30
@@ -172,14 +171,14 @@ def test_stalled_uploads_take_bounded_memory(lone: Lone, jpeg: bytes) -> None:
     wait_until(has_room)
 
 
-def test_what_was_accepted_is_answered_before_the_end(config: Path, jpeg: bytes) -> None:
+def test_accepted_requests_are_answered_before_the_end(config: Path, jpeg: bytes) -> None:
     with serve(config) as server, ThreadPoolExecutor(QUEUE) as pool:
         answers = [pool.submit(server.post, jpeg) for _ in range(QUEUE)]
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
         assert [answer.result().status_code for answer in answers] == [200] * QUEUE
         assert server.process.wait(60) == 0
-        assert "finishing what was accepted" in server.said()
+        assert "finishing accepted requests" in server.said()
         assert server.said().endswith("stopped\n")
 
 
@@ -204,7 +203,7 @@ needs_namespaces = pytest.mark.skipif(
 
 
 def mounted(script: str) -> tuple[str, ...]:
-    """A prefix that runs a command where ``script`` has mounted something."""
+    """A prefix that runs a command in a namespace where ``script`` has mounted something."""
     return (*UNSHARE, "sh", "-c", script + ' && exec "$@"', "sh")
 
 
@@ -217,35 +216,33 @@ def test_a_read_only_model_store_serves(config: Path, model_store: Path, jpeg: b
 
 
 @needs_namespaces
-@pytest.mark.parametrize("place", ["run", "tmp"])
-def test_a_full_disk_is_told_before_the_start(config: Path, place: str) -> None:
+@pytest.mark.parametrize(("place", "option"), [("run", "--run-dir"), ("tmp", "TMPDIR")])
+def test_a_full_disk_is_reported_before_the_start(config: Path, place: str, option: str) -> None:
     folder = config.parent / place
     folder.mkdir()
     command = [*mounted(f"mount -t tmpfs -o size=1m tmpfs '{folder}'"), sys.executable, "-m"]
-    command += [
-        "serving",
-        "serve",
-        "--config",
-        str(config),
-        "--run-dir",
-        str(config.parent / "run"),
-    ]
-    environment = {**os.environ, **({"TMPDIR": str(folder)} if place == "tmp" else {})}
+    command += ["serving", "serve", "--config", str(config)]
     run = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [*command, "--run-dir", str(config.parent / "run")],
+        cwd=ROOT,
+        env={**os.environ, **({"TMPDIR": str(folder)} if place == "tmp" else {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert run.returncode == 1
     assert f"{folder} has 1 MiB free" in run.stderr
-    assert ("--run-dir" if place == "run" else "TMPDIR") in run.stderr
+    assert option in run.stderr
     assert "Traceback" not in run.stderr
 
 
-def test_a_run_folder_that_cannot_be_written(serving: Any, config: Path) -> None:
+def test_a_run_folder_that_cannot_be_written(serving: Command, config: Path) -> None:
     (config.parent / "file").write_text("")
-    found = serving("serve", "--config", config, "--run-dir", config.parent / "file" / "run")
-    assert found.returncode == 1
-    assert "cannot write to" in found.stderr
-    assert "Traceback" not in found.stderr
+    run = serving("serve", "--config", config, "--run-dir", config.parent / "file" / "run")
+    assert run.returncode == 1
+    assert "cannot write to" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize(
@@ -255,15 +252,15 @@ def test_a_run_folder_that_cannot_be_written(serving: Any, config: Path) -> None
         ({"network_pixels": 10_000_000}, "need max_response_size=30300000 or more"),
     ],
 )
-def test_limits_that_torchserve_would_cut_off(
-    serving: Any, config: Path, tmp_path: Path, limits: dict[str, int], message: str
+def test_limits_beyond_those_of_torchserve(
+    serving: Command, config: Path, tmp_path: Path, limits: dict[str, int], message: str
 ) -> None:
-    """A request over its size gets no word of ours, an answer over it kills the worker."""
+    """A larger request is refused without our error, a larger answer kills the worker."""
     store = tmp_path / "limits"
     store.mkdir()
-    read = Config.read(config)
+    settings = Config.read(config)
     with (
-        zipfile.ZipFile(read.archives[0]) as whole,
+        zipfile.ZipFile(settings.archives[0]) as whole,
         zipfile.ZipFile(store / "resnet101.mar", "w") as changed,
     ):
         for name in whole.namelist():
@@ -271,7 +268,7 @@ def test_limits_that_torchserve_would_cut_off(
             if name == "resnet101.yaml":
                 data += json.dumps({"handler": {"limits": limits}})[1:-1].encode()
             changed.writestr(name, data)
-    read.write(config, model_store=str(store))
-    found = serving("serve", "--config", config, "--run-dir", tmp_path / "run")
-    assert found.returncode == 1
-    assert message in found.stderr
+    settings.write(config, model_store=str(store))
+    run = serving("serve", "--config", config, "--run-dir", tmp_path / "run")
+    assert run.returncode == 1
+    assert message in run.stderr

@@ -1,46 +1,38 @@
-"""The same contract over gRPC, with stubs of our own .proto against TorchServe's service."""
+"""The prediction contract over gRPC, with the stubs of our own .proto."""
 
 from __future__ import annotations
 
 import io
 import json
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 import pytest
-import requests
 from google.protobuf.empty_pb2 import Empty
 from PIL import Image
 
-from vision_client import inference_pb2
+from tests.routes import TIMEOUT_S, predict
+from tests.running import Running
 
-TIMEOUT_S = 60
-
-
-def predict(server: Any, model: str, **fields: bytes) -> bytes:
-    request = inference_pb2.PredictionsRequest(model_name=model, input=fields)
-    answer: bytes = server.grpc.Predictions(request, timeout=TIMEOUT_S).prediction
-    return answer
+INVALID, FAILED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_ping(server: Any) -> None:
+def test_ping(server: Running) -> None:
     assert json.loads(server.grpc.Ping(Empty(), timeout=TIMEOUT_S).health)["status"] == "Healthy"
 
 
-def test_classify(server: Any, jpeg: bytes) -> None:
+def test_classify(server: Running, jpeg: bytes) -> None:
     predictions = json.loads(predict(server, "resnet101", data=jpeg, top_k=b"2"))["predictions"]
     assert len(predictions) == 2
     assert set(predictions[0]) == {"class_id", "label", "probability"}
 
 
-def test_translate(server: Any, jpeg: bytes) -> None:
+def test_translate(server: Running, jpeg: bytes) -> None:
     answer = predict(server, "cyclegan", data=jpeg, size=b"128", format=b"webp", quality=b"80")
     with Image.open(io.BytesIO(answer)) as picture:
         assert (picture.format, picture.size) == ("WEBP", (192, 128))
 
 
-def test_a_picture_of_many_megabytes_passes(server: Any) -> None:
+def test_a_picture_of_many_megabytes(server: Running) -> None:
     buffer = io.BytesIO()
     Image.effect_noise((2600, 2600), 100).convert("RGB").save(buffer, "PNG")
     assert 8 * 2**20 < len(buffer.getvalue()) < 16 * 2**20
@@ -50,55 +42,21 @@ def test_a_picture_of_many_megabytes_passes(server: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "code", "status"),
     [
-        ({"data": b"no picture"}, 400, grpc.StatusCode.INVALID_ARGUMENT),
-        ({}, 400, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"data": b"no picture"}, 400, INVALID),
+        ({}, 400, INVALID),
         ({"data": bytes(16 * 2**20 + 1)}, 413, grpc.StatusCode.RESOURCE_EXHAUSTED),
-        ({"data": b"%PDF-1.7"}, 415, grpc.StatusCode.FAILED_PRECONDITION),
-        ({"data": b"", "top_k": b"x"}, 400, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"data": b"%PDF-1.7"}, 415, FAILED),
+        ({"data": b"", "top_k": b"x"}, 400, INVALID),
+        ({"data": b"JPEG", "top_k": b"0"}, 422, FAILED),
     ],
 )
 def test_a_lone_error_is_a_status_with_the_same_json(
-    server: Any, fields: dict[str, bytes], code: int, status: grpc.StatusCode
+    server: Running, jpeg: bytes, fields: dict[str, bytes], code: int, status: grpc.StatusCode
 ) -> None:
+    if fields.get("data") == b"JPEG":
+        fields = {**fields, "data": jpeg}
     with pytest.raises(grpc.RpcError) as caught:
         predict(server, "resnet101", **fields)
     assert caught.value.code() == status
     # TorchServe appends the name of its exception class on a line of its own.
-    error = json.loads(caught.value.details().splitlines()[0])
-    assert error["code"] == code
-
-
-def test_options_are_validated(server: Any, jpeg: bytes) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        predict(server, "resnet101", data=jpeg, top_k=b"0")
-    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-
-
-def test_a_stream_has_one_answer_and_harms_nobody(server: Any, jpeg: bytes) -> None:
-    """TorchServe fails on a streamed answer without a certain header, and ends the worker."""
-    before = [worker.pid for worker in server.api.workers("resnet101")]
-    request = inference_pb2.PredictionsRequest(model_name="resnet101", input={"data": jpeg})
-    damaged = inference_pb2.PredictionsRequest(model_name="resnet101", input={"data": b"damaged"})
-
-    def stream(request: Any) -> list[Any]:
-        return [
-            json.loads(a.prediction) for a in server.grpc.StreamPredictions(request, timeout=60)
-        ]
-
-    with ThreadPoolExecutor(6) as pool:  # so that they meet others in batches
-        streams = [pool.submit(stream, request) for _ in range(4)]
-        unary = [pool.submit(predict, server, "resnet101", data=jpeg) for _ in range(4)]
-        rest = [pool.submit(requests.post, server.url("resnet101"), data=jpeg) for _ in range(4)]
-        answers = [answer for found in streams for answer in found.result()]
-        assert len(answers) == 4
-        assert {len(answer["predictions"]) for answer in answers} == {5}
-        assert all(b"predictions" in found.result() for found in unary)
-        for found in rest:
-            assert (found.result().status_code, "ts_stream_next" in found.result().headers) == (
-                200,
-                False,
-            )
-    with pytest.raises(grpc.RpcError) as caught:
-        stream(damaged)
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert [worker.pid for worker in server.api.workers("resnet101")] == before
+    assert json.loads(caught.value.details().splitlines()[0])["code"] == code

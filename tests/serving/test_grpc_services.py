@@ -1,11 +1,12 @@
-"""Every method that TorchServe's gRPC servers expose: whatever it is sent, the models answer after.
+"""Every method of TorchServe's gRPC servers: whatever is sent to it, the models still answer.
 
-The methods come from the .proto files in TorchServe's own jar, so one that a new version adds fails
-here until it is tested.
+The methods come from the .proto files in TorchServe's own jar, so a method that a new version adds
+fails here until it is tested.
 """
 
 from __future__ import annotations
 
+import json
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ import ts
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 
-from vision_client import inference_pb2
+from tests.routes import post, predict, prediction
+from tests.running import Running
 
 JAR = Path(ts.__file__).parent / "frontend" / "model-server.jar"
 PROTOS = ("inference.proto", "management.proto", "open_inference_grpc.proto")
@@ -29,7 +31,7 @@ INFERENCE = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
 MANAGEMENT = "org.pytorch.serve.grpc.management.ManagementAPIsService"
 OPEN = "org.pytorch.serve.grpc.openinference.GRPCInferenceService"
 
-# Sends the requests, each a dict of fields, and returns the answers; raises RpcError.
+# Sends requests, each a dict of fields, and returns the answers; raises RpcError.
 Call = Callable[..., list[Any]]
 
 
@@ -44,9 +46,8 @@ def methods(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = folder / "descriptors"
     arguments = ["", f"-I{folder}", "--include_imports", f"--descriptor_set_out={out}", *PROTOS]
     assert protoc.main(arguments) == 0
-    found = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
     pool = descriptor_pool.DescriptorPool()
-    for file in found.file:
+    for file in descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file:
         pool.Add(file)
     return {
         f"/{service.full_name}/{method.name}": method
@@ -57,7 +58,7 @@ def methods(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def call(server: Any, methods: dict[str, Any]) -> Call:
+def call(server: Running, methods: dict[str, Any]) -> Call:
     ports = {
         INFERENCE: server.config.grpc,
         OPEN: server.config.grpc,
@@ -68,30 +69,26 @@ def call(server: Any, methods: dict[str, Any]) -> Call:
         method = methods[path]
         message = message_factory.GetMessageClass(method.input_type)
         answer = message_factory.GetMessageClass(method.output_type)
+        sides = (method.client_streaming, method.server_streaming)
+        kind = "_".join("stream" if streams else "unary" for streams in sides)
+        messages = [message(**request) for request in requests]
         with grpc.insecure_channel(ports[method.containing_service.full_name]) as channel:
-            kind = "{}_{}".format(
-                "stream" if method.client_streaming else "unary",
-                "stream" if method.server_streaming else "unary",
-            )
             stub = getattr(channel, kind)(
                 path,
                 request_serializer=message.SerializeToString,
                 response_deserializer=answer.FromString,
             )
-            sent = [message(**request) for request in requests]
-            found = stub(iter(sent) if method.client_streaming else sent[0], timeout=TIMEOUT_S)
-            return list(found) if method.server_streaming else [found]
+            reply = stub(iter(messages) if sides[0] else messages[0], timeout=TIMEOUT_S)
+            return list(reply) if sides[1] else [reply]
 
     return send
 
 
 @pytest.fixture(autouse=True)
-def both_models_answer_afterwards(server: Any, jpeg: bytes) -> Iterator[None]:
+def all_models_answer_afterwards(server: Running, jpeg: bytes) -> Iterator[None]:
     yield
-    for model in ("resnet101", "cyclegan"):
-        fields = {"data": jpeg, "size": b"64"} if model == "cyclegan" else {"data": jpeg}
-        request = inference_pb2.PredictionsRequest(model_name=model, input=fields)
-        assert server.grpc.Predictions(request, timeout=60).prediction
+    for model in server.management.models():
+        assert predict(server, model, data=jpeg, size=b"64")
 
 
 PING = f"/{INFERENCE}/Ping"
@@ -101,7 +98,7 @@ STREAM_2 = f"/{INFERENCE}/StreamPredictions2"
 DAMAGED = {"data": b"damaged"}
 
 
-def asked(model: str = "resnet101", **more: Any) -> dict[str, Any]:
+def request(model: str = "resnet101", **more: Any) -> dict[str, Any]:
     return {"model_name": model, **more}
 
 
@@ -109,31 +106,31 @@ def asked(model: str = "resnet101", **more: Any) -> dict[str, Any]:
 CALLS: dict[str, list[tuple[list[dict[str, Any]], bool]]] = {
     PING: [([{}], False)],
     PREDICTIONS: [
-        ([asked(input={"data": "JPEG"})], False),
-        ([asked(input=DAMAGED)], True),
-        ([asked()], True),
-        ([asked("cyclegan", input={"data": "JPEG", "size": b"1"})], True),
-        ([asked("unknown")], True),
-        ([asked(model_version="7.0")], True),
+        ([request(input={"data": "JPEG"})], False),
+        ([request(input=DAMAGED)], True),
+        ([request()], True),
+        ([request("cyclegan", input={"data": "JPEG", "size": b"1"})], True),
+        ([request("unknown")], True),
+        ([request(model_version="7.0")], True),
         ([{}], True),
     ],
     STREAM: [
-        ([asked(input={"data": "JPEG"})], False),
-        ([asked(input=DAMAGED)], True),
-        ([asked()], True),
-        ([asked("unknown")], True),
+        ([request(input={"data": "JPEG"})], False),
+        ([request(input=DAMAGED)], True),
+        ([request()], True),
+        ([request("unknown")], True),
         ([{}], True),
     ],
     # TorchServe fails on it after it has queued the request, with or without a picture.
     STREAM_2: [
-        ([asked(input={"data": "JPEG"}, sequence_id="x")], True),
-        ([asked(sequence_id="x")], True),
-        ([asked(input=DAMAGED, sequence_id="x")], True),
-        ([asked("cyclegan", input={"data": "JPEG", "size": b"64"}, sequence_id="x")], True),
-        ([asked(input=DAMAGED, sequence_id="x")] * 3, True),
-        ([asked("unknown", sequence_id="x")], True),
+        ([request(input={"data": "JPEG"}, sequence_id="x")], True),
+        ([request(sequence_id="x")], True),
+        ([request(input=DAMAGED, sequence_id="x")], True),
+        ([request("cyclegan", input={"data": "JPEG", "size": b"64"}, sequence_id="x")], True),
+        ([request(input=DAMAGED, sequence_id="x")] * 3, True),
+        ([request("unknown", sequence_id="x")], True),
         # Without a sequence TorchServe answers with a message that has its status inside.
-        ([asked(input={"data": "JPEG"})], False),
+        ([request(input={"data": "JPEG"})], False),
     ],
     # This protocol is off: its answers are JSON of another form, and ours would stop the model.
     **{
@@ -142,11 +139,11 @@ CALLS: dict[str, list[tuple[list[dict[str, Any]], bool]]] = {
     },
     f"/{OPEN}/ModelReady": [([{"name": "resnet101"}], True)],
     f"/{OPEN}/ModelMetadata": [([{"name": "resnet101"}], True)],
-    f"/{OPEN}/ModelInfer": [([asked(id="1")], True), ([asked("unknown")], True)],
+    f"/{OPEN}/ModelInfer": [([request(id="1")], True), ([request("unknown")], True)],
     f"/{MANAGEMENT}/DescribeModel": [
-        ([asked()], False),
-        ([asked(customized=True)], False),
-        ([asked("unknown")], True),
+        ([request()], False),
+        ([request(customized=True)], False),
+        ([request("unknown")], True),
     ],
     f"/{MANAGEMENT}/ListModels": [([{"limit": 5}], False)],
     f"/{MANAGEMENT}/RegisterModel": [
@@ -155,16 +152,16 @@ CALLS: dict[str, list[tuple[list[dict[str, Any]], bool]]] = {
         ([{}], True),
     ],
     f"/{MANAGEMENT}/ScaleWorker": [
-        ([asked(min_worker=1, max_worker=1, synchronous=True)], False),
-        ([asked("unknown", min_worker=1)], True),
+        ([request(min_worker=1, max_worker=1, synchronous=True)], False),
+        ([request("unknown", min_worker=1)], True),
     ],
     f"/{MANAGEMENT}/SetDefault": [
-        ([asked(model_version="1.0")], False),
-        ([asked(model_version="7.0")], True),
+        ([request(model_version="1.0")], False),
+        ([request(model_version="7.0")], True),
     ],
     f"/{MANAGEMENT}/UnregisterModel": [
-        ([asked("unknown")], True),
-        ([asked(model_version="7.0")], True),
+        ([request("unknown")], True),
+        ([request(model_version="7.0")], True),
     ],
 }
 
@@ -181,12 +178,12 @@ def test_every_method_is_tested(methods: dict[str, Any]) -> None:
         for i, (requests, refused) in enumerate(calls)
     ],
 )
-def test_a_call_ends_and_harms_nobody(
+def test_a_call_ends(
     call: Call, jpeg: bytes, path: str, requests: list[dict[str, Any]], refused: bool
 ) -> None:
-    for request in requests:
-        if request.get("input", {}).get("data") == "JPEG":
-            request["input"] = {**request["input"], "data": jpeg}
+    for fields in requests:
+        if fields.get("input", {}).get("data") == "JPEG":
+            fields["input"] = {**fields["input"], "data": jpeg}
     if refused:
         with pytest.raises(grpc.RpcError) as caught:
             call(path, *requests)
@@ -195,13 +192,13 @@ def test_a_call_ends_and_harms_nobody(
         assert call(path, *requests)
 
 
-def test_a_stream_that_waits_for_an_answer_harms_nobody(server: Any, call: Call) -> None:
+def test_a_stream_that_waits_for_an_answer(server: Running) -> None:
     """The client keeps its half of the call open until TorchServe has the worker's answer."""
-    request = inference_pb2.PredictionsRequest(model_name="resnet101", input=DAMAGED)
-    sent = request.SerializeToString() + bytes([4 << 3 | 2, 1]) + b"x"  # sequence_id
+    message = prediction("resnet101", **DAMAGED).SerializeToString()
+    sequence_id = bytes([4 << 3 | 2, 1]) + b"x"
 
     def stay() -> Iterator[bytes]:
-        yield sent
+        yield message + sequence_id
         time.sleep(2)
 
     with grpc.insecure_channel(server.config.grpc) as channel:
@@ -211,17 +208,24 @@ def test_a_stream_that_waits_for_an_answer_harms_nobody(server: Any, call: Call)
     assert caught.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_streams_in_a_batch_with_others_harm_nobody(server: Any, call: Call, jpeg: bytes) -> None:
-    def stream(_: int) -> None:
-        with pytest.raises(grpc.RpcError):
-            call(STREAM_2, asked(input=DAMAGED, sequence_id="x"))
-
-    def predict(_: int) -> bytes:
-        request = inference_pb2.PredictionsRequest(model_name="resnet101", input={"data": jpeg})
-        answer: bytes = server.grpc.Predictions(request, timeout=60).prediction
-        return answer
-
-    with ThreadPoolExecutor(12) as pool:
-        answers = pool.map(predict, range(6))
-        list(pool.map(stream, range(6)))
-        assert all(b"predictions" in answer for answer in answers)
+def test_streams_in_a_batch_with_others(server: Running, call: Call, jpeg: bytes) -> None:
+    """The handlers set a header without which a streamed answer ends the worker."""
+    before = [worker.pid for worker in server.management.workers("resnet101")]
+    good = request(input={"data": jpeg})
+    with ThreadPoolExecutor(20) as pool:
+        streams = [pool.submit(call, STREAM, good) for _ in range(4)]
+        unary = [pool.submit(predict, server, "resnet101", data=jpeg) for _ in range(6)]
+        rest = [pool.submit(post, server, "resnet101", data=jpeg) for _ in range(4)]
+        failing = request(input=DAMAGED, sequence_id="x")
+        failed = [pool.submit(call, STREAM_2, failing) for _ in range(6)]
+        answers = [json.loads(answer.prediction) for s in streams for answer in s.result()]
+        assert [len(answer["predictions"]) for answer in answers] == [5] * 4
+        assert all(b"predictions" in answer.result() for answer in unary)
+        for answer in rest:
+            assert answer.result().status_code == 200
+            assert "ts_stream_next" not in answer.result().headers
+        assert all(isinstance(call_.exception(), grpc.RpcError) for call_ in failed)
+    with pytest.raises(grpc.RpcError) as caught:
+        call(STREAM, request(input=DAMAGED))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert [worker.pid for worker in server.management.workers("resnet101")] == before

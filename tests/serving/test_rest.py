@@ -10,7 +10,11 @@ import pytest
 import requests
 from PIL import Image
 
-TIMEOUT_S = 60
+from tests.conftest import MODELS
+from tests.routes import TIMEOUT_S, post
+from tests.running import Running
+
+JSON = {"content-type": "application/json"}
 
 
 def forms(jpeg: bytes) -> dict[str, dict[str, Any]]:
@@ -18,10 +22,7 @@ def forms(jpeg: bytes) -> dict[str, dict[str, Any]]:
     encoded = base64.b64encode(jpeg).decode()
     return {
         "raw": {"data": jpeg, "headers": {"x-top-k": "3"}},
-        "raw, lying type": {
-            "data": jpeg,
-            "headers": {"X-Top-K": "3", "content-type": "application/json"},
-        },
+        "raw, wrong type": {"data": jpeg, "headers": {"X-Top-K": "3", **JSON}},
         "raw, as text": {"data": jpeg, "headers": {"X-TOP-K": "3", "content-type": "text/plain"}},
         "multipart": {"files": {"data": ("cat.jpg", jpeg)}, "data": {"top_k": "3"}},
         "json": {"json": {"data": encoded, "top_k": 3}},
@@ -31,27 +32,20 @@ def forms(jpeg: bytes) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("form", forms(b""))
-def test_every_form_of_a_request_is_classified_alike(server: Any, jpeg: bytes, form: str) -> None:
-    expected = requests.post(
-        server.url("resnet101"), data=jpeg, headers={"x-top-k": "3"}, timeout=TIMEOUT_S
-    )
-    answer = requests.post(server.url("resnet101"), timeout=TIMEOUT_S, **forms(jpeg)[form])
+def test_every_form_of_a_request_is_answered_alike(server: Running, jpeg: bytes, form: str) -> None:
+    expected = post(server, "resnet101", **forms(jpeg)["raw"]).json()["predictions"]
+    answer = post(server, "resnet101", **forms(jpeg)[form])
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-model-weights"] == "untrained"
     assert answer.headers["x-request-id"]
     predictions = answer.json()["predictions"]
-    assert [p["class_id"] for p in predictions] == [
-        p["class_id"] for p in expected.json()["predictions"]
-    ]
     assert len(predictions) == 3
+    assert [p["class_id"] for p in predictions] == [p["class_id"] for p in expected]
     probabilities = [p["probability"] for p in predictions]
     assert probabilities == sorted(probabilities, reverse=True)
 
-
-@pytest.mark.parametrize("form", forms(b""))
-def test_every_form_of_a_request_is_translated(server: Any, jpeg: bytes, form: str) -> None:
-    answer = requests.post(server.url("cyclegan"), timeout=TIMEOUT_S, **forms(jpeg)[form])
+    answer = post(server, "cyclegan", **forms(jpeg)[form])
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-model-weights"] == "untrained"
@@ -59,7 +53,7 @@ def test_every_form_of_a_request_is_translated(server: Any, jpeg: bytes, form: s
         assert (picture.format, picture.size) == ("PNG", (384, 256))
 
 
-def test_put_is_what_curl_t_sends(server: Any, jpeg: bytes) -> None:
+def test_put_as_curl_t_sends_it(server: Running, jpeg: bytes) -> None:
     answer = requests.put(server.url("resnet101"), data=jpeg, timeout=TIMEOUT_S)
     assert answer.status_code == 200
     assert len(answer.json()["predictions"]) == 5
@@ -75,98 +69,87 @@ def test_put_is_what_curl_t_sends(server: Any, jpeg: bytes) -> None:
         ({"accept": "image/jpeg", "x-format": "webp"}, "WEBP"),
     ],
 )
-def test_the_picture_comes_in_the_format_asked_for(
-    server: Any, jpeg: bytes, headers: dict[str, str], expected: str
+def test_the_picture_has_the_requested_format(
+    server: Running, jpeg: bytes, headers: dict[str, str], expected: str
 ) -> None:
     headers = {"x-size": "64", "x-quality": "50", **headers}
-    answer = requests.post(server.url("cyclegan"), data=jpeg, headers=headers, timeout=TIMEOUT_S)
+    answer = post(server, "cyclegan", data=jpeg, headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == f"image/{expected.lower()}"
     with Image.open(io.BytesIO(answer.content)) as picture:
         assert (picture.format, picture.size) == (expected, (96, 64))
 
 
-def test_quality_is_heeded(server: Any, jpeg: bytes) -> None:
-    def size(quality: str) -> int:
-        headers = {"x-size": "64", "x-format": "jpeg", "x-quality": quality}
-        answer = requests.post(
-            server.url("cyclegan"), data=jpeg, headers=headers, timeout=TIMEOUT_S
+def test_quality_changes_the_size(server: Running, jpeg: bytes) -> None:
+    headers = {"x-size": "64", "x-format": "jpeg"}
+    small, large = (
+        post(server, "cyclegan", data=jpeg, headers={**headers, "x-quality": quality}).content
+        for quality in ("20", "95")
+    )
+    assert len(small) < len(large)
+
+
+def blank(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+OPTIONS = {422: "InvalidOption", 406: "NotAcceptable"}
+# Models, what is sent, status and type of the answer; the photograph is sent if nothing else is.
+ERRORS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
+    "empty": (MODELS, {"data": b""}, 400, "EmptyBody"),
+    "no picture": (MODELS, {"data": b"once upon a time"}, 400, "BadImage"),
+    "malformed json": (MODELS, {"data": b'{"data": ', "headers": JSON}, 400, "BadRequest"),
+    "json list": (MODELS, {"json": [1, 2]}, 400, "BadRequest"),
+    "bad base64": (MODELS, {"json": {"data": "&&&"}}, 400, "BadRequest"),
+    "heic": (MODELS, {"data": b"\0\0\0\x18ftypheic" + bytes(100)}, 415, "UnsupportedFormat"),
+    "svg": (MODELS, {"data": b"<svg xmlns='x'/>"}, 415, "UnsupportedFormat"),
+    "too many bytes": (MODELS, {"data": bytes(16 * 2**20 + 1)}, 413, "TooLarge"),
+    "too many pixels": (MODELS, {"data": blank(8000, 8000)}, 413, "TooLarge"),
+    "too long to translate": (("cyclegan",), {"data": blank(20000, 50)}, 413, "TooLarge"),
+    **{
+        f"{name}: {value}": ((model,), {"headers": {name: value}}, code, OPTIONS[code])
+        for model, name, value, code in (
+            ("resnet101", "x-top-k", "0", 422),
+            ("resnet101", "x-top-k", "1001", 422),
+            ("resnet101", "x-top-k", "three", 422),
+            ("resnet101", "x-format", "xml", 422),
+            ("resnet101", "accept", "image/png", 406),
+            ("cyclegan", "x-size", "62", 422),
+            ("cyclegan", "x-size", "66", 422),
+            ("cyclegan", "x-size", "1028", 422),
+            ("cyclegan", "x-quality", "96", 422),
+            ("cyclegan", "x-format", "gif", 422),
+            ("cyclegan", "accept", "application/json", 406),
         )
-        return len(answer.content)
-
-    assert size("20") < size("95")
-
-
-ERRORS: dict[str, tuple[dict[str, Any], int, str]] = {
-    "empty": ({"data": b""}, 400, "EmptyBody"),
-    "no picture": ({"data": b"once upon a time"}, 400, "BadImage"),
-    "malformed json": (
-        {"data": b'{"data": ', "headers": {"content-type": "application/json"}},
-        400,
-        "BadRequest",
-    ),
-    "json list": ({"json": [1, 2]}, 400, "BadRequest"),
-    "bad base64": ({"json": {"data": "&&&"}}, 400, "BadRequest"),
-    "heic": ({"data": b"\0\0\0\x18ftypheic" + bytes(100)}, 415, "UnsupportedFormat"),
-    "svg": ({"data": b"<svg xmlns='x'/>"}, 415, "UnsupportedFormat"),
-    "too many bytes": ({"data": bytes(16 * 2**20 + 1)}, 413, "TooLarge"),
+    },
 }
 
 
-@pytest.mark.parametrize("model", ["resnet101", "cyclegan"])
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors_are_json_with_their_own_status(server: Any, model: str, case: str) -> None:
-    request, code, kind = ERRORS[case]
-    answer = requests.post(server.url(model), timeout=TIMEOUT_S, **request)
-    assert answer.status_code == code, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json()["code"] == code
-    assert answer.json()["type"] == kind
-    assert answer.json()["message"]
+def test_errors_are_json_with_their_own_status(server: Running, jpeg: bytes, case: str) -> None:
+    models, request, code, kind = ERRORS[case]
+    if "json" not in request:
+        request = {"data": jpeg, **request}
+    for model in models:
+        answer = post(server, model, **request)
+        assert answer.status_code == code, answer.text
+        assert answer.headers["content-type"] == "application/json"
+        error = answer.json()
+        assert (error["code"], error["type"]) == (code, kind)
+        assert error["message"]
+        if case == "too many pixels":
+            assert "64000000 pixels; the limit is 50000000" in error["message"]
 
 
-@pytest.mark.parametrize(
-    ("model", "headers", "code"),
-    [
-        ("resnet101", {"x-top-k": "0"}, 422),
-        ("resnet101", {"x-top-k": "1001"}, 422),
-        ("resnet101", {"x-top-k": "three"}, 422),
-        ("resnet101", {"accept": "image/png"}, 406),
-        ("resnet101", {"x-format": "xml"}, 422),
-        ("cyclegan", {"x-size": "62"}, 422),
-        ("cyclegan", {"x-size": "66"}, 422),
-        ("cyclegan", {"x-size": "1028"}, 422),
-        ("cyclegan", {"x-quality": "96"}, 422),
-        ("cyclegan", {"x-format": "gif"}, 422),
-        ("cyclegan", {"accept": "application/json"}, 406),
-    ],
-)
-def test_options_are_validated(
-    server: Any, jpeg: bytes, model: str, headers: dict[str, str], code: int
-) -> None:
-    answer = requests.post(server.url(model), data=jpeg, headers=headers, timeout=TIMEOUT_S)
-    assert answer.status_code == code, answer.text
+def test_a_long_picture_is_classified(server: Running) -> None:
+    assert post(server, "resnet101", data=blank(20000, 50)).status_code == 200
 
 
-def test_an_elongated_picture_is_classified_and_too_large_to_translate(server: Any) -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (20000, 50), "teal").save(buffer, "PNG")
-    assert requests.post(server.url("resnet101"), data=buffer.getvalue(), timeout=TIMEOUT_S).ok
-    answer = requests.post(server.url("cyclegan"), data=buffer.getvalue(), timeout=TIMEOUT_S)
-    assert (answer.status_code, answer.json()["type"]) == (413, "TooLarge")
-
-
-def test_pixels_are_counted_before_decoding(server: Any) -> None:
-    buffer = io.BytesIO()
-    Image.new("1", (8000, 8000)).save(buffer, "PNG")
-    answer = requests.post(server.url("resnet101"), data=buffer.getvalue(), timeout=TIMEOUT_S)
-    assert (answer.status_code, answer.json()["type"]) == (413, "TooLarge")
-    assert "64000000 pixels; the limit is 50000000" in answer.json()["message"]
-
-
-def test_describe_shows_what_is_served(server: Any) -> None:
-    found = server.api.describe("resnet101")
-    assert found["weights"]["name"] == "untrained"
-    assert found["device"] == server.api.workers("resnet101")[0].device
-    assert found["spec"]["resize"] == 256
-    assert len(found["spec"]["labels"]) == 1000
+def test_describe(server: Running) -> None:
+    description = server.management.describe("resnet101")
+    assert description["weights"]["name"] == "untrained"
+    assert description["device"] == server.management.workers("resnet101")[0].device
+    assert description["spec"]["resize"] == 256
+    assert len(description["spec"]["labels"]) == 1000

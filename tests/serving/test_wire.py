@@ -1,23 +1,24 @@
-"""Bytes on the wire that no HTTP library would send, and forms that a browser would not."""
+"""Bytes on the wire that no HTTP library sends, and multipart forms that no browser sends."""
 
 from __future__ import annotations
 
 import json
 import socket
-from typing import Any
 
 import pytest
-import requests
 
-TIMEOUT_S = 60
+from tests.routes import TIMEOUT_S, post
+from tests.running import Running
+
+pytestmark = pytest.mark.usefixtures("same_workers")
 
 
-def exchange(server: Any, data: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send ``data`` as it is; status, headers by lower-case name, body."""
+def exchange(server: Running, data: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send ``data`` as it is; return status, headers by lower-case name, and body."""
     host, port = server.config.inference.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as client:
-        client.sendall(data)
-        reader = client.makefile("rb")
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection:
+        connection.sendall(data)
+        reader = connection.makefile("rb")
         code = int(reader.readline().split()[1])
         headers = {}
         while line := reader.readline().decode("latin-1").strip():
@@ -26,20 +27,11 @@ def exchange(server: Any, data: bytes) -> tuple[int, dict[str, str], bytes]:
         return code, headers, reader.read(int(headers["content-length"]))
 
 
-def head(*lines: bytes, version: bytes = b"1.1", length: int | None = None) -> bytes:
+def head(*lines: bytes, version: bytes = b"1.1", length: int) -> bytes:
     request = b"POST /predictions/resnet101 HTTP/" + version
-    sized = [] if length is None else [b"content-length: %d" % length]
-    return b"\r\n".join([request, *lines, *sized, b"", b""])
+    return b"\r\n".join([request, *lines, b"content-length: %d" % length, b"", b""])
 
 
-@pytest.fixture
-def same_worker(server: Any) -> Any:
-    before = [worker.pid for worker in server.api.workers("resnet101")]
-    yield
-    assert [worker.pid for worker in server.api.workers("resnet101")] == before
-
-
-@pytest.mark.usefixtures("same_worker")
 @pytest.mark.parametrize(
     ("lines", "version"),
     [
@@ -50,25 +42,26 @@ def same_worker(server: Any) -> Any:
         ([b"host: h", b"x-large: " + b"a" * 7000], b"1.1"),
         ([b"host: h", b"x-folded: a", b" b"], b"1.1"),
         ([b"host: h", b"ts_stream_next: true", b"x-model-weights: mine"], b"1.1"),
+        # TorchServe adds these to StreamPredictions2, whose answers it drops.
+        ([b"host: h", b"ts_request_sequence_id: x", b"ts_request_sequence_start: true"], b"1.1"),
         ([b"host: h", b"content-type: application/json"], b"1.1"),
         ([b"host: h", b"content-type: text/plain; charset=nonsense"], b"1.1"),
         ([b"host: h", b"content-type: "], b"1.1"),
         ([b"host: h", b"content-type: \xff\xff"], b"1.1"),
     ],
 )
-def test_odd_headers_are_no_matter(
-    server: Any, jpeg: bytes, lines: list[bytes], version: bytes
+def test_odd_headers_are_accepted(
+    server: Running, jpeg: bytes, lines: list[bytes], version: bytes
 ) -> None:
     request = head(*lines, version=version, length=len(jpeg)) + jpeg
     code, headers, body = exchange(server, request)
     assert code == 200, body
     assert headers["x-model-weights"] == "untrained"
     assert "ts_stream_next" not in headers
-    asked_for_two = any(line.lower().startswith(b"x-top-k") for line in lines)
-    assert len(json.loads(body)["predictions"]) == (2 if asked_for_two else 5)
+    top_2 = any(line.lower().startswith(b"x-top-k") for line in lines)
+    assert len(json.loads(body)["predictions"]) == (2 if top_2 else 5)
 
 
-@pytest.mark.usefixtures("same_worker")
 @pytest.mark.parametrize(
     "request_",
     [
@@ -81,73 +74,52 @@ def test_odd_headers_are_no_matter(
     ],
     ids=["a huge header", "many headers", "a long path", "TLS", "no HTTP", "an odd name"],
 )
-def test_what_is_no_request_is_refused(server: Any, request_: bytes) -> None:
+def test_invalid_http_is_refused(server: Running, request_: bytes) -> None:
     code, _, body = exchange(server, request_)
     assert 400 <= code < 500
     assert b"/work" not in body
     assert b"Traceback" not in body
 
 
-@pytest.mark.usefixtures("same_worker")
-def test_bodies_may_be_chunked(server: Any, jpeg: bytes) -> None:
+def test_bodies_may_be_chunked(server: Running, jpeg: bytes) -> None:
     chunks = (jpeg[i : i + 1000] for i in range(0, len(jpeg), 1000))
-    answer = requests.post(server.url("resnet101"), data=chunks, timeout=TIMEOUT_S)
-    assert answer.status_code == 200
+    assert post(server, "resnet101", data=chunks).status_code == 200
 
 
-def form(*parts: tuple[bytes, bytes]) -> tuple[bytes, dict[str, str]]:
-    """A form of parts with these headers, written by hand."""
-    body = b"".join(b"--b\r\n%s\r\n\r\n%s\r\n" % part for part in parts) + b"--b--\r\n"
-    return body, {"content-type": "multipart/form-data; boundary=b"}
+def part(name: bytes) -> bytes:
+    return b'Content-Disposition: form-data; name="%s"' % name
 
 
-DATA = b'Content-Disposition: form-data; name="data"'
-
-
-@pytest.mark.usefixtures("same_worker")
 @pytest.mark.parametrize(
-    ("more", "code", "kind"),
+    ("name", "value", "code", "kind"),
     [
-        ((), 200, ""),
-        (((b'Content-Disposition: form-data; name="top\r\n_k"', b"3"),), 200, ""),
-        (((b'Content-Disposition: form-data; name="a\r\n\r\nb"', b"3"),), 200, ""),
-        (((b'Content-Disposition: form-data; name="\xff\xfe"', b"3"),), 200, ""),
-        (((b'Content-Disposition: form-data; name="top_k"', b"0"),), 422, "InvalidOption"),
-        (((b'Content-Disposition: form-data; name="top_k"', b"\xff"),), 422, "InvalidOption"),
-        (((b'Content-Disposition: form-data; name="top_k"', b""),), 422, "InvalidOption"),
-        (((DATA.replace(b'"data"', b'"describe"'), b"true"),), 200, ""),
-        (((DATA.replace(b'"data"', b'"host"'), b"h"),), 200, ""),
-        (((DATA.replace(b'"data"', b'"other"'), b"\x89PNG\r\n\x1a\n"),), 400, "BadRequest"),
+        (b"top\r\n_k", b"3", 200, ""),
+        (b"a\r\n\r\nb", b"3", 200, ""),
+        (b"\xff\xfe", b"3", 200, ""),
+        (b"describe", b"true", 200, ""),
+        (b"host", b"h", 200, ""),
+        (b"top_k", b"0", 422, "InvalidOption"),
+        (b"top_k", b"\xff", 422, "InvalidOption"),
+        (b"top_k", b"", 422, "InvalidOption"),
+        (b"other", b"\x89PNG\r\n\x1a\n", 400, "BadRequest"),
+        (b"data", b"JPEG", 400, "BadRequest"),  # the picture twice
     ],
 )
 def test_odd_forms(
-    server: Any, jpeg: bytes, more: tuple[tuple[bytes, bytes], ...], code: int, kind: str
+    server: Running, jpeg: bytes, name: bytes, value: bytes, code: int, kind: str
 ) -> None:
-    body, headers = form((DATA, jpeg), *more)
-    answer = requests.post(server.url("resnet101"), data=body, headers=headers, timeout=TIMEOUT_S)
-    found = answer.json()
-    assert (answer.status_code, found.get("type", "")) == (code, kind), found
+    """A form of the picture and one more field."""
+    parts = ((part(b"data"), jpeg), (part(name), jpeg if value == b"JPEG" else value))
+    body = b"".join(b"--b\r\n%s\r\n\r\n%s\r\n" % pair for pair in parts) + b"--b--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = post(server, "resnet101", data=body, headers=headers)
+    assert (answer.status_code, answer.json().get("type", "")) == (code, kind), answer.text
 
 
-def test_a_picture_given_twice_is_refused(server: Any, jpeg: bytes) -> None:
-    body, headers = form((DATA, jpeg), (DATA, jpeg))
-    answer = requests.post(server.url("resnet101"), data=body, headers=headers, timeout=TIMEOUT_S)
-    assert (answer.status_code, answer.json()["type"]) == (400, "BadRequest")
-
-
-@pytest.mark.usefixtures("same_worker")
 @pytest.mark.parametrize("body", [b"[" * 2**22, b'{"a":' * 2**20, b"[[]" + b",[]" * 2**22])
-def test_megabytes_of_json_are_refused(server: Any, body: bytes) -> None:
-    headers = {"content-type": "application/json"}
-    answer = requests.post(server.url("resnet101"), data=body, headers=headers, timeout=TIMEOUT_S)
+def test_megabytes_of_json_are_refused(server: Running, body: bytes) -> None:
+    answer = post(server, "resnet101", data=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["type"]) == (400, "BadRequest")
     assert "more than 100 values" in answer.json()["message"]
-    (worker,) = server.api.workers("resnet101")
+    (worker,) = server.management.workers("resnet101")
     assert worker.rss < 2 * 2**30, "it was parsed"
-
-
-def test_a_header_of_another_protocol_is_no_matter(server: Any, jpeg: bytes) -> None:
-    """TorchServe adds such headers to calls of StreamPredictions2, whose answers are dropped."""
-    headers = {"ts_request_sequence_id": "x", "ts_request_sequence_start": "true"}
-    answer = requests.post(server.url("resnet101"), data=jpeg, headers=headers, timeout=TIMEOUT_S)
-    assert answer.status_code == 200

@@ -1,4 +1,4 @@
-"""Pictures of ever new shapes leave nothing behind in a worker."""
+"""Pictures of ever new shapes do not make a worker grow."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import sys
 
 import pytest
 
-from serving.supervisor import WORKERS
+from serving.plan import WORKER_DEFAULTS
 
 pytestmark = pytest.mark.slow
 
-# A convolution over shapes none of which comes twice: what 800 more of them add, after 1200 have
-# filled the caches, in bytes a shape.
+# Bytes per shape that a convolution over 800 new shapes adds, once 1200 have filled the caches.
 GROWTH = """
 import ctypes, psutil, torch
 convolution = torch.nn.Conv2d(32, 32, 3).to(memory_format=torch.channels_last)
@@ -45,6 +44,6 @@ def growth(**environment: str) -> float:
 
 
 def test_caches_of_kernels_are_bounded() -> None:
-    bounded, unbounded = growth(**WORKERS), growth(**{**WORKERS, "LRU_CACHE_CAPACITY": "100000"})
-    assert bounded < 5_000
-    assert unbounded > 15_000, "the test sees no growth where there is some"
+    assert growth(**WORKER_DEFAULTS) < 5_000
+    unbounded = {**WORKER_DEFAULTS, "LRU_CACHE_CAPACITY": "100000"}
+    assert growth(**unbounded) > 15_000, "the test cannot detect growth"

@@ -1,4 +1,4 @@
-"""The options that say which server, and the client they make."""
+"""The options of the connection, and the client that they define."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ ServerOption: TypeAlias = Annotated[
     str,
     typer.Option(
         "--server", "-s", envvar="VISION_SERVER", rich_help_panel=_PANEL,
-        help="http://, https://, grpc:// or grpcs:// with host and port.",
+        help="URL: http://, https://, grpc:// or grpcs:// with host and port.",
     ),
 ]  # fmt: skip
 GrpcOption: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--grpc", rich_help_panel=_PANEL,
-        help="Speak gRPC, to port 7070 of the server's host unless its URL is one of gRPC's.",
+        help="Use gRPC, on port 7070 of the host unless the URL is a gRPC one.",
     ),
 ]  # fmt: skip
 TokenOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--token-file", rich_help_panel=_PANEL, exists=True, dir_okay=False,
-        help="A token, or TorchServe's key_file.json. VISION_TOKEN may hold a token itself.",
+        help="File with a token, or TorchServe's key_file.json. VISION_TOKEN may hold a token.",
     ),
 ]  # fmt: skip
 CaOption: TypeAlias = Annotated[
@@ -55,32 +55,32 @@ CaOption: TypeAlias = Annotated[
 TimeoutOption: TypeAlias = Annotated[
     float,
     typer.Option(
-        min=0.001, max=LONGEST_TIMEOUT_S, rich_help_panel=_PANEL, help="Seconds for each try."
+        min=0.001, max=LONGEST_TIMEOUT_S, rich_help_panel=_PANEL, help="Seconds for each attempt."
     ),
 ]
 RetriesOption: TypeAlias = Annotated[
-    int, typer.Option(min=0, rich_help_panel=_PANEL, help="More tries where the server is busy.")
+    int, typer.Option(min=0, rich_help_panel=_PANEL, help="More attempts if the server is busy.")
 ]
 
 
 def connect(
     server: str, grpc: bool, token_file: Path | None, ca: Path | None, timeout: float, retries: int
 ) -> Client:
-    """typer.BadParameter where ``server`` names none or ``timeout`` is no number."""
-    with _explained():
+    """A client of ``server``; typer.BadParameter if an argument is invalid."""
+    with _as_usage_errors():
         return Client(
             _url(server, grpc), token=_token(token_file), ca=ca, timeout=timeout, retries=retries
         )
 
 
 def connect_async(server: str, grpc: bool, token_file: Path | None, ca: Path | None) -> AsyncClient:
-    """The same for an event loop, with the client's own timeout and retries."""
-    with _explained():
+    """The same for an event loop, with the default timeout and retries."""
+    with _as_usage_errors():
         return AsyncClient(_url(server, grpc), token=_token(token_file), ca=ca)
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _as_usage_errors() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", UserWarning)
@@ -96,18 +96,18 @@ def _url(server: str, grpc: bool) -> str:
     endpoint = Endpoint.parse(server)
     if not grpc or endpoint.is_grpc:
         return server
-    if endpoint.is_secure:  # one port for both, as a proxy in front has it
+    if endpoint.is_secure:  # a proxy, which has one port for both
         return f"grpcs://{endpoint.address}"
     return f"grpc://{replace(endpoint, port=GRPC_PORT).address}"
 
 
 def _token(file: Path | None) -> Token:
-    """What ``file`` or VISION_TOKEN holds; the file is read anew for each request.
+    """The token in ``file``, which is read for each request, or in VISION_TOKEN.
 
-    ValueError where that is no token, OSError where the file cannot be read.
+    ValueError if it is not a token, OSError if the file cannot be read.
     """
     token = os.environ.get("VISION_TOKEN") if file is None else lambda: _read(file)
-    Access(token).authorization()  # what is no token is told before the first request
+    Access(token).authorization()  # report a bad token before the first request
     return token
 
 
@@ -118,4 +118,4 @@ def _read(file: Path) -> str:
     try:
         return str(json.loads(text)["inference"]["key"])
     except MALFORMED as error:
-        raise ValueError(f"{file} is no key_file.json of TorchServe's") from error
+        raise ValueError(f"{file} is not a key_file.json of TorchServe") from error

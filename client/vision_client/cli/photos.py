@@ -1,4 +1,4 @@
-"""Which pictures the arguments mean, and what their results are called."""
+"""The photographs that the arguments name, and the paths of their results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from vision_client.pictures import read_file
 
-# What is taken from a folder: what the server reads, and what people take for pictures, so that
-# nothing is left out in silence. A file that is named itself may be called anything.
+# The files taken from a folder: the formats that the server reads, and others that people consider
+# pictures, so that nothing is skipped silently. A file that is named itself may have any suffix.
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".jxl", ".jp2"),
@@ -21,18 +21,18 @@ STDIN = "-"
 
 
 class Clash(ValueError):
-    """A result that would replace another or one of the photographs."""
+    """A result that would overwrite another result or a photograph."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """``name`` as the user gave it, or found in a folder they gave; ``inside`` that folder."""
+    """``name`` is the path as given or found, ``inside`` the path within the given folder."""
 
     name: str
     inside: Path
 
     def read(self) -> bytes:
-        """OSError where there is nothing to read."""
+        """The content. OSError if it cannot be read."""
         if self.name == STDIN:
             if sys.stdin is None:
                 raise OSError(errno.EBADF, "standard input is closed")
@@ -40,38 +40,38 @@ class Photo:
         return read_file(self.name)
 
 
-def find(arguments: Sequence[str], but: Path | None = None) -> list[Photo]:
-    """Files as named, and pictures in folders and below, in order; none that is below ``but``."""
-    found: dict[str, Photo] = {}
+def find(arguments: Sequence[str], exclude: Path | None = None) -> list[Photo]:
+    """The files, and the pictures in and below the folders, in order; none below ``exclude``."""
+    photos: dict[str, Photo] = {}
     for argument in arguments:
-        # Unlike Path.is_dir, it does not raise, of a name that is too long or may not be looked at.
+        # Path.is_dir raises if a name is too long or may not be accessed.
         if argument != STDIN and os.path.isdir(argument):  # noqa: PTH112
-            for path in _below(Path(argument), but):
-                found[str(path)] = Photo(str(path), path.relative_to(argument))
+            for path in _below(Path(argument), exclude):
+                photos[str(path)] = Photo(str(path), path.relative_to(argument))
         else:
-            found[argument] = Photo(argument, Path(Path(argument).name))
-    return list(found.values())
+            photos[argument] = Photo(argument, Path(Path(argument).name))
+    return list(photos.values())
 
 
-def _below(folder: Path, but: Path | None) -> Iterator[Path]:
-    # Unlike Path.resolve, it does not raise where links lead in a circle.
-    excluded = os.path.realpath(but) if but is not None else None
-    for where, folders, files in os.walk(folder):
+def _below(folder: Path, exclude: Path | None) -> Iterator[Path]:
+    # Path.resolve raises if links form a loop.
+    excluded = os.path.realpath(exclude) if exclude is not None else None
+    for parent, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and os.path.realpath(Path(where) / name) != excluded
+            if not name.startswith(".") and os.path.realpath(Path(parent) / name) != excluded
         )
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(where) / name
+                yield Path(parent) / name
 
 
 def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, Path]:
-    """Where each result goes: below ``folder`` as the photograph below its own, with ``suffix``.
+    """The path of each result: in ``folder`` as the photograph is in its own, with ``suffix``.
 
-    Photographs that differ in their suffix only keep it: ``a.jpg.png`` and ``a.webp.png``. Clash
-    where that does not tell them apart, or where a result would replace a photograph.
+    Photographs that differ only in their suffix keep it: ``a.jpg.png`` and ``a.webp.png``. Raises
+    Clash if two results would still have one path, or if a result would overwrite a photograph.
     """
     originals = {_file(photo.name): photo for photo in photos if photo.name != STDIN}
     originals.pop(None, None)
@@ -79,28 +79,28 @@ def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, P
     for photo in photos:
         stem = _stem(photo)
         stems[stem] = stems.get(stem, 0) + 1
-    named: dict[Path, Photo] = {}
+    photo_by_path: dict[Path, Photo] = {}
     for photo in photos:
         stem = _stem(photo)
         base = stem if stems[stem] == 1 else photo.inside
         path = folder / base.with_name(base.name + suffix)
-        if path in named:
-            raise Clash(f"{named[path].name} and {photo.name} would both become {path}")
+        if path in photo_by_path:
+            raise Clash(f"{photo_by_path[path].name} and {photo.name} would both become {path}")
         if original := originals.get(_file(path)):
             raise Clash(
                 f"{path} would replace the photograph {original.name}; choose another folder"
             )
-        named[path] = photo
-    return {photo: path for path, photo in named.items()}
+        photo_by_path[path] = photo
+    return {photo: path for path, photo in photo_by_path.items()}
 
 
 def _file(path: str | Path) -> tuple[int, int] | None:
-    """Which file ``path`` leads to, whatever its name; None where there is none."""
+    """The identity of the file at ``path``; None if there is none."""
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _stem(photo: Photo) -> Path:

@@ -1,4 +1,4 @@
-"""Classifications as data: lines of JSON, CSV or tabs, to a pipe or to a file that can go on."""
+"""Classifications as JSON lines, CSV or tab-separated text; result files that can be resumed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vision_client.answers import Classification
 from vision_client.show import printable
+from vision_client.tasks.classify import Classification
 
 CSV_HEADER = ("picture", "rank", "class_id", "label", "probability")
 
@@ -20,7 +20,7 @@ Writer: TypeAlias = Callable[[str, Classification], str]
 
 
 def as_json(name: str, answer: Classification) -> str:
-    """One line: an object of the picture's name, its weights and its predictions."""
+    """One line: an object with the picture's name, the weights and the predictions."""
     record = {
         "picture": name,
         "weights": answer.weights,
@@ -30,12 +30,12 @@ def as_json(name: str, answer: Classification) -> str:
 
 
 def as_csv(name: str, answer: Classification) -> str:
-    """One row per class, as ``CSV_HEADER`` names the columns."""
+    """One row per class with the columns of ``CSV_HEADER``."""
     return "".join(csv_line(row) for row in _rows(name, answer))
 
 
 def as_tabs(name: str, answer: Classification) -> str:
-    """The same without a header, between tabs, for cut and awk; names and labels are printable."""
+    """The same rows separated by tabs, for cut and awk; names and labels are escaped."""
     rows = (map(printable, map(str, row)) for row in _rows(name, answer))
     return "".join("\t".join(row) + "\n" for row in rows)
 
@@ -49,20 +49,20 @@ def _rows(name: str, answer: Classification) -> list[tuple[Any, ...]]:
 
 def csv_line(row: tuple[Any, ...]) -> str:
     buffer = io.StringIO()
-    # A line end of "\r\n" makes the writer quote values that contain "\r", as it does for "\n".
+    # With the line end "\r\n" the writer quotes values that contain "\r", as well as "\n".
     csv.writer(buffer, lineterminator="\r\n").writerow(row)
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 class Results:
-    """A file of classifications that a later run adds to.
+    """A file of classifications that a later run appends to.
 
-    ``pictures`` are the names of this run's photographs, ``classes`` is how many classes it asks
-    for. ``done`` are the pictures whose results the file holds complete. An incomplete record at
-    its end, which an interrupted run leaves, is cut off. Rows of CSV do not always show whether
-    they are all there: where they may not be, they are cut off only if their picture is among
-    ``pictures``, so that it is classified again. ValueError where ``path`` holds anything else
-    or is not a regular file, OSError where it cannot be opened; its content then stays as it was.
+    ``pictures`` are the names of this run's photographs, ``classes`` the number of classes that it
+    asks for. ``done`` are the pictures whose results in the file are complete. An incomplete record
+    at the end, which an interrupted run leaves, is cut off. Rows of CSV do not always show whether
+    all of them are there; if that is unclear, they are cut off only if their picture is among
+    ``pictures`` and so will be classified again. Raises ValueError if ``path`` contains anything
+    else or is not a regular file, OSError if it cannot be opened; the file is then unchanged.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class Results:
                 length, self.done = (
                     _read_csv(data, pictures, classes) if is_csv else _read_json(data)
                 )
-            elif start.startswith(data):  # empty, or cut within the first bytes
+            elif start.startswith(data):  # empty, or cut off within the first bytes
                 length, self.done = 0, set()
             else:
-                raise ValueError("the first bytes are not those of results")
+                raise ValueError("not results")
             self._file.truncate(length)
             if is_csv and not length:
                 self._file.write(_CSV_START)
-            if length and not data[:length].endswith(b"\n"):  # an editor may leave it out
+            if length and not data[:length].endswith(b"\n"):  # editors may remove it
                 self._file.write(b"\n")
         except ValueError as error:
             self._file.close()
-            wanted = "CSV" if is_csv else "JSON lines, which -o writes without --csv"
+            expected = "CSV" if is_csv else "JSON lines, which -o writes without --csv"
             raise ValueError(
-                f"{path} holds something other than this command's results as {wanted}; it was not "
+                f"{path} does not contain this command's results as {expected}; it was not "
                 "changed; choose another file"
             ) from error
         except BaseException:
@@ -117,7 +117,7 @@ _JSON_START = b'{"picture":'
 
 
 def _read_json(data: bytes) -> tuple[int, set[str]]:
-    """The length in bytes of the complete records, and the pictures in them."""
+    """The length in bytes of the complete records, and their pictures."""
     *lines, last = data.split(b"\n")
     names = {_picture(line) for line in lines}
     if not last:
@@ -131,7 +131,7 @@ def _read_json(data: bytes) -> tuple[int, set[str]]:
 
 
 def _picture(line: bytes) -> str:
-    """The picture of a record; ValueError where ``line`` is not one."""
+    """The picture of the record in ``line``; ValueError if it is not a record."""
     try:
         record = json.loads(line)
     except RecursionError as error:
@@ -144,14 +144,14 @@ def _picture(line: bytes) -> str:
 
 
 def _is_cut_json(line: bytes) -> bool:
-    """Whether ``line`` is a record of ``as_json``, cut somewhere; checked as far as "weights"."""
+    """Whether ``line`` is the beginning of a record; checked up to the key "weights"."""
     before, after = b'{"picture": "', b'", "weights": '
     if before.startswith(line):
         return True
     name = re.match(re.escape(before) + rb'(?:[^"\\]|\\.)*', line)
     if name is None:
         return False
-    rest = line[name.end() :]  # a lone backslash begins an escape sequence of the name
+    rest = line[name.end() :]  # a lone backslash is the start of an escape in the name
     return rest == b"\\" or after.startswith(rest) or rest.startswith(after)
 
 
@@ -159,13 +159,13 @@ def _is_cut_json(line: bytes) -> bool:
 class _Row:
     picture: str
     rank: int
-    end: int  # the lines of the file up to the end of this row
+    end: int  # the number of lines of the file up to the end of this row
 
 
 def _read_csv(data: bytes, pictures: Collection[str], classes: int) -> tuple[int, set[str]]:
-    """The same; see Results for ``pictures`` and ``classes``."""
+    """As ``_read_json``; see Results for ``pictures`` and ``classes``."""
     text = data.decode(errors="surrogateescape")
-    lines = list(io.StringIO(text, newline="\n"))  # which ends lines at "\n" only
+    lines = list(io.StringIO(text, newline="\n"))  # lines end at "\n" only
     reader = csv.reader(lines, strict=True)
     next(reader)  # the header
     rows: list[_Row] = []
@@ -176,14 +176,14 @@ def _read_csv(data: bytes, pictures: Collection[str], classes: int) -> tuple[int
             rows.append(_Row(name, int(rank), reader.line_num))
     except (csv.Error, ValueError) as error:
         rest = "".join(lines[rows[-1].end if rows else 1 :])
-        # The end of the file ends the last row: before its line feed, or within quotes.
+        # A cut row has no line feed, or ends within quotes.
         is_cut = not rest.endswith("\n") or rest.count('"') % 2
         if reader.line_num < len(lines) or not is_cut:
             raise ValueError("not rows of CSV") from error
     if rows:
         last = _last_picture(rows)
         name = last[0].picture
-        # The last number of a row without a line feed may be cut.
+        # In a row without a line feed the last number may be incomplete.
         is_open = len(last) < classes or not (rest or text.endswith("\n"))
         if rest.startswith(csv_line((name, "")).rstrip("\n")) or (is_open and name in pictures):
             del rows[-len(last) :]
@@ -193,7 +193,7 @@ def _read_csv(data: bytes, pictures: Collection[str], classes: int) -> tuple[int
 
 
 def _last_picture(rows: list[_Row]) -> list[_Row]:
-    """The rows of the last picture, which may be in the file before."""
+    """The rows of the last picture, without those of the same picture earlier in the file."""
     start = len(rows) - 1
     while start and rows[start].rank != 1 and rows[start - 1].picture == rows[start].picture:
         start -= 1

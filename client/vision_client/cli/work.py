@@ -1,4 +1,4 @@
-"""Many pictures at once: in order, with a progress bar, what failed listed at the end."""
+"""Many photographs at once: results in order, a progress bar, the failures at the end."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from vision_client.answers import Answer
 from vision_client.cli.photos import Photo
 from vision_client.errors import ConnectionFailed, ServerError, VisionError
 from vision_client.show import printable
 
 T = TypeVar("T")
 
-# Photographs begun for each that is waited for, so that a slow one does not idle the others.
+# Photographs started per job, so that one slow answer does not idle the other jobs.
 AHEAD = 4
-# Not this photograph's fault: the rest would fail in the same way.
-HOPELESS = {301, 302, 303, 307, 308, 401, 403, 404}
+# Errors that do not depend on the photograph: the others would fail in the same way.
+GENERAL = {301, 302, 303, 307, 308, 401, 403, 404}
 FULL = {errno.ENOSPC, errno.EDQUOT}
-NO_TOKEN = "InvalidKeyException"  # noqa: S105  # TorchServe's name for it, a 400
+NO_TOKEN = "InvalidKeyException"  # noqa: S105  # TorchServe's type of a bad token, with code 400
 
 
 def work(
     photos: Sequence[Photo],
     ask: Callable[[Photo], T],
-    done: Callable[[Photo, T], None],
+    report: Callable[[Photo, T], None],
     *,
     jobs: int,
     verb: str,
     skipped: int,
     console: Console,
 ) -> int:
-    """Call ``ask`` for every photograph, ``jobs`` at once, and ``done`` with each result, in order.
+    """Call ``ask`` for each photograph, ``jobs`` at once, and ``report`` in order with each result.
 
-    Progress and failures go to ``console``. Returns the exit status: 0 where all went well, else 1.
-    Once the server cannot be reached, or the disk is full, no further one is tried.
+    Progress and failures go to ``console``. Returns the exit status: 1 if any photograph failed,
+    else 0. Stops early if the server cannot be reached or the disk is full.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     failures: list[str] = []
-    good = 0
+    succeeded = 0
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -66,16 +67,16 @@ def work(
         with progress, closing(_in_order(photos, ask, jobs)) as answers:
             for photo, answer in progress.track(answers, len(photos), description=verb):
                 try:
-                    done(photo, answer.result())
-                    good += 1
+                    report(photo, answer.result())
+                    succeeded += 1
                 except BrokenPipeError:
-                    raise  # nobody reads the rest
-                except (VisionError, OSError, ValueError) as error:  # the last of a token's file
-                    failures.append(f"{photo.name}: {reason(error)}")
-                    if _is_hopeless(error):
+                    raise  # the reader of standard output has gone
+                except (VisionError, OSError, ValueError) as error:  # ValueError: a bad token file
+                    failures.append(f"{photo.name}: {_reason(error)}")
+                    if _affects_all(error):
                         break
     except KeyboardInterrupt:
-        console.print(f"stopped: {verb} {good} of {len(photos)}", highlight=False)
+        console.print(f"stopped: {verb} {succeeded} of {len(photos)}", highlight=False)
         raise
     for failure in failures:
         text = Text.assemble(("failed", "red"), " ", printable(failure))
@@ -84,18 +85,32 @@ def work(
         counts = {
             "were there already": skipped,
             "failed": len(failures),
-            "not tried": len(photos) - good - len(failures),
+            "not tried": len(photos) - succeeded - len(failures),
         }
-        summary = [f"{verb} {good} in {time.monotonic() - begun:.1f} s"]
+        summary = [f"{verb} {succeeded} in {time.monotonic() - start:.1f} s"]
         summary += [f"{count} {what}" for what, count in counts.items() if count]
         console.print(", ".join(summary), highlight=False)
     return 1 if failures else 0
 
 
+class UntrainedWarning:
+    """Warns once, on ``console``, if answers come from an untrained network."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._is_printed = False
+
+    def check(self, answer: Answer) -> None:
+        if answer.untrained and not self._is_printed:
+            self._is_printed = True
+            message = "untrained networks: everything works, the answers mean nothing"
+            self._console.print(f"[yellow]{message}[/]")
+
+
 def _in_order(
     photos: Sequence[Photo], ask: Callable[[Photo], T], jobs: int
 ) -> Generator[tuple[Photo, Future[T]]]:
-    """Each photograph with its answer or error, a few begun ahead; closing it drops the rest."""
+    """Each photograph with its answer or error; closing the generator cancels the rest."""
     pool = ThreadPoolExecutor(jobs)
     waiting: deque[tuple[Photo, Future[T]]] = deque()
     try:
@@ -109,16 +124,16 @@ def _in_order(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _is_hopeless(error: Exception) -> bool:
+def _affects_all(error: Exception) -> bool:
     if isinstance(error, ServerError):
-        return error.code in HOPELESS or error.type == NO_TOKEN
+        return error.code in GENERAL or error.type == NO_TOKEN
     if isinstance(error, OSError):
         return error.errno in FULL
     return isinstance(error, ConnectionFailed)
 
 
-def reason(error: Exception) -> str:
-    """One line, with what to do where that is known."""
+def _reason(error: Exception) -> str:
+    """One line, with a remedy if there is an obvious one."""
     if isinstance(error, ConnectionFailed):
         return f"{error}; is it up (`make start`)? --server says which one"
     if isinstance(error, ServerError) and error.type == NO_TOKEN:

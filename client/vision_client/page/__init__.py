@@ -1,4 +1,4 @@
-"""A page on this machine that shows what the server makes of a photograph: ``vision page``."""
+"""``vision page``: a page on this machine to try the server in a browser."""
 
 from vision_client.page.app import application, serve
 

@@ -1,40 +1,51 @@
-"""The page's own small server: static files, and the browser's questions passed to the client.
+"""The page's own small server: it serves the static files and passes requests to the client.
 
-It listens on loopback only, and answers no other site: a request must name this machine in ``Host``
-(another name may have been pointed here), and must come from the page itself or from its user
-(``Sec-Fetch-Site``, ``Origin``). Only the page ``/``, which asks nothing, may be linked to.
+It listens on loopback only and serves no other site: ``Host`` must name this machine, which
+prevents DNS rebinding, and the request must come from the page itself or from its user
+(``Sec-Fetch-Site``, ``Origin``). Other sites may only link to ``/``, which sends nothing to the
+server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import re
 import sys
 import webbrowser
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast, get_args
+from string import Template
 
 from aiohttp import web
 
 from vision_client.answers import Answer
-from vision_client.client import AsyncClient, Format
+from vision_client.client import AsyncClient
 from vision_client.endpoint import Endpoint
 from vision_client.errors import ConnectionFailed, ServerError, TimedOut
 from vision_client.health import check_async
+from vision_client.models import DEFAULTS
+from vision_client.tasks.classify import TOP_K
+from vision_client.tasks.translate import FORMATS, SIZE
 
 HOST = "127.0.0.1"
-# More than the picture that the server takes (16 MiB), so that its own words refuse one; beyond
-# this, which is the server's limit of a request, it has none.
+# The server's limit for a request. Its limit for a picture is lower (16 MiB), so that it is the
+# server that refuses most of what is too large, with its own message.
 BODY_BYTES = 24 * 2**20
-# Ctrl-C does not wait for answers that nobody will read.
+# Ctrl-C does not wait for pending answers.
 SHUTDOWN_S = 1.0
 
-FORMATS = get_args(Format)
+# What the page offers of each range.
+TOP_K_CHOICES = range(TOP_K.low, 11)
+SIZE_CHOICES = (SIZE.low, 128, 256, 384, 512, 768, SIZE.high)
+FORMAT_NAMES = {"webp": "WebP"}  # others are in capitals
+
 STATIC = Path(__file__).with_name("static")
+INDEX = Path(__file__).with_name("index.html")
 CLIENT = web.AppKey("client", AsyncClient)
+MODELS = web.AppKey("models", Mapping[str, str])
 
 PROTECTION = {
     "content-security-policy": (
@@ -45,31 +56,34 @@ PROTECTION = {
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
-    "cache-control": "no-cache",  # a newer version of the page is seen at once
+    "cache-control": "no-cache",  # show a new version of the page at once
 }
 
-# The port may be another than ours: `ssh -L 9000:127.0.0.1:7860` brings the page to a laptop.
+# Any port, for tunnels: `ssh -L 9000:127.0.0.1:7860` brings the page to a laptop.
 _THIS_MACHINE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def serve(client: AsyncClient, port: int, *, open_browser: bool) -> int:
-    """Serve the page on ``port`` of 127.0.0.1 until Ctrl-C, and say where; 0 takes a free port.
+def serve(client: AsyncClient, models: Mapping[str, str], port: int, *, open_browser: bool) -> int:
+    """Serve the page on ``port`` of 127.0.0.1 until Ctrl-C and print its URL; 0 takes a free port.
 
-    ``client`` is closed at the end. The exit status: 0, or 1 where the port cannot be had.
+    ``models`` are names by task. ``client`` is closed at the end. Returns the exit status: 0, or 1
+    if the port is not available.
     """
     try:
-        return asyncio.run(_serve(client, port, open_browser))
+        return asyncio.run(_serve(client, models, port, open_browser))
     except KeyboardInterrupt:
         return 0
 
 
-async def _serve(client: AsyncClient, port: int, open_browser: bool) -> int:
+async def _serve(
+    client: AsyncClient, models: Mapping[str, str], port: int, open_browser: bool
+) -> int:
     runner = web.AppRunner(
-        application(client),
+        application(client, models),
         access_log=None,
-        handler_cancellation=True,  # who has left the page waits for no answer
+        handler_cancellation=True,  # stop waiting for an answer when the browser has gone
         shutdown_timeout=SHUTDOWN_S,
     )
     async with client:
@@ -78,11 +92,11 @@ async def _serve(client: AsyncClient, port: int, open_browser: bool) -> int:
             await web.TCPSite(runner, HOST, port).start()
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            print(f"port {port} cannot be had: {reason}; choose another", file=sys.stderr)
+            print(f"port {port} is not available: {reason}; choose another", file=sys.stderr)
             return 1
         else:
             url = f"http://{HOST}:{runner.addresses[0][1]}"
-            print(f"page       {url}\nasks       {client.endpoint}\nCtrl-C ends it", flush=True)
+            print(f"page       {url}\nserver     {client.endpoint}\nCtrl-C ends it", flush=True)
             if open_browser:
                 await asyncio.to_thread(webbrowser.open, url)
             await asyncio.Event().wait()
@@ -91,10 +105,13 @@ async def _serve(client: AsyncClient, port: int, open_browser: bool) -> int:
             await runner.cleanup()
 
 
-def application(client: AsyncClient) -> web.Application:
-    """The page and its four routes, asking ``client``, which stays the caller's to close."""
-    app = web.Application(client_max_size=BODY_BYTES, middlewares=[_own_requests_only, _in_words])
+def application(client: AsyncClient, models: Mapping[str, str] = DEFAULTS) -> web.Application:
+    """The page and its routes. It sends requests with ``client``, which the caller closes."""
+    app = web.Application(
+        client_max_size=BODY_BYTES, middlewares=[_own_requests_only, _json_errors]
+    )
     app[CLIENT] = client
+    app[MODELS] = models
     app.add_routes(
         [
             web.get("/", _index),
@@ -109,13 +126,28 @@ def application(client: AsyncClient) -> web.Application:
 
 
 async def _index(request: web.Request) -> web.StreamResponse:
-    return web.FileResponse(STATIC / "index.html")
+    models = {task: html.escape(name) for task, name in request.app[MODELS].items()}
+    page = Template(INDEX.read_text("utf-8")).substitute(
+        models,
+        top_k=_choices({str(k): str(k) for k in TOP_K_CHOICES}, TOP_K.default),
+        size=_choices({str(size): f"{size} px" for size in SIZE_CHOICES}, SIZE.default),
+        format=_choices({str(f): FORMAT_NAMES.get(f, f.upper()) for f in FORMATS}, FORMATS[0]),
+    )
+    return web.Response(text=page, content_type="text/html")
+
+
+def _choices(labels: Mapping[str, str], default: int | str) -> str:
+    """The ``<option>`` elements of a ``<select>``."""
+    return "".join(
+        f'<option value="{value}"{" selected" if value == str(default) else ""}>{label}</option>'
+        for value, label in labels.items()
+    )
 
 
 async def _about(request: web.Request) -> web.StreamResponse:
-    """Where the server is, and of each network the weights or what is wrong."""
-    client = request.app[CLIENT]
-    models = [asdict(health) for health in await check_async(client)]
+    """The server's URL, and the health of each network."""
+    client, names = request.app[CLIENT], request.app[MODELS]
+    models = [asdict(health) for health in await check_async(client, names)]
     return web.json_response(
         {"server": str(client.endpoint), "advice": _advice(client.endpoint), "models": models}
     )
@@ -123,35 +155,36 @@ async def _about(request: web.Request) -> web.StreamResponse:
 
 async def _classify(request: web.Request) -> web.StreamResponse:
     answer = await request.app[CLIENT].classify(
-        await request.read(), top_k=_number(request, "top_k")
+        await request.read(),
+        model=request.app[MODELS]["classify"],
+        top_k=_number(request, "top_k"),
     )
     return web.json_response(asdict(answer))
 
 
 async def _translate(request: web.Request) -> web.StreamResponse:
-    format = request.query.get("format", "png")
-    if format not in FORMATS:  # it becomes a header of the answer
+    format = request.query.get("format", FORMATS[0])
+    if format not in FORMATS:  # checked here because it becomes a header of the response
         raise ServerError(
             422, "InvalidOption", f"format must be one of {', '.join(FORMATS)}, not {format!r}"
         )
     answer = await request.app[CLIENT].translate(
         await request.read(),
+        model=request.app[MODELS]["translate"],
         size=_number(request, "size"),
-        format=cast("Format", format),
+        format=format,
         quality=_number(request, "quality"),
     )
-    return web.Response(
-        body=answer.data, content_type=f"image/{format}", headers=_told_beside(answer)
-    )
+    return web.Response(body=answer.data, content_type=f"image/{format}", headers=_headers(answer))
 
 
-def _told_beside(answer: Answer) -> dict[str, str]:
-    told = {
+def _headers(answer: Answer) -> dict[str, str]:
+    headers = {
         "x-model-weights": answer.weights,
         "x-request-id": answer.request_id,
         "x-seconds": f"{answer.seconds:.3f}",
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in headers.items() if value is not None}
 
 
 def _number(request: web.Request, name: str) -> int | None:
@@ -170,8 +203,8 @@ def _number(request: web.Request, name: str) -> int | None:
 async def _own_requests_only(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not _THIS_MACHINE.fullmatch(request.host):
         return _error(421, "MisdirectedRequest", f"this page is at {HOST}, not {request.host}")
-    # Browsers send Sec-Fetch-Site with every request; those before 2023 send only Origin, with a
-    # POST. Programs such as curl send neither.
+    # Browsers send Sec-Fetch-Site with every request; those before 2023 only send Origin, and only
+    # with POST. Programs such as curl send neither.
     own = f"http://{request.host}"
     site = request.headers.get("sec-fetch-site", "same-origin")
     origin = request.headers.get("origin", own)
@@ -181,8 +214,8 @@ async def _own_requests_only(request: web.Request, handler: Handler) -> web.Stre
 
 
 @web.middleware
-async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error as the server has them: JSON of code, type and message."""
+async def _json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """All errors have the form of the server's: JSON with code, type and message."""
     try:
         return await handler(request)
     except ServerError as error:
@@ -192,13 +225,13 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
         return _error(502, "ConnectionFailed", f"{error}. {advice}")
     except TimedOut as error:
         return _error(504, "TimedOut", str(error))
-    except (OSError, ValueError) as error:  # a token's or an authority's file
+    except (OSError, ValueError) as error:  # of a token file or a CA file
         return _error(500, type(error).__name__, str(error))
     except web.HTTPRequestEntityTooLarge:
-        message = f"the picture has more than {BODY_BYTES} bytes, more than any server here takes"
+        message = f"the picture has more than {BODY_BYTES} bytes, the server's limit for a request"
         return _error(413, "TooLarge", message)
-    except web.RequestPayloadError:  # as of a wrong Content-Encoding
-        return _error(400, "BadRequest", "the body cannot be read as its headers say")
+    except web.RequestPayloadError:  # for example a wrong Content-Encoding
+        return _error(400, "BadRequest", "the body is not what its headers say")
     except web.HTTPError as error:  # aiohttp's own, such as 404 and 405
         answer = _error(
             error.status, error.reason.replace(" ", ""), f"{request.path}: {error.reason}"

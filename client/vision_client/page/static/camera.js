@@ -1,11 +1,11 @@
-// A photograph from the camera: a File, or null where the person thought better of it.
+// A photograph from the camera: a File, or null if the dialog was cancelled.
 
 import { Problem } from "./server.js";
 
 const REASONS = {
-  NotFoundError: "There is none here.",
+  NotFoundError: "This machine has none.",
   NotAllowedError: "The browser does not let this page use it.",
-  NotReadableError: "It is there but cannot be read: another program may have it.",
+  NotReadableError: "It cannot be read: another program may be using it.",
 };
 
 export async function takePhotograph(dialog) {
@@ -32,7 +32,7 @@ async function open() {
 }
 
 async function frame(video) {
-  await video.play(); // at once, unless the button was quicker than the camera
+  await video.play(); // returns at once, unless the camera is still starting
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;

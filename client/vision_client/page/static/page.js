@@ -1,23 +1,23 @@
-// The page: one photograph at a time, put to both networks at once.
+// The page: one photograph at a time, sent to both networks at once.
 
 import { takePhotograph } from "./camera.js";
 import { about, classify, example, Problem, translate } from "./server.js";
 
 const $ = (selector, within = document) => within.querySelector(selector);
 
-// One network's answer to the photograph. A newer question ends an older one, whose answer, though
-// it may still come, is never shown. The server is not told and works on, so where `pause` (ms) is
-// given it may be the next click that is asked about.
+// The answer of one network. A new request aborts the previous one, whose answer is never shown. The
+// server still works on an aborted request, so `pause` (ms) delays a request that the next click may
+// replace.
 class Panel {
   #asking = new AbortController();
 
-  constructor(model, options, ask, show) {
-    this.model = model;
+  constructor(task, options, ask, show) {
     this.options = options;
     this.ask = ask;
     this.show = show;
     this.failed = false;
-    this.section = $(`#${model}`);
+    this.section = $(`#${task}`);
+    this.model = this.section.dataset.model;
     this.result = $(".result", this.section);
     this.problem = $(".problem", this.section);
   }
@@ -27,7 +27,7 @@ class Panel {
     const { signal } = (this.#asking = new AbortController());
     this.failed = false;
     this.problem.replaceChildren();
-    this.#state("Asking …", true);
+    this.#state("Waiting for the answer …", true);
     await new Promise((resolve) => setTimeout(resolve, pause));
     if (signal.aborted) return;
     const options = Object.fromEntries(this.options.map((name) => [name, $(`#${name}`).value]));
@@ -37,13 +37,13 @@ class Panel {
       this.show(answer, options);
       this.result.hidden = false;
       this.#state(`Answered in ${seconds(answer.seconds)}`, false);
-      showWeights({ [this.model]: answer.weights ?? UNTOLD });
+      showWeights({ [this.model]: answer.weights ?? UNKNOWN });
     } catch (problem) {
       if (signal.aborted) return;
       this.failed = true;
       this.result.hidden = true;
       this.#state("", false);
-      tell(this.problem, problem);
+      showProblem(this.problem, problem);
     }
   }
 
@@ -55,8 +55,8 @@ class Panel {
 
 const OPTIONS_PAUSE_MS = 300;
 const panels = [
-  new Panel("resnet101", ["top_k"], ({ file }, ...how) => classify(file, ...how), showBars),
-  new Panel("cyclegan", ["size", "format"], translated, showTranslation),
+  new Panel("classify", ["top_k"], ({ file }, ...rest) => classify(file, ...rest), showBars),
+  new Panel("translate", ["size", "format"], translated, showTranslation),
 ];
 let photo = null;
 
@@ -70,16 +70,16 @@ async function take(file) {
     panel.put(photo);
   }
   await showPhotograph(photo);
-  const answers = $(".answers"); // on a phone they are below what is seen
+  const answers = $(".answers"); // below the visible part on a phone
   if (answers.getBoundingClientRect().top > innerHeight / 2) answers.scrollIntoView();
 }
 
 async function showPhotograph(shown) {
-  const told = `${shown.file.name}, ${bytes(shown.file.size)}`;
+  const description = `${shown.file.name}, ${bytes(shown.file.size)}`;
   const visible = await shown.visible;
   if (shown !== photo) return;
-  const unshowable = `${told}. This browser cannot show it; the server is asked all the same.`;
-  $("#name").textContent = visible ? told : unshowable;
+  const unshowable = `${description}. This browser cannot show it; it is sent to the server all the same.`;
+  $("#name").textContent = visible ? description : unshowable;
   $("#drop").classList.toggle("filled", Boolean(visible));
   $("#preview").hidden = !visible;
   if (visible) $("#preview").src = shown.url;
@@ -92,7 +92,7 @@ function showBars({ predictions }) {
     const name = element("span", "label", label);
     return element("li", "", name, element("span", "percent", percent(probability)), bar);
   });
-  $("#resnet101 .result").replaceChildren(...rows);
+  $("#classify .result").replaceChildren(...rows);
 }
 
 async function translated(photo, options, signal) {
@@ -113,53 +113,51 @@ function showTranslation({ name, before, after, picture }, { format }) {
   $("#after").src = after.src;
   const link = $("#download");
   link.href = after.src;
-  link.download = `${name.replace(/\.[^.]*$/, "")}-zebra.${format}`;
-  link.textContent = `Download ${FORMATS[format]}`;
+  link.download = `${name.replace(/\.[^.]*$/, "")}-translated.${format}`;
+  link.textContent = `Download ${$(`#format [value=${format}]`).text}`;
   $("#extent").textContent = `${width} × ${height} pixels, ${bytes(picture.size)}`;
 }
 
-const FORMATS = { png: "PNG", jpeg: "JPEG", webp: "WebP" };
-
-// The picture at `url` as an image ready to be shown, or null where the browser cannot.
+// The picture at `url` as a decoded image, or null if the browser does not support it.
 async function decoded(url) {
   const image = new Image();
   image.src = url;
   return image.decode().then(() => image, () => null);
 }
 
-// Who the server is, below the page; above it, where no network answers.
+// Show the server's address in the footer, or a notice if no network answers.
 async function introduce() {
   $("#notice").replaceChildren();
   try {
     const { server, advice, models } = await about();
     $("#server").textContent = `Server ${server}`;
     for (const { model, answers, weights } of models)
-      showWeights({ [model]: answers ? (weights ?? UNTOLD) : NONE });
+      showWeights({ [model]: answers ? (weights ?? UNKNOWN) : NONE });
     if (photo || models.some(({ answers }) => answers)) return;
     throw new Problem("The server does not answer.", `${models[0].error}. ${advice}`, true);
   } catch (problem) {
-    tell($("#notice"), problem);
+    showProblem($("#notice"), problem);
   }
 }
 
 const weights = {};
 const NONE = "no answer";
-const UNTOLD = "not told over gRPC";
+const UNKNOWN = "not reported over gRPC";
 
-function showWeights(found) {
-  Object.assign(weights, found);
+function showWeights(changes) {
+  Object.assign(weights, changes);
   const each = Object.entries(weights).map(([model, name]) => ` · ${model}: ${name}`);
   $("#weights").textContent = each.join("");
   const untrained = Object.keys(weights).filter((model) => weights[model] === "untrained");
-  const words = [
+  const messages = [
     "",
     `${untrained[0]} is untrained: everything works, its answers mean nothing.`,
     "Untrained networks: everything works, the answers mean nothing.",
   ];
-  $("#untrained").textContent = words[untrained.length];
+  $("#untrained").textContent = messages[untrained.length];
 }
 
-function tell(place, { name, title = name, message, mayPass }) {
+function showProblem(place, { name, title = name, message, mayPass }) {
   place.replaceChildren(element("p", "", element("strong", "", title), " ", message));
   if (!mayPass) return;
   const again = element("button", "", "Try again");
@@ -173,23 +171,22 @@ function tryAgain() {
   for (const panel of panels) if (panel.failed) panel.put(photo);
 }
 
-// Takes what `source` gives, if anything, as it is now: the file may change or go. Says what is in
-// the way.
+// Take the file that `source` returns, if any. It is copied, because it may change or be deleted.
 async function takeFrom(source) {
   $("#source-problem").replaceChildren();
   try {
     const file = await source();
     if (file) take(new File([await file.arrayBuffer()], file.name, { type: file.type }));
   } catch (problem) {
-    tell($("#source-problem"), problem);
+    showProblem($("#source-problem"), problem);
   }
 }
 
 function element(name, className, ...content) {
-  const made = document.createElement(name);
-  made.className = className;
-  made.append(...content);
-  return made;
+  const node = document.createElement(name);
+  node.className = className;
+  node.append(...content);
+  return node;
 }
 
 const percent = (share) => `${(100 * share).toFixed(2)} %`;
@@ -208,7 +205,7 @@ for (const button of document.querySelectorAll(".examples button")) {
 $("#camera-open").addEventListener("click", () => takeFrom(() => takePhotograph($("#camera"))));
 $("#file").addEventListener("change", ({ target }) => {
   takeFrom(() => target.files[0]);
-  target.value = ""; // so that the same file, chosen again, is asked again
+  target.value = ""; // so that choosing the same file again is a change
 });
 document.addEventListener("paste", ({ clipboardData }) =>
   takeFrom(() => clipboardData.files[0]));

@@ -1,7 +1,7 @@
-// What the page asks of its own server, which asks the real one.
+// Requests to the page's own server, which passes them on.
 
 export class Problem extends Error {
-  // `title` and `message` are for people; `mayPass` says whether asking again is worth it.
+  // `title` and `message` are for people; `mayPass` says whether trying again may help.
   constructor(title, message, mayPass) {
     super(message);
     this.title = title;

@@ -1,0 +1,49 @@
+"""Classification: a list of the most probable classes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from vision_client.answers import Answer, Reply
+from vision_client.errors import MALFORMED
+from vision_client.tasks.decoder import Decoder, Range
+
+TOP_K = Range(default=5, low=1)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class: its index from 0, its name, its softmax probability from 0 to 1."""
+
+    class_id: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Classification(Answer):
+    """The most probable classes, best first."""
+
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def best(self) -> Prediction:
+        return self.predictions[0]
+
+
+def decode(reply: Reply, seconds: float) -> Classification:
+    """ServerError if ``reply`` is not a list of predictions."""
+    try:
+        predictions = tuple(
+            Prediction(int(p["class_id"]), str(p["label"]), float(p["probability"]))
+            for p in json.loads(reply.body)["predictions"]
+        )
+    except MALFORMED as error:
+        raise reply.unexpected("predictions") from error
+    if not predictions or not all(0 <= p.probability <= 1 for p in predictions):
+        raise reply.unexpected("predictions")
+    return Classification(reply.weights, reply.request_id, seconds, predictions)
+
+
+CLASSIFY = Decoder("classify", decode, canary={"top_k": 1})

@@ -1,0 +1,36 @@
+"""How the client handles one task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from vision_client.answers import Answer, Reply
+
+A_co = TypeVar("A_co", bound=Answer, covariant=True)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The integers that an option accepts: ``low`` to ``high``, multiples of ``multiple``.
+
+    ``default`` is the server's. ``high`` is None if it depends on the network.
+    """
+
+    default: int
+    low: int
+    high: int | None = None
+    multiple: int = 1
+
+
+@dataclass(frozen=True)
+class Decoder(Generic[A_co]):
+    """``decode(reply, seconds)`` returns the answer, or raises ServerError if it is not one.
+
+    ``canary`` are the options of the cheapest request, which the health check sends.
+    """
+
+    task: str
+    decode: Callable[[Reply, float], A_co]
+    canary: Mapping[str, int | str]

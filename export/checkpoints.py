@@ -1,0 +1,210 @@
+"""A network and its weights -> a module in eval mode, with its specification."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from export.errors import ExportError, WeightsUnavailable
+from export.labels import read_labels
+from export.networks import Checkpoint, Network, StateDict, registered
+from export.weights import fetch, sha256_of
+from handlers.metadata import Spec, Weights
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A module in eval mode, and what travels with it."""
+
+    network: Network
+    module: nn.Module
+    spec: Spec
+    weights: Weights
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Eager PyTorch's output; ExportError if the module fails."""
+        task = f"the network fails on an input of shape {tuple(inputs.shape)}"
+        with _explained(f"{self.spec.name}: {task}"), torch.no_grad():
+            output: torch.Tensor = self.module(inputs)
+        return output
+
+
+def load(
+    network: Network,
+    weights: str = "pretrained",
+    *,
+    variant: str | None = None,
+    labels: Path | None = None,
+    seed: int = 0,
+) -> Loaded:
+    """``network`` with ``weights``: pretrained, random, the name of a published one, or a path.
+
+    ``variant`` names the preprocessing of a user's own checkpoint; a published one brings its own.
+    ``labels`` is a file of class names. Raises ExportError for whatever does not fit.
+    """
+    if variant not in (None, *network.variants):
+        choices = ", ".join(network.variants)
+        raise ExportError(f"{network.name}: preprocessing is one of {choices}, not {variant}")
+    if weights == "random":
+        spec = network.spec(variant, _labels(network, labels))
+        about = Weights("untrained", f"random, seed {seed}", False, None, None)
+        return Loaded(network, untrained(network, spec, seed), spec, about)
+    if weights == "pretrained":
+        weights = _default(network)
+    if checkpoint := network.checkpoints.get(weights):
+        if variant not in (None, checkpoint.variant):
+            raise ExportError(
+                f"{network.name}: {weights} was trained with preprocessing {checkpoint.variant}"
+            )
+        path, variant = _fetch(network, checkpoint), checkpoint.variant
+        name, source, licence = weights, checkpoint.source, checkpoint.licence
+    else:
+        path = Path(weights)
+        if not path.is_file():
+            choices = ", ".join(["pretrained", "random", *network.checkpoints])
+            raise ExportError(
+                f"{network.name}: no checkpoint at {path} (a path, or one of {choices})"
+            )
+        name, source, licence = path.stem, path.name, None
+    state = network.repair(_read_state_dict(path))
+    head = state.get(f"{network.head}.weight")
+    classes = len(head) if head is not None and head.ndim > 1 else None
+    spec = network.spec(variant, _labels(network, labels, classes))
+    module = _filled(_build(network, spec), state, path)
+    digest = sha256_of(path)
+    about = Weights(_header_value(name, digest), source, True, digest, licence)
+    return Loaded(network, module, spec, about)
+
+
+def untrained(network: Network, spec: Spec | None = None, seed: int = 0) -> nn.Module:
+    """``network`` in eval mode with random weights: the same seed gives the same weights."""
+    spec = spec or network.spec()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        module = _build(network, spec)
+        with _explained(f"{network.name}: untrained() failed"):
+            network.untrained(module, spec)
+    return module.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn any error of a network's own code, which may be a user's, into an ExportError."""
+    try:
+        yield
+    except Exception as error:
+        raise ExportError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _build(network: Network, spec: Spec) -> nn.Module:
+    # The caller's random state stays as it is.
+    with _explained(f"{network.name}: build() failed"), torch.random.fork_rng(devices=[]):
+        module: object = network.build(spec)
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"{network.name}: build() gave {type(module).__name__}, not an nn.Module")
+    last = dict(module.named_modules()).get(network.head)
+    if network.head and not isinstance(last, (nn.Linear, nn.Conv2d)):
+        raise ExportError(
+            f"{network.name}: its head {network.head!r} is not an nn.Linear or Conv2d"
+        )
+    return module
+
+
+def _filled(module: nn.Module, state: StateDict, path: Path) -> nn.Module:
+    """``module`` in eval mode with the weights in ``state``; ExportError if they do not fit."""
+    expected = module.state_dict()
+    # Checkpoints from before PyTorch 0.4.1 have no such counters, and inference does not use them.
+    counters = {key: torch.tensor(0) for key in expected if key.endswith(".num_batches_tracked")}
+    state = counters | state
+    _check_fit(path, expected=expected, given=state)
+    module.load_state_dict(state, assign=True)
+    return module.float().eval().requires_grad_(False)
+
+
+def _default(network: Network) -> str:
+    """The name of the checkpoint that ``pretrained`` means."""
+    if not network.checkpoints:
+        raise ExportError(
+            f"{network.name} has no published checkpoint: "
+            f"make export NETWORK={network.reference} WEIGHTS=PATH, or WEIGHTS=random"
+        )
+    return next(iter(network.checkpoints))
+
+
+def _fetch(network: Network, checkpoint: Checkpoint) -> Path:
+    try:
+        return fetch(checkpoint.download)
+    except WeightsUnavailable as error:
+        bundled = network.reference in registered()
+        command = "make export" if bundled else f"make export NETWORK={network.reference}"
+        own = network.variable("WEIGHTS")
+        raise WeightsUnavailable(
+            f"{error}, or\n"
+            f"               use your own checkpoint:   {command} {own}=PATH, or\n"
+            f"               try it all untrained:      {command} WEIGHTS=random"
+        ) from error
+
+
+def _header_value(name: str, digest: str) -> str:
+    """A name of the weights for a response header: ASCII without spaces."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name) + "-" + digest[:8]
+
+
+def _labels(network: Network, path: Path | None, classes: int | None = None) -> tuple[str, ...]:
+    """Names for ``classes`` classes; None if the weights do not say how many there are."""
+    if not network.head:
+        if path is not None:
+            raise ExportError(f"{network.name} has no classes, so it takes no labels")
+        return ()
+    if path is not None:
+        labels = read_labels(path)
+        if classes is not None and len(labels) != classes:
+            raise ExportError(
+                f"{path} has {len(labels)} labels; the checkpoint has {classes} classes"
+            )
+        return labels
+    if classes is None or classes == len(network.labels):
+        return network.labels
+    return tuple(f"class {i}" for i in range(classes))
+
+
+def _read_state_dict(path: Path) -> StateDict:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file makes the unpickler raise anything
+        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise ExportError(
+            f"{path} is no checkpoint that can be loaded safely: save it with "
+            f"torch.save(model.state_dict(), ...) ({why})"
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(v, torch.Tensor) for v in content.values()
+    ):
+        raise ExportError(f"{path} holds no state dict, neither plain nor under 'state_dict'")
+    state = {str(key): tensor for key, tensor in content.items()}
+    if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    return state
+
+
+def _check_fit(path: Path, *, expected: StateDict, given: StateDict) -> None:
+    problems = [f"missing    {key}" for key in expected if key not in given]
+    problems += [f"unexpected {key}" for key in given if key not in expected]
+    for key in (key for key in expected if key in given):
+        if expected[key].shape != given[key].shape:
+            shapes = f"{tuple(given[key].shape)}, not {tuple(expected[key].shape)}"
+            problems.append(f"misshapen  {key}: {shapes}")
+        elif not given[key].isfinite().all():
+            problems.append(f"not finite {key}")
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:8])
+        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ExportError(f"{path} does not fit this network:{shown}{more}")

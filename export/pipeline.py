@@ -1,0 +1,173 @@
+"""Networks and their weights -> ``.pt``, ``.json`` and ``.mar`` in a model store."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from export import archive
+from export.checkpoints import Loaded, load
+from export.networks import Network
+from export.prove import prove
+from export.store import locked, size
+from export.trace import trace
+from export.weights import sha256_of
+
+# An export is repeated if any Python file in these folders has changed.
+PACKAGES = (Path(__file__).parent, archive.HANDLERS)
+
+# progress(network's name, seconds since its start, text)
+Progress = Callable[[str, float, str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to export; the fields are the arguments of ``checkpoints.load``."""
+
+    network: Network
+    weights: str = "pretrained"
+    variant: str | None = None
+    labels: Path | None = None
+    seed: int = 0
+
+    def load(self) -> Loaded:
+        return load(
+            self.network, self.weights, variant=self.variant, labels=self.labels, seed=self.seed
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of one job. ``worst`` is the proof's largest error, relative to eager PyTorch."""
+
+    name: str
+    weights: str
+    worst: float
+    pt: Path
+    mar: Path
+    seconds: float
+
+
+def export(
+    jobs: Sequence[Job],
+    store: Path,
+    *,
+    force: bool = False,
+    progress: Progress = lambda _name, _seconds, _text: None,
+) -> list[Report]:
+    """Export each job into ``store``; a network whose inputs have not changed is kept.
+
+    Each network is all or nothing: its files in the store change together, after its proof. Raises
+    ExportError or OSError; networks that were finished before stay.
+    """
+    with locked(store):
+        # All the weights first: a missing file should be reported before minutes of work.
+        networks = []
+        for job in jobs:
+            clock = _Clock(job.network.name, progress)
+            networks.append(loaded := job.load())
+            clock(f"weights {loaded.weights.name}{_label_note(job, loaded)}")
+        return [_export(loaded, store, force, progress) for loaded in networks]
+
+
+def _export(loaded: Loaded, store: Path, force: bool, progress: Progress) -> Report:
+    name = loaded.spec.name
+    clock = _Clock(name, progress)
+    pt, mar = store / f"{name}.pt", store / f"{name}.mar"
+    inputs = fingerprint(loaded)
+    receipt = None if force else _current(pt, inputs)
+    if receipt:
+        clock("unchanged: the .pt is kept")
+        archived = archive.build(loaded.network, pt, mar)
+    else:
+        with tempfile.TemporaryDirectory(prefix=f".export-{name}-", dir=store) as folder:
+            new = Path(folder) / pt.name
+            receipt = _make(loaded, new, clock) | {"inputs": inputs}
+            new.with_suffix(".json").write_text(json.dumps(receipt, indent=1) + "\n")
+            archived = archive.build(loaded.network, new, Path(folder) / mar.name)
+            for file in (new, new.with_suffix(".json"), Path(folder) / mar.name):
+                file.replace(store / file.name)
+    clock(f"archive {'built' if archived else 'unchanged'}, {size(mar)}")
+    worst = receipt["proof"]["worst"]
+    return Report(name, loaded.weights.name, worst, pt, mar, clock.seconds)
+
+
+def _make(loaded: Loaded, pt: Path, clock: _Clock) -> dict[str, Any]:
+    """Trace and prove; returns the content of the ``.json`` beside ``pt``."""
+    metadata = trace(loaded, pt)
+    clock(f"traced, {size(pt)}")
+    for precision, figures in metadata.precisions.items():
+        verdict = "passes" if figures["passed"] else "fails"
+        clock(f"{precision} {verdict} the gate: {figures['summary']}")
+    proof = prove(loaded, pt, clock)
+    clock(f"proved equal to eager, worst relative error {proof['worst']:.1g}")
+    return {
+        **metadata.to_map(),
+        "proof": proof,
+        "pt": {"sha256": sha256_of(pt), "bytes": pt.stat().st_size},
+        "network": loaded.network.reference,
+    }
+
+
+class _Clock:
+    """Progress of one network, with the seconds since its start."""
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self._name, self._progress = name, progress
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def __call__(self, text: str) -> None:
+        self._progress(self._name, self.seconds, text)
+
+
+def _label_note(job: Job, loaded: Loaded) -> str:
+    labels = loaded.spec.labels
+    if not labels:
+        return ""
+    if job.labels:
+        return f", {len(labels)} classes from {job.labels}"
+    if labels[0] == "class 0":
+        variable = job.network.variable("LABELS")
+        return f", {len(labels)} classes without names: {variable}=FILE gives them"
+    return f", {len(labels)} classes"
+
+
+def fingerprint(loaded: Loaded) -> str:
+    """A sha256 of what decides the trace: weights, specification, libraries, all of our code."""
+    parts = [
+        json.dumps(dataclasses.asdict(loaded.weights), sort_keys=True),
+        json.dumps(dataclasses.asdict(loaded.spec)),
+        torch.__version__,
+        torchvision.__version__,
+    ]
+    for package in PACKAGES:
+        sources = (path for path in archive.package_files(package) if path.suffix == ".py")
+        parts.append(archive.digest_of(package, sources))
+    if (own := Path(loaded.network.reference)).suffix == ".py":
+        parts.append(sha256_of(own))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _current(pt: Path, inputs: str) -> dict[str, Any] | None:
+    """The ``.json`` beside ``pt`` if a new export would give the same ``.pt``."""
+    try:
+        receipt: dict[str, Any] = json.loads(pt.with_suffix(".json").read_text())
+        if receipt["inputs"] == inputs and receipt["pt"]["sha256"] == sha256_of(pt):
+            return receipt
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None

@@ -1,0 +1,85 @@
+"""How TorchServe serves an archive by default: the values of the archive's YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from handlers.settings import Settings
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Serving defaults of a network. Raises ValueError for values that cannot work.
+
+    ``workers``             workers per model; `make serve` starts one per GPU instead
+    ``batch_size``          requests in a batch at most
+    ``max_batch_delay_ms``  how long a lone request waits for others. Not 0: TorchServe then takes
+                            two requests at a time, no matter how many wait
+    ``job_queue_size``      waiting requests of all workers; further ones are answered 503 at once.
+                            None is TorchServe's default, 100
+    ``response_timeout_s``  TorchServe kills a worker whose batch takes longer; decoding may use
+                            half of it
+    ``startup_timeout_s``   the same for a worker that loads its model
+    ``retry_timeout_s``     how long TorchServe restarts a worker that cannot start
+    ``precision``           ``auto`` is bfloat16 on a CPU that computes it natively and float16 on a
+                            GPU if the weights passed the gate for that type, else float32
+    ``limits``              what one request may cost; see ``handlers/pictures/limits.py``
+    ``cpu_batch_pixels``    input pixels that go through the network together on a CPU; None is all
+    """
+
+    workers: int = 1
+    batch_size: int = 8
+    max_batch_delay_ms: int = 1
+    job_queue_size: int | None = None
+    response_timeout_s: int = 120
+    startup_timeout_s: int = 300
+    retry_timeout_s: int = 300
+    precision: str = "auto"
+    limits: Mapping[str, float] = field(default_factory=dict)
+    cpu_batch_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name in ("precision", "limits") or value is None:
+                continue
+            if type(value) is not int or value < 1:
+                raise ValueError(f"serving: {name} must be a whole number above 0, not {value!r}")
+        try:
+            Settings.from_yaml({"handler": self._handler()})
+        except ValueError as error:
+            raise ValueError(f"serving: {error}") from error
+
+    def to_yaml(self) -> str:
+        """The archive's YAML, in TorchServe's names."""
+        config: dict[str, Any] = {
+            # TorchServe ignores each of the two without the other, and would then start a worker
+            # per CPU core, each with as many threads as there are cores.
+            "minWorkers": self.workers,
+            "maxWorkers": self.workers,
+            "deviceType": "gpu",  # the CPU if there is no GPU
+            "batchSize": self.batch_size,
+            "maxBatchDelay": self.max_batch_delay_ms,
+            "responseTimeout": self.response_timeout_s,
+            "startupTimeout": self.startup_timeout_s,
+            "maxRetryTimeoutInSec": self.retry_timeout_s,
+        }
+        if self.job_queue_size is not None:
+            config["jobQueueSize"] = self.job_queue_size
+        if handler := self._handler():
+            config["handler"] = handler
+        return yaml.safe_dump(config, sort_keys=False)
+
+    def _handler(self) -> dict[str, Any]:
+        """The section that our handler reads; only what differs from its defaults."""
+        section: dict[str, Any] = {}
+        if self.precision != "auto":
+            section["precision"] = self.precision
+        if self.limits:
+            section["limits"] = dict(self.limits)
+        if self.cpu_batch_pixels is not None:
+            section["cpu_batch_pixels"] = self.cpu_batch_pixels
+        return section

@@ -1,0 +1,69 @@
+"""The archives (``.mar``) to serve, each read and checked once."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from handlers.settings import Settings
+from serving.config import Config
+from serving.errors import ServingError
+
+
+@dataclass(frozen=True)
+class Archive:
+    """``model`` is the name it is served under; ``yaml`` holds TorchServe's options for it."""
+
+    path: Path
+    model: str
+    task: str
+    yaml: Mapping[str, Any]
+    settings: Settings
+
+
+def read_archives(config: Config) -> list[Archive]:
+    """The archives that ``config`` serves; ServingError for a faulty one.
+
+    TorchServe reports Healthy with an archive that it could not open.
+    """
+    archives: dict[str, Archive] = {}
+    for path in config.archives:
+        archive = _read(path)
+        if archive.model in archives:
+            other = archives[archive.model].path
+            raise ServingError(f"{path} and {other} both hold the model {archive.model}")
+        archives[archive.model] = archive
+    return list(archives.values())
+
+
+def _read(path: Path) -> Archive:
+    if not path.is_file():
+        raise ServingError(
+            f"{path} is not there: run `make export` (or `make export WEIGHTS=random`)"
+        )
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+            if damaged:
+                raise ServingError(f"{path} is damaged at {damaged}: run `make archive`")
+            manifest = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
+            file.getinfo(manifest["handler"])
+            pt = file.getinfo(manifest["serializedFile"]).filename
+            options = dict(yaml.safe_load(file.read(manifest["configFile"])) or {})
+            metadata = json.loads(file.read(str(Path(pt).with_suffix(".json"))))
+            model, task = str(manifest["modelName"]), str(metadata["spec"]["task"])
+    except (zipfile.BadZipFile, yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
+        raise ServingError(
+            f"{path} is not a complete archive ({error}): run `make archive`, or `make export` if "
+            "that does not help"
+        ) from error
+    try:
+        return Archive(path, model, task, options, Settings.from_yaml(options))
+    except ValueError as error:
+        raise ServingError(f"{path}: {error}; correct its YAML and run `make archive`") from error

@@ -1,0 +1,35 @@
+"""The Python client for a server, as its own tools use it."""
+
+from __future__ import annotations
+
+import os
+
+from serving.config import Config
+from serving.runfolder import RunFolder
+from vision_client import Client
+
+
+def bypass_proxy(config: Config) -> None:
+    """Reach our own server directly, at any of this machine's addresses."""
+    hosts = [
+        os.environ.get("no_proxy") or os.environ.get("NO_PROXY"),
+        config.addresses["inference_address"][0],
+    ]
+    os.environ["no_proxy"] = ",".join(filter(None, hosts))
+
+
+def connect(config: Config, run: RunFolder, *, timeout: float, retries: int = 0) -> Client:
+    """A client for the server of ``config`` with the token in ``run``; ``timeout`` in seconds.
+
+    TorchServe opens its ports before it has written the tokens; until then it refuses requests.
+    """
+
+    def token() -> str:
+        return run.token("inference") or ""
+
+    return Client(
+        config.local_inference,
+        token=token if config.has_tokens else None,
+        timeout=timeout,
+        retries=retries,
+    )

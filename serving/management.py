@@ -1,0 +1,96 @@
+"""TorchServe's management REST API: models, workers, queues."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import requests
+
+from serving.config import Config
+from serving.runfolder import RunFolder
+
+TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One worker process; ``status`` is TorchServe's word, ``rss`` resident bytes (0: unknown)."""
+
+    id: str
+    pid: int
+    status: str
+    device: str
+    rss: int
+
+
+class Management:
+    """The management API of the server that ``config`` describes and that runs from ``run``.
+
+    Every method may raise ``requests.RequestException``. ``timeout`` is in seconds.
+    """
+
+    def __init__(self, config: Config, run: RunFolder) -> None:
+        self._url = f"{config.management}/models"
+        self._run = run if config.has_tokens else None
+        self._http = requests.Session()
+        self._http.trust_env = False  # ask our own server directly, whatever proxy the shell names
+
+    def models(self, *, timeout: float = TIMEOUT_S) -> list[str]:
+        """The names of all models."""
+        names: list[str] = []
+        page: str | None = "0"
+        while page is not None:
+            reply = self._request("GET", "", timeout, next_page_token=page)
+            names += [model["modelName"] for model in reply["models"]]
+            page = reply.get("nextPageToken")
+        return names
+
+    def workers(self, model: str, *, timeout: float = TIMEOUT_S) -> list[Worker]:
+        """Every worker of ``model``, started or not."""
+        return [_worker(fields) for fields in self._model(model, timeout)["workers"]]
+
+    def pending(self, model: str) -> int:
+        """Requests for ``model`` that wait for a worker."""
+        return int(self._model(model, TIMEOUT_S)["jobQueueStatus"]["pendingRequests"])
+
+    def describe(self, model: str, *, timeout: float = TIMEOUT_S) -> dict[str, Any]:
+        """The metadata in the archive and how the model is served, from one of its workers."""
+        description: dict[str, Any] = self._model(model, timeout, customized="true")[
+            "customizedMetadata"
+        ]
+        return description
+
+    def scale(self, model: str, workers: int) -> None:
+        """Ask for ``workers`` workers of ``model`` and return before they are ready."""
+        count = str(workers)
+        self._request("PUT", f"/{model}", TIMEOUT_S, min_worker=count, max_worker=count)
+
+    def _model(self, model: str, timeout: float, **query: str) -> dict[str, Any]:
+        versions: list[dict[str, Any]] = self._request("GET", f"/{model}", timeout, **query)
+        return versions[0]
+
+    def _request(self, verb: str, path: str, timeout: float, **query: str) -> Any:
+        token = self._run.token("management") if self._run else None
+        response = self._http.request(
+            verb,
+            self._url + path,
+            params=query,
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            timeout=timeout,
+        )
+        response.raise_for_status()
+        return response.json()
+
+
+def _worker(fields: dict[str, Any]) -> Worker:
+    # "gpuId::0 utilization.gpu [%]::..." or "N/A"
+    gpu = re.match(r"gpuId::(\d+)", fields["gpuUsage"])
+    device = f"cuda:{gpu[1]}" if gpu else "cuda" if fields["gpu"] else "cpu"
+    try:
+        rss = psutil.Process(fields["pid"]).memory_info().rss
+    except (psutil.Error, ValueError):
+        rss = 0
+    return Worker(fields["id"], fields["pid"], fields["status"], device, rss)

@@ -1,0 +1,251 @@
+"""How a server will be started, computed without starting anything.
+
+``plan`` is a pure function of the configuration, the archives, the machine and the command line.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from handlers.settings import PRECISION_VARIABLE
+from serving.archives import Archive
+from serving.config import DEFAULT_SIZE, Config
+from serving.errors import ServingError
+from serving.machine import Machine
+
+# Defaults for the workers' libraries; shell variables win.
+WORKER_DEFAULTS = {
+    # The models share the cores. GNU OpenMP's threads spin at every barrier while another worker
+    # holds the core they wait for: without a bound, a forward pass now and then takes seconds.
+    "GOMP_SPINCOUNT": "1000",
+    # oneDNN caches a compiled kernel for every layer and input shape, and PyTorch the key to it,
+    # 1024 each by default. A network needs fewer; pictures of ever new shapes fill the rest with
+    # kernels that are seldom used again, up to 0.2 MB a layer.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+    "LRU_CACHE_CAPACITY": "128",
+}
+# TorchServe's own objects and parsed requests, in addition to the bodies that it keeps.
+_HEAP_SPARE = 256 * 2**20
+# A worker on the CPU: Python, PyTorch, the weights and the network's intermediate results.
+_WORKER_BYTES = 2 * 2**30
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for.
+
+    ``device`` is auto, gpu or cpu. ``models`` are the names to serve (none: as the configuration
+    says), ``workers`` the workers of each (None: as its YAML says, and one per GPU), ``precision``
+    that of each (None: as its YAML says).
+    """
+
+    device: str = "auto"
+    models: tuple[str, ...] = ()
+    workers: int | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """How one model is served; ``queue`` counts waiting requests, over all workers."""
+
+    archive: Archive
+    workers: int
+    batch: int
+    queue: int
+
+    @property
+    def model(self) -> str:
+        return self.archive.model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``environment`` is that of TorchServe, which its workers inherit.
+
+    ``warning`` says that the machine is too small for the server's limits, or is empty.
+    """
+
+    config: Config
+    machine: Machine
+    models: tuple[ModelPlan, ...]
+    environment: Mapping[str, str]
+    warning: str
+
+    @property
+    def names(self) -> list[str]:
+        return [planned.model for planned in self.models]
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """What is set in the configuration, for ``Config.write``."""
+        return {
+            "load_models": ",".join(planned.archive.path.name for planned in self.models),
+            "number_of_gpu": str(self.machine.gpus),
+        }
+
+    def command(self, properties: Path, temporary: Path) -> list[str]:
+        """The JVM's command line, for the configuration ``properties`` and a folder of its own.
+
+        It is the one of TorchServe's launcher, which is left out: a signal to the launcher leaves
+        Java running, and its pid file is one for the whole machine.
+        """
+        home = self.machine.torchserve
+        return [
+            str(self.machine.java.path),
+            *self.machine.java.quiet_options,
+            f"-Dmodel_server_home={home}",
+            f"-Djava.io.tmpdir={temporary}",
+            f"-Dlog4j.configurationFile=file://{Path(__file__).with_name('log4j2.xml')}",
+            *self.config.jvm_options,
+            "-cp", str(home / "ts" / "frontend" / "*"),
+            "org.pytorch.serve.ModelServer",
+            "--python", sys.executable,
+            "-f", str(properties.resolve()),
+            "-s", str(self.config.model_store.resolve()),
+            "-ncs",  # a snapshot of an earlier start must not override this one's options
+        ]  # fmt: skip
+
+
+def plan(
+    config: Config,
+    archives: Sequence[Archive],
+    machine: Machine,
+    options: Options,
+    shell: Mapping[str, str],
+) -> Plan:
+    """How ``archives`` are served on ``machine``; ``shell`` is the user's environment.
+
+    Raises ServingError if TorchServe would cut off or run out of memory at what the archives allow.
+    """
+    for archive in archives:
+        _check_sizes(config, archive)
+    models = tuple(
+        _plan_model(config, archive, machine.gpus, options.workers) for archive in archives
+    )
+    _check_heap(config, machine, models)
+    # Each worker's share of the cores. The models use the same cores in turn.
+    threads = max(machine.cores // max(planned.workers for planned in models), 1)
+    return Plan(
+        config,
+        machine,
+        models,
+        _environment(shell, threads, options.precision),
+        _memory_warning(config, machine, models, threads),
+    )
+
+
+def _plan_model(config: Config, archive: Archive, gpus: int, workers: int | None) -> ModelPlan:
+    yaml = archive.yaml
+    # TorchServe uses minWorkers and maxWorkers only if both are set.
+    low, high = yaml.get("minWorkers", 0), yaml.get("maxWorkers", 0)
+    configured = low if 0 < low <= high else config.number("default_workers_per_model", 1)
+    return ModelPlan(
+        archive,
+        workers or max(configured, gpus, 1),
+        yaml.get("batchSize", 1),
+        yaml.get("jobQueueSize") or config.number("job_queue_size", 100),
+    )
+
+
+def _environment(shell: Mapping[str, str], threads: int, precision: str | None) -> dict[str, str]:
+    environment = {
+        **WORKER_DEFAULTS,
+        # The JVM then returns the memory of large requests; blacklist_env_vars in
+        # config.properties keeps these two from the workers.
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": "131072",
+        # By default PyTorch would give every worker a thread per core.
+        "OMP_NUM_THREADS": str(threads),
+        # The shell must not change the configuration unseen: TorchServe itself reads
+        # TS_OPEN_INFERENCE_PROTOCOL, which adds gRPC methods whose answers would stop a model.
+        **{name: value for name, value in shell.items() if not name.startswith("TS_")},
+    }
+    # Workers import the archive's handlers, not those of a checkout that the shell points to.
+    environment.pop("PYTHONPATH", None)
+    environment.pop(PRECISION_VARIABLE, None)
+    return environment | ({PRECISION_VARIABLE: precision} if precision else {})
+
+
+def _check_sizes(config: Config, archive: Archive) -> None:
+    """ServingError if TorchServe would cut off what the archive's limits allow.
+
+    A request over its size is answered without our message, an answer over it kills the worker.
+    """
+    limits = archive.settings.limits
+    for need, key in (
+        # As base64, with room for the options.
+        (limits.request_bytes * 4 // 3 + 2**16, "max_request_size"),
+        # network_pixels bounds the output, too. An incompressible PNG adds a byte a row.
+        (limits.network_pixels * 3 * 101 // 100, "max_response_size"),
+    ):
+        size = config.number(key, DEFAULT_SIZE)
+        if need > size:
+            raise ServingError(
+                f"the limits in {archive.path} need {key}={need} or more in {config.path}, which "
+                f"has {size}"
+            )
+
+
+def _check_heap(config: Config, machine: Machine, models: Collection[ModelPlan]) -> None:
+    """ServingError if full queues of the largest requests do not fit the JVM's heap.
+
+    TorchServe keeps the body of a request until it is answered, and ends when the heap is full.
+    """
+    kept = sum(planned.queue + planned.workers * planned.batch for planned in models)
+    need = kept * config.number("max_request_size", DEFAULT_SIZE) + _HEAP_SPARE
+    heap = _heap(config, machine)
+    if need > heap:
+        raise ServingError(
+            f"{kept} requests of max_request_size can wait or be in work, which takes "
+            f"{need / 2**30:.1f} GiB of Java's heap, and vmargs in {config.path} allow "
+            f"{heap / 2**30:.1f}: set -Xmx{-(-need // 2**30)}g there, or a smaller "
+            "jobQueueSize in the models' YAML"
+        )
+
+
+def _memory_warning(
+    config: Config, machine: Machine, models: Collection[ModelPlan], threads: int
+) -> str:
+    """A warning if all limits together exceed the free memory, else an empty string."""
+    heap = _heap(config, machine)
+    parts = {
+        "Java's heap": heap,
+        # The JVM's default is as much as the heap.
+        "its direct memory": _jvm_size(config, "-XX:MaxDirectMemorySize=") or heap,
+        "workers": sum(planned.workers for planned in models) * _WORKER_BYTES,
+        "decode processes": sum(
+            planned.workers
+            * min(planned.batch, threads)
+            * planned.archive.settings.limits.decode_bytes
+            for planned in models
+        ),
+    }
+    need = sum(parts.values())
+    if need <= machine.free_memory:
+        return ""
+    listed = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in parts.items())
+    return (
+        f"at its limits the server takes {need / 2**30:.1f} GiB ({listed}), and "
+        f"{machine.free_memory / 2**30:.1f} GiB are free: under the heaviest load the system may "
+        f"kill it. To lower this, serve fewer models (--models), set a smaller -Xmx in "
+        f"{config.path} with smaller jobQueueSizes, or a smaller decode_bytes"
+    )
+
+
+def _heap(config: Config, machine: Machine) -> int:
+    """The JVM's default is a quarter of the machine."""
+    return _jvm_size(config, "-Xmx") or machine.memory // 4
+
+
+def _jvm_size(config: Config, option: str) -> int | None:
+    """Bytes of the last ``option`` in vmargs."""
+    pattern = re.compile(option + r"(\d+)([kmgt]?)", re.IGNORECASE)
+    matches = filter(None, map(pattern.fullmatch, config.jvm_options))
+    sizes = [int(match[1]) * _UNITS[match[2].lower()] for match in matches]
+    return sizes[-1] if sizes else None

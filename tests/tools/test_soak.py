@@ -1,0 +1,64 @@
+"""Memory after thousands of mixed requests; `make soak` does the same for any time."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serving.config import Config
+from serving.runfolder import RunFolder
+from tests.running import Command, Running
+from tools.soak import Soak, draw, report
+
+pytestmark = pytest.mark.slow
+
+LEAK = """
+
+_kept = []
+_handle = Handler.handle
+
+
+def _leaking(self, rows, context):
+    _kept.extend(b"x" * 300_000 for _ in rows)
+    return _handle(self, rows, context)
+
+
+Handler.handle = _leaking
+"""
+
+
+def test_memory_does_not_grow(server: Running, tmp_path: Path) -> None:
+    result = Soak(server.config, server.run, valid=0.1).run(count=5000)
+    print(report(result))
+    assert result.requests == 5000
+    assert result.faults() == []
+    draw(result, tmp_path / "soak.png")
+    assert (tmp_path / "soak.png").stat().st_size > 10_000
+
+
+def test_a_leak_is_found(
+    serving: Command, make_config: Callable[..., Path], model_store: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "model_store"
+    store.mkdir()
+    with (
+        zipfile.ZipFile(model_store / "resnet101.mar") as archive,
+        zipfile.ZipFile(store / "resnet101.mar", "w") as leaking,
+    ):
+        for name in archive.namelist():
+            data = archive.read(name)
+            leaking.writestr(name, data + LEAK.encode() if name == "torchserve.py" else data)
+    config = make_config(tmp_path, store, load_models="resnet101.mar")
+    where = ("--config", config, "--run-dir", tmp_path / "run")
+    started = serving("start", *where, "--device", "cpu")
+    assert started.returncode == 0, started.stdout + started.stderr
+    try:
+        result = Soak(Config.read(config), RunFolder(tmp_path / "run"), valid=0).run(count=2500)
+    finally:
+        serving("stop", *where)
+    assert result.requests == 2500
+    (fault,) = result.faults()
+    assert fault.startswith("memory grew by")

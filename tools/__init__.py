@@ -1,0 +1,1 @@
+"""Tools that run on the product and are no part of it: `make help` lists them."""

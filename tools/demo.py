@@ -1,0 +1,136 @@
+"""Exports, serves and tries the whole bundle on a sample photograph: ``make demo``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from export.errors import ExportError
+from export.networks import registered
+from export.weights import fetch
+from serving.config import Config
+from serving.errors import ServingError
+from serving.inference import connect
+from serving.management import Management
+from serving.runfolder import RunFolder
+from tools import server
+from vision_client import Client, VisionError
+from vision_client.show import bars, draw, side_by_side
+
+# Chelsea the cat, by Stéfan van der Walt, CC0; from scikit-image.
+SAMPLE = Path(__file__).with_name("sample.jpg")
+TIMEOUT_S = 120
+INTERRUPTED = 130
+
+UNTRAINED = """
+  ****************************************************************************
+  *  The published weights are not available here (see the reason above), so *
+  *  the demo continues with UNTRAINED networks: everything works, but the   *
+  *  answers mean nothing.                                                   *
+  ****************************************************************************
+"""
+
+
+def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
+    """Export, serve, predict; then serve until Ctrl-C, or stop if ``arguments.once``."""
+    export(config.model_store)
+    print(flush=True)
+    where = ["--config", str(config.path), "--run-dir", str(run.path), "--device", arguments.device]
+    # In a session of its own, Ctrl-C in the terminal reaches only this process, which passes it on.
+    child = subprocess.Popen(
+        [sys.executable, "-m", "serving", "serve", *where], start_new_session=True
+    )
+    try:
+        while not run.is_ready(child.pid):
+            if child.poll() is not None:
+                return child.returncode or 1
+            time.sleep(0.1)
+        models = server.tasks(Management(config, run))
+        with connect(config, run, timeout=TIMEOUT_S) as client:
+            show(client, models, run.path)
+        print_next(config, models)
+        if arguments.once:
+            return 0
+        print("\nserving until Ctrl-C", flush=True)
+        return child.wait()
+    except KeyboardInterrupt:
+        return INTERRUPTED if arguments.once else 0
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def export(model_store: Path) -> None:
+    """Export every network with the published weights, or untrained if they are not available."""
+    print("looking for the published weights", flush=True)
+    weights = "pretrained"
+    try:
+        for network in registered().values():
+            fetch(next(iter(network.checkpoints.values())).download)
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        print(UNTRAINED, flush=True)
+        weights = "random"
+    options = ["--weights", weights, "--model-store", str(model_store)]
+    if subprocess.run([sys.executable, "-m", "export", *options], check=False).returncode:
+        raise ServingError("the export failed; its message is above")
+
+
+def show(client: Client, models: Mapping[str, str], folder: Path) -> None:
+    """Ask each model about the sample photograph; pictures are saved in ``folder``."""
+    terminal = Console()
+    try:
+        for model, task in models.items():
+            if task == "classify":
+                print(f"\n{SAMPLE.parent.name}/{SAMPLE.name}: the classes according to {model}")
+                predictions = client.classify(SAMPLE, model=model).predictions
+                terminal.print(bars(predictions), soft_wrap=True)
+            else:
+                both = side_by_side(SAMPLE, client.translate(SAMPLE, model=model).image())
+                path = folder / "before_after.png"
+                both.save(path)
+                print(f"\nbefore and after {model}: {path}")
+                draw(both, terminal, os.environ)
+    except VisionError as error:
+        raise ServingError(f"wrong answer: {error}") from error
+
+
+def print_next(config: Config, models: Mapping[str, str]) -> None:
+    """Print the commands to try next."""
+    print("\ntry it on your own picture, from another terminal")
+    print("  make ui                                 a page in the browser")
+    print("  .venv/bin/vision classify photo.jpg     folders, too: vision --help")
+    print("  .venv/bin/vision translate photo.jpg -o translated")
+    for model, task in models.items():
+        output = "" if task == "classify" else " -o translated.png"
+        print(f"  curl -T photo.jpg {config.inference}/predictions/{model}{output}")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    parser = server.parser("tools.demo", __doc__)
+    parser.add_argument("--device", default="auto", choices=("auto", "gpu", "cpu"))
+    parser.add_argument("--once", action="store_true", help="stop after the predictions")
+    arguments = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # as the child's is
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # SIGHUP is ignored under nohup
+            signal.signal(number, _interrupt)
+    return server.run(lambda config, run: demo(arguments, config, run), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
