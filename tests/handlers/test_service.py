@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from handlers import tasks
-from handlers.errors import BadRequest, RequestError
+from handlers.errors import BadRequest, LoadError, RequestError
 from handlers.pictures.limits import Limits
 from handlers.request import Answer, Message
 from handlers.service import Service
@@ -86,6 +86,22 @@ def test_describe_is_the_metadata_and_the_state_of_the_worker(service: Service) 
         "precision_reason": service.engine.precision_reason,
         "limits": dataclasses.asdict(SETTINGS.limits),
     }
+
+
+def test_a_network_that_cannot_answer_is_not_served(
+    artefact: WriteArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Answer:
+        raise ValueError
+
+    monkeypatch.setattr("handlers.tasks.translate.Translate.answer", broken)
+    with pytest.raises(LoadError, match="cyclegan does not answer: the server failed"):
+        Service(artefact())
+
+
+def test_a_network_is_served_although_a_limit_refuses_the_canary(artefact: WriteArtefact) -> None:
+    service = Service(artefact(), settings=Settings(Limits(pixels=1)))
+    service.close()
 
 
 def test_an_unknown_task_is_an_import_error() -> None:
