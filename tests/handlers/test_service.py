@@ -89,14 +89,14 @@ def test_describe_is_the_metadata_and_the_state_of_the_worker(service: Service) 
 
 
 def test_a_network_that_cannot_answer_is_not_served(
-    artefact: WriteArtefact, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> Answer:
         raise ValueError
 
-    monkeypatch.setattr("handlers.tasks.translate.Translate.answer", broken)
+    monkeypatch.setattr(service.task, "answer", broken)
     with pytest.raises(LoadError, match="cyclegan does not answer: the server failed"):
-        Service(artefact())
+        service._check_canary()
 
 
 def test_a_network_is_served_although_a_limit_refuses_the_canary(artefact: WriteArtefact) -> None:
