@@ -18,9 +18,9 @@ PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pyt
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
-	@echo 'options: WEIGHTS=pretrained|random  RESNET101_WEIGHTS=PATH  RESNET101_LABELS=FILE  CYCLEGAN_WEIGHTS=PATH'
-	@echo '         RESNET101_PREPROCESS=v1|v2  CYCLEGAN_PREPROCESS=book|original  DEVICE=auto|gpu|cpu  WORKERS=N'
-	@echo '         PRECISION=auto|float32|bfloat16|float16  (of what is served; tests: float32)'
+	@echo 'options: NETWORK=NAME|FILE.py  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  (export)'
+	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network of several, NAME in capitals'
+	@echo '         DEVICE=auto|gpu|cpu  WORKERS=N  PRECISION=auto|float32|bfloat16|float16  (serve; tests: float32)'
 	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
 
 demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
@@ -34,10 +34,10 @@ lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml
 	@$(LOCK) -o requirements.lock
 	@$(LOCK) -o requirements-dev.lock --group dev --constraints requirements.lock
 
-export: install ## both networks: checkpoint, trace, proof, archive, into model_store/
-	@$(PY) -m export --weights $(WEIGHTS) $(EXPORT_OPTIONS)
+export: install ## the networks into model_store/: checkpoint, trace, proof, archive (NETWORK: one, also of your own)
+	@$(PY) -m export $(if $(NETWORK),'$(NETWORK)') --weights '$(WEIGHTS)' $(EXPORT_OPTIONS)
 
-archive: install ## the archives again, where a handler or a YAML has changed
+archive: install ## rebuild the archives whose handlers or serving defaults have changed
 	@$(PY) -m export.archive
 
 serve: install ## TorchServe with every archive, in the foreground until Ctrl-C (MODELS, DEVICE, WORKERS, PRECISION)
@@ -96,7 +96,6 @@ clean: ## remove everything that was installed, built or logged
 	@find model_store -mindepth 1 ! -name .gitkeep -delete
 
 option = $(if $($(1)),--$(2) '$($(1))')
-EXPORT_OPTIONS = $(call option,RESNET101_WEIGHTS,resnet101) $(call option,RESNET101_LABELS,resnet101-labels) \
-	$(call option,RESNET101_PREPROCESS,resnet101-preprocess) $(call option,CYCLEGAN_WEIGHTS,cyclegan) \
-	$(call option,CYCLEGAN_PREPROCESS,cyclegan-preprocess) $(call option,SEED,seed)
+# `python -m export` reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS from the environment.
+EXPORT_OPTIONS = $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed)
 SERVE_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision)

@@ -33,6 +33,8 @@ its files in the model store change. Exit status: 0 done, 1 for a reason that is
 that failed keeps the files it had.
 """
 
+NAME_WIDTH = 10
+# Options without a value.
 FLAGS = ("-h", "--help", "--force")
 
 
@@ -156,16 +158,17 @@ def _add_options(group: argparse._ArgumentGroup, network: Network) -> None:
 
 
 def _print(name: str, seconds: float, text: str) -> None:
-    print(f"{name:<10} {seconds:6.1f} s  {text}", flush=True)
+    print(f"{name:<{NAME_WIDTH}} {seconds:6.1f} s  {text}", flush=True)
 
 
 def _print_table(reports: Sequence[Report]) -> None:
     """``error`` is the proof's worst, relative to eager PyTorch's largest output."""
+    width = max(NAME_WIDTH, *(len(r.name) for r in reports))
     print()
-    print(f"{'model':<10} {'weights':<24} {'error':>8} {'.pt':>9} {'.mar':>9} {'time':>8}")
+    print(f"{'model':<{width}} {'weights':<24} {'error':>8} {'.pt':>9} {'.mar':>9} {'time':>8}")
     for r in reports:
         sizes = f"{store.size(r.pt):>9} {store.size(r.mar):>9}"
-        print(f"{r.name:<10} {r.weights:<24} {r.worst:>8.1g} {sizes} {r.seconds:>6.1f} s")
+        print(f"{r.name:<{width}} {r.weights:<24} {r.worst:>8.1g} {sizes} {r.seconds:>6.1f} s")
     if any(r.weights == "untrained" for r in reports):
         print(
             "untrained: the answers mean nothing without WEIGHTS=pretrained or your own checkpoint"

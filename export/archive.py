@@ -170,8 +170,6 @@ def _rebuild(folder: Path, name: str) -> bool:
 def exported_network(pt: Path) -> Network:
     """The network that ``pt`` was exported from, by the ``.json`` beside it; or ExportError."""
     receipt = pt.with_suffix(".json")
-    if not pt.is_file():
-        raise ExportError(f"{pt} is not there: run `make export` first")
     try:
         reference = json.loads(receipt.read_text())["network"]
     except (OSError, ValueError, KeyError, TypeError) as error:

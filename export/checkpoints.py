@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,13 @@ class Loaded:
     module: nn.Module
     spec: Spec
     weights: Weights
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Eager PyTorch's output; ExportError if the module fails."""
+        task = f"the network fails on an input of shape {tuple(inputs.shape)}"
+        with _explained(f"{self.spec.name}: {task}"), torch.no_grad():
+            output: torch.Tensor = self.module(inputs)
+        return output
 
 
 def load(
@@ -80,21 +88,31 @@ def untrained(network: Network, spec: Spec | None = None, seed: int = 0) -> nn.M
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         module = _build(network, spec)
-        network.untrained(module, spec)
+        with _explained(f"{network.name}: untrained() failed"):
+            network.untrained(module, spec)
     return module.eval().requires_grad_(False)
 
 
-def _build(network: Network, spec: Spec) -> nn.Module:
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn any error of a network's own code, which may be a user's, into an ExportError."""
     try:
-        # The caller's random state stays as it is.
-        with torch.random.fork_rng(devices=[]):
-            module: object = network.build(spec)
-    except Exception as error:  # a user's file may raise anything
-        raise ExportError(
-            f"{network.name}: build() failed with {type(error).__name__}: {error}"
-        ) from error
+        yield
+    except Exception as error:
+        raise ExportError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _build(network: Network, spec: Spec) -> nn.Module:
+    # The caller's random state stays as it is.
+    with _explained(f"{network.name}: build() failed"), torch.random.fork_rng(devices=[]):
+        module: object = network.build(spec)
     if not isinstance(module, nn.Module):
         raise ExportError(f"{network.name}: build() gave {type(module).__name__}, not an nn.Module")
+    last = dict(module.named_modules()).get(network.head)
+    if network.head and not isinstance(last, (nn.Linear, nn.Conv2d)):
+        raise ExportError(
+            f"{network.name}: its head {network.head!r} is not an nn.Linear or Conv2d"
+        )
     return module
 
 

@@ -41,7 +41,7 @@ def judge_precisions(
     inputs = example_input(loaded.spec, *loaded.network.input_sizes(loaded.spec).gate, seed=SEED)
     figures = {}
     with torch.inference_mode():
-        exact = loaded.module(inputs)
+        exact = loaded(inputs)
         for name, dtype in DTYPES.items():
             figures[name] = _fault(traced, dtype, example) or judge(
                 loaded.spec, exact, emulated(simple, dtype)(inputs)

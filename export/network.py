@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -12,7 +13,10 @@ from torch import nn
 
 from export.serving import Serving
 from export.weights import Download
+from handlers import tasks
 from handlers.metadata import Spec
+
+TASKS = Path(tasks.__file__).parent
 
 StateDict = dict[str, torch.Tensor]
 Size = tuple[int, int, int]  # (N, H, W)
@@ -32,6 +36,16 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name in ("resize", "crop", "multiple"):
+            value = getattr(self, name)
+            if (type(value) is not int or value < 1) and (name, value) != ("crop", None):
+                raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation is bilinear or bicubic, not {self.interpolation!r}")
+        if not len(self.mean) == len(self.std) == 3 or 0 in self.std:
+            raise ValueError("mean and std have three values each, and no std is 0")
 
 
 @dataclass(frozen=True)
@@ -156,13 +170,18 @@ class Network:
     def _problems(self) -> Iterator[str]:
         if not isinstance(self.name, str) or not re.fullmatch("[a-z0-9_]+", self.name):
             yield f"the name {self.name!r} must consist of lower-case letters, digits and _"
-        if not re.fullmatch("[a-z0-9_]+", str(self.task)):
+        if not (TASKS / f"{self.task}.py").is_file():
             yield f"the task {self.task!r} is not a module of handlers/tasks"
         for field_name in ("build", "repair", "untrained"):
             if not callable(getattr(self, field_name)):
                 yield f"{field_name} must be a function"
-        if not self.variants:
-            yield "variants needs at least one Preprocessing"
+        if not self.variants or not all(
+            isinstance(variant, Preprocessing) for variant in self.variants.values()
+        ):
+            yield "variants must map one name or more to a Preprocessing"
+        for field_name, kind in (("sizes", Sizes), ("serving", Serving), ("example", Example)):
+            if not isinstance(getattr(self, field_name), kind | None):
+                yield f"{field_name} must be a {kind.__name__}"
         if self.head and not self.labels:
             yield "a network with a head needs labels"
         if self.sizes is None and any(v.crop is None for v in self.variants.values()):

@@ -41,7 +41,7 @@ def trace(loaded: Loaded, path: Path) -> Metadata:
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
         # Networks check sizes in Python; the proof finds what that bakes into the trace.
         warnings.filterwarnings("ignore", category=TracerWarning)
-        output = loaded.module(golden)
+        output = loaded(golden)
         _check_output(spec, golden, output)
         simple = simplified(loaded.module, loaded.network.head)
         if relative_error(simple(golden), output) > TOLERANCE:

@@ -1,12 +1,10 @@
 """Published files: downloaded with resume, verified, and cached where torch.hub caches them.
 
 The resume is written here because pooch and urllib3's Retry start again at byte 0.
-``python -m export.weights`` fetches each network's default checkpoint and does nothing else.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import sys
@@ -183,22 +181,3 @@ def _has_no_network(error: Exception) -> bool:
     """Whether the host name did not resolve: a retry would not help."""
     cause = error.args[0] if error.args else None
     return isinstance(getattr(cause, "reason", None), NameResolutionError)
-
-
-def main() -> int:
-    from export.networks import registered  # which imports this module
-
-    parser = argparse.ArgumentParser(prog="python -m export.weights", description=__doc__)
-    parser.parse_args()
-    try:
-        for name, network in registered().items():
-            checkpoint = next(iter(network.checkpoints.values()))
-            print(f"{name}: {fetch(checkpoint.download)}")
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,6 +15,9 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from export.errors import ExportError
+from export.networks import registered
+from export.weights import fetch
 from serving.config import Config
 from serving.errors import ServingError
 from serving.inference import connect
@@ -70,11 +73,16 @@ def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
 def export(model_store: Path) -> None:
     """Export every network with the published weights, or untrained if they are not available."""
     print("looking for the published weights", flush=True)
-    have_weights = _python("-m", "export.weights") == 0
-    if not have_weights:
+    weights = "pretrained"
+    try:
+        for network in registered().values():
+            fetch(next(iter(network.checkpoints.values())).download)
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
         print(UNTRAINED, flush=True)
-    weights = "pretrained" if have_weights else "random"
-    if _python("-m", "export", "--weights", weights, "--model-store", str(model_store)):
+        weights = "random"
+    options = ["--weights", weights, "--model-store", str(model_store)]
+    if subprocess.run([sys.executable, "-m", "export", *options], check=False).returncode:
         raise ServingError("the export failed; its message is above")
 
 
@@ -106,10 +114,6 @@ def print_next(config: Config, models: Mapping[str, str]) -> None:
     for model, task in models.items():
         output = "" if task == "classify" else " -o translated.png"
         print(f"  curl -T photo.jpg {config.inference}/predictions/{model}{output}")
-
-
-def _python(*arguments: str) -> int:
-    return subprocess.run([sys.executable, *arguments], check=False).returncode
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from export.errors import ExportError
-from export.weights import Checkpoint, fetch, pictures, published
+from export.networks import Network, registered
+from export.weights import fetch
 from serving.config import Config
 from serving.errors import ServingError
 from serving.inference import connect
 from serving.management import Management
 from serving.runfolder import RunFolder
-from tools import server
+from tools import reference, server
 from vision_client import Client, ConnectionFailed, Prediction, VisionError
 
 # Percentage points by which a probability may differ, by precision. Between machines, float32
@@ -32,57 +32,24 @@ TOLERANCE = {"float32": 0.05, "bfloat16": 2.0, "float16": 2.0}
 TIMEOUT_S = 120
 
 
-@dataclass(frozen=True)
-class Example:
-    """A picture, the weights that the answer was published for, and the answer.
-
-    ``expected`` is percent by label, the most probable first; ``size`` is (width, height).
-    """
-
-    picture: Checkpoint
-    checkpoint: Checkpoint
-    expected: Mapping[str, float]
-    size: tuple[int, int] | None = None
-
-
-def examples() -> dict[str, Example]:
-    """By network. From "Deep Learning with PyTorch" (Stevens, Antiga, Viehmann; 2020), ch. 2."""
-    bobby, horse = pictures()
-    expected = {
-        "golden retriever": 96.2933,
-        "Labrador retriever": 2.8081,
-        "cocker spaniel": 0.2827,
-        "redbone": 0.2086,
-        "tennis ball": 0.1162,
-    }
-    weights = [next(iter(published(name).values())) for name in ("resnet101", "cyclegan")]
-    return {
-        "resnet101": Example(bobby, weights[0], expected),
-        "cyclegan": Example(horse, weights[1], {}, (316, 256)),
-    }
-
-
 def verify(config: Config, run: RunFolder) -> int:
     """0 if the answers are the published ones, else 1; ServingError if they cannot be compared."""
     management = Management(config, run)
     try:
         models = management.models()
-        served = {model: example for model, example in examples().items() if model in models}
-        descriptions = {model: management.describe(model) for model in served}
-        for model, example in served.items():
-            check_weights(descriptions[model], example.checkpoint)
-        good = True
+        networks = [n for n in registered().values() if n.example and n.name in models]
+        if not networks:
+            raise ServingError(f"no answers are published for {', '.join(models)}")
+        descriptions = [management.describe(network.name) for network in networks]
+        for network, description in zip(networks, descriptions, strict=True):
+            check_weights(network, description)
         with connect(config, run, timeout=TIMEOUT_S) as client:
-            for model, example in served.items():
-                description, picture = descriptions[model], fetch(example.picture)
-                if example.size is None:
-                    pt = config.model_store / f"{model}.pt"
-                    same = check_classes(client, description, picture, pt, example.expected)
-                else:
-                    output = run.path / f"{model}.png"
-                    same = check_picture(client, description, picture, output, example.size)
-                good = good and same
-        return 0 if good else 1
+            # A list, not a generator: check every network, even after a difference.
+            same = [
+                check(client, network, description, config.model_store, run.path)
+                for network, description in zip(networks, descriptions, strict=True)
+            ]
+        return 0 if all(same) else 1
     except ExportError as error:
         raise ServingError(str(error)) from error
     except (requests.ConnectionError, ConnectionFailed) as error:
@@ -91,15 +58,33 @@ def verify(config: Config, run: RunFolder) -> int:
         raise ServingError(str(error)) from error
 
 
-def check_weights(description: Mapping[str, Any], published: Checkpoint) -> None:
-    """ServingError unless the model of ``description`` serves the ``published`` checkpoint."""
-    model, weights = description["name"], description["weights"]
+def check_weights(network: Network, description: Mapping[str, Any]) -> None:
+    """ServingError unless the server uses the checkpoint that the answer is published for."""
+    assert network.example
+    name, weights = network.example.checkpoint, description["weights"]
+    published = network.checkpoints[name].download
     # TorchServe's management API leaves null values out.
     if weights.get("sha256") != published.sha256:
         raise ServingError(
-            f"{model} serves the weights {weights['name']}; the published answer needs "
-            f"{published.name}, {published.file}: make export WEIGHTS=pretrained, then serve again"
+            f"{network.name} serves the weights {weights['name']}; the published answer needs "
+            f"{name}, {published.file}: make export WEIGHTS=pretrained, then serve again"
         )
+
+
+def check(
+    client: Client, network: Network, description: Mapping[str, Any], store: Path, folder: Path
+) -> bool:
+    """Whether the server and the ``.pt`` in ``store`` give the published answer.
+
+    Prints what differs, and saves an output picture in ``folder``.
+    """
+    assert network.example
+    picture, example = fetch(network.example.picture), network.example
+    if example.size is None:
+        pt = store / f"{network.name}.pt"
+        return check_classes(client, description, picture, pt, example.expected)
+    output = folder / f"{network.name}.png"
+    return check_picture(client, description, picture, output, example.size)
 
 
 def check_classes(
@@ -120,8 +105,6 @@ def check_classes(
     good = agrees(f"{picture.name}, served in {precision}", answer, expected, precision)
     if precision == "float32":
         return good
-    from tools import reference  # imports torch
-
     weights, local = reference.classify(pt, data, top_k=len(expected))
     if weights != description["weights"]["name"]:
         raise ServingError(

@@ -1,4 +1,4 @@
-// The network, its golden example, and pictures as its input: all that needs PyTorch.
+// Loads and checks the network, and feeds it pictures: the only file that needs PyTorch.
 #include <torch/cuda.h>
 #include <torch/script.h>
 
@@ -15,8 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-// How far the golden example may be off, relative to its largest value: room for the other kernels
-// of another device, none for a damaged file.
+// Largest error on the golden example, relative to its largest value: enough for the kernels of
+// another device, not for a damaged file.
 constexpr double kTolerance = 1e-3;
 
 torch::Device choose(const std::string& device) {
@@ -35,7 +35,7 @@ at::Tensor tensor_of(std::string& raw, const json& shape) {
   return torch::from_blob(raw.data(), {samples}, torch::kFloat32).clone().view(sizes);
 }
 
-// (3) values of the specification, to be broadcast over (N, 3, H, W).
+// Three values of the specification, for broadcasting over (N, 3, H, W).
 at::Tensor per_channel(const json& values) {
   return torch::tensor(values.get<std::vector<float>>()).view({3, 1, 1});
 }
@@ -54,11 +54,14 @@ at::Tensor to_input(const json& spec, const Picture& picture, int64_t shorter) {
   const bool upright = picture.width <= picture.height;
   const int64_t width = upright ? shorter : longer, height = upright ? longer : shorter;
 
-  // On 8-bit pixels PyTorch resizes in two rounded passes, as Pillow and the server do; on floats
-  // every sixth sample would be one step off.
+  // On uint8 PyTorch resizes in two rounded passes, like Pillow and the server; on floats every
+  // sixth sample would be one step off.
   auto* samples = const_cast<unsigned char*>(picture.samples.data());
   auto pixels = torch::from_blob(samples, {1, picture.height, picture.width, 3}, torch::kUInt8);
-  pixels = at::_upsample_bilinear2d_aa(pixels.permute({0, 3, 1, 2}), {height, width}, false);
+  pixels = pixels.permute({0, 3, 1, 2});
+  pixels = spec.at("interpolation") == "bicubic"
+               ? at::_upsample_bicubic2d_aa(pixels, {height, width}, false)
+               : at::_upsample_bilinear2d_aa(pixels, {height, width}, false);
   if (!spec.at("crop").is_null()) {
     const int64_t crop = spec.at("crop");
     const auto top = int64_t(std::nearbyint(double(height - crop) / 2));
@@ -69,8 +72,7 @@ at::Tensor to_input(const json& spec, const Picture& picture, int64_t shorter) {
          per_channel(spec.at("std"));
 }
 
-// The one line for a person in what PyTorch throws: the first, or the last of an interpreter's
-// trace.
+// The readable line of a PyTorch error: the first, or the last of an interpreter's trace.
 std::string gist(const std::string& message) {
   std::istringstream lines(message);
   std::string first, last;
@@ -167,7 +169,9 @@ Picture Model::translate(const Picture& picture, int size) {
     }
     const int64_t shorter = size ? size : spec.at("resize").get<int64_t>();
     const auto output = (*parts_)(to_input(spec, picture, shorter))[0];
-    const auto levels = ((output + 1) / 2 * 255).round().clamp(0, 255).to(torch::kUInt8);
+    const double low = spec.at("output_range").at(0), high = spec.at("output_range").at(1);
+    const auto scaled = (output - low) / (high - low) * 255;
+    const auto levels = scaled.round().clamp(0, 255).to(torch::kUInt8);
     const auto rows = levels.permute({1, 2, 0}).contiguous();
     const auto* first = rows.data_ptr<unsigned char>();
     return Picture{int(rows.size(1)), int(rows.size(0)), {first, first + rows.numel()}};

@@ -16,7 +16,7 @@ def translate(model: Model, photo: Path, size: int | None) -> Image.Image:
     if short % model.spec["multiple"]:
         raise Unusable(f"--size must be a multiple of {model.spec['multiple']}")
     picture = resize(model.spec, read(photo), short)
-    return to_picture(model(to_input(model.spec, picture)))
+    return to_picture(model.spec, model(to_input(model.spec, picture)))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What classify.py and translate.py share: a checked network, and photographs as its input.
+"""Shared by classify.py and translate.py: loads and checks a network, and feeds it photographs.
 
 Needs PyTorch and Pillow alone. Copy it into your application.
 """
@@ -14,20 +14,21 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-# How far the golden example may be off, relative to its largest value: room for the other kernels
-# of another device, none for a damaged file.
+# Largest error on the golden example, relative to its largest value: enough for the kernels of
+# another device, not for a damaged file.
 TOLERANCE = 1e-3
 
 
 class Unusable(Exception):
-    """A file or a device that cannot be used; the message is for whoever runs the program."""
+    """A file or a device cannot be used; the message is for the user."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network that gave its golden example's answer on ``device``, and how to feed it.
+    """A network on ``device`` that has passed its golden example, and how to feed it.
 
-    ``spec`` is what ``model.json`` says: resize, crop, multiple, mean, std, labels.
+    ``spec`` is that of ``model.json``: resize, crop, multiple, interpolation, mean, std, labels,
+    output_range.
     """
 
     network: torch.jit.ScriptModule
@@ -41,14 +42,14 @@ class Model:
             with torch.inference_mode():
                 output: torch.Tensor = self.network(pictures.to(self.device))
                 return output.cpu()
-        except RuntimeError as error:  # not enough memory, most of the time
+        except RuntimeError as error:  # usually out of memory
             raise Unusable(f"the network failed: {str(error).strip().splitlines()[-1]}") from error
 
 
 def load(path: Path, output: str, device: str = "auto") -> Model:
     """The network in ``path``, whose ``output`` must be ``classes`` or ``picture``.
 
-    ``auto`` is the GPU where PyTorch can use one, else the CPU. Raises Unusable.
+    ``auto`` is the GPU if PyTorch can use one, else the CPU. Raises Unusable.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -85,7 +86,7 @@ def load(path: Path, output: str, device: str = "auto") -> Model:
 
 
 def read(path: Path) -> Image.Image:
-    """The picture in ``path``, upright, RGB, on white where it is transparent. Raises Unusable."""
+    """The picture in ``path``: upright, RGB, transparency on white. Raises Unusable."""
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
@@ -105,14 +106,15 @@ def read(path: Path) -> Image.Image:
 
 
 def resize(spec: dict[str, Any], picture: Image.Image, short: int) -> Image.Image:
-    """``picture`` with a shorter side of ``short`` pixels, cropped where ``spec`` says so."""
+    """``picture`` with a shorter side of ``short`` pixels, cropped if ``spec`` has a crop."""
     if spec["multiple"] == 1:
         long = short * max(picture.size) // min(picture.size)
     else:
         exact = short * max(picture.size) / min(picture.size)
         long = max(round(exact / spec["multiple"]) * spec["multiple"], short)
     width, height = (short, long) if picture.width <= picture.height else (long, short)
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    method = Image.Resampling[spec["interpolation"].upper()]
+    picture = picture.resize((width, height), method)
     if spec["crop"] is None:
         return picture
     left, top = round((width - spec["crop"]) / 2), round((height - spec["crop"]) / 2)
@@ -127,11 +129,12 @@ def to_input(spec: dict[str, Any], picture: Image.Image) -> torch.Tensor:
     return (pixels / 255 - mean) / std
 
 
-def to_picture(output: torch.Tensor) -> Image.Image:
-    """A generator's output, ``(1, 3, H, W)`` in [-1, 1] -> RGB picture."""
-    levels = ((output[0] + 1) / 2 * 255).round().clamp(0, 255).to(torch.uint8)
+def to_picture(spec: dict[str, Any], output: torch.Tensor) -> Image.Image:
+    """A network's output, ``(1, 3, H, W)`` in ``spec``'s ``output_range`` -> RGB picture."""
+    low, high = spec["output_range"]
+    levels = ((output[0] - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
     _, height, width = levels.shape
-    # Not through NumPy, which PyTorch does not bring with it.
+    # Without NumPy, which PyTorch does not install.
     samples = bytes(levels.permute(1, 2, 0).flatten().tolist())
     return Image.frombytes("RGB", (width, height), samples)
 

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 from torch import nn
 from torchvision.models import ResNet101_Weights, resnet101
 
-from export import untrained
 from export.networks import Checkpoint, Download, Example, Network, Preprocessing, Serving, Sizes
+from export.networks.torchvision import LICENCE, condition
 from handlers.metadata import Spec
 
-_LICENCE = (
-    "BSD-3-Clause (torchvision); trained on ImageNet, whose terms are for non-commercial research"
-)
 _BOOK = "https://github.com/deep-learning-with-pytorch/dlwpt-code/raw/master/data/p1ch2/"
-
-# Weight of each block's last batch norm: 33 blocks then add up instead of blowing up, and reduced
-# precision costs as little as on trained weights.
-RESIDUAL_GAIN = 0.05
 
 
 def build(spec: Spec) -> nn.Module:
     module: nn.Module = resnet101(weights=None, num_classes=len(spec.labels))
     return module
-
-
-def condition(module: nn.Module, spec: Spec) -> None:
-    """See ``export.untrained``."""
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.BatchNorm2d) and name.endswith("bn3"):
-            layer.weight.fill_(RESIDUAL_GAIN)
-    untrained.classifier(module, spec, "fc")
 
 
 NETWORK = Network(
@@ -53,7 +40,7 @@ NETWORK = Network(
             ),
             variant="v1",
             source="torchvision.models.ResNet101_Weights.IMAGENET1K_V1",
-            licence=_LICENCE,
+            licence=LICENCE,
         ),
         "IMAGENET1K_V2": Checkpoint(
             Download(
@@ -63,10 +50,10 @@ NETWORK = Network(
             ),
             variant="v2",
             source="torchvision.models.ResNet101_Weights.IMAGENET1K_V2",
-            licence=_LICENCE,
+            licence=LICENCE,
         ),
     },
-    untrained=condition,
+    untrained=functools.partial(condition, "fc"),
     serving=Serving(batch_size=8, response_timeout_s=120),
     # "Deep Learning with PyTorch" (Stevens, Antiga, Viehmann; 2020), chapter 2.
     example=Example(

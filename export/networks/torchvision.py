@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torchvision import models
 from torchvision.models import resnet
 
@@ -18,10 +19,11 @@ from export import untrained
 from export.networks import Checkpoint, Download, Network, Preprocessing, Sizes, StateDict
 from handlers.metadata import Spec
 
-# Weight of the last batch norm of a residual block: see resnet101.py.
+# Weight of each ResNet block's last batch norm: the blocks then add up instead of blowing up, and
+# reduced precision costs as little as on trained weights.
 RESIDUAL_GAIN = 0.05
 
-_LICENCE = (
+LICENCE = (
     "BSD-3-Clause (torchvision); trained on ImageNet, whose terms are for non-commercial research"
 )
 # A classifier that cannot take pictures of Sizes() is exported at its own size.
@@ -57,14 +59,25 @@ def network(name: str) -> Network:
         reference=name,
     )
     # The head's name is only known from the module.
-    with torch.device("meta"):
+    with _WithoutMemory():
         module = build(described(head="?").spec())
     head = [
         layer_name
         for layer_name, layer in module.named_modules()
         if isinstance(layer, (nn.Linear, nn.Conv2d))
     ][-1]
-    return described(head=head, untrained=functools.partial(_condition, head))
+    return described(head=head, untrained=functools.partial(condition, head))
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Layers are built without memory for their parameters.
+
+    ``torch.device("meta")`` would do the same to tensors that RegNets compute their widths with.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        device = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **device})
 
 
 def _build(name: str, spec: Spec) -> nn.Module:
@@ -97,7 +110,7 @@ def _checkpoint(entry: Any) -> Checkpoint:
         Download(file=file, url=entry.url, sha256=digits[1]),
         variant=entry.name.lower(),
         source=f"torchvision.models.{entry}",
-        licence=entry.meta.get("license", _LICENCE),
+        licence=entry.meta.get("license", LICENCE),
     )
 
 
@@ -110,7 +123,8 @@ def _repair(state: StateDict) -> StateDict:
     }
 
 
-def _condition(head: str, module: nn.Module, spec: Spec) -> None:
+def condition(head: str, module: nn.Module, spec: Spec) -> None:
+    """Make random weights behave like trained ones: see ``export.untrained``."""
     for block in module.modules():
         if isinstance(block, (resnet.BasicBlock, resnet.Bottleneck)):
             last = block.bn3 if isinstance(block, resnet.Bottleneck) else block.bn2

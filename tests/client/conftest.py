@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,6 +27,7 @@ from vision_client.models import DEFAULTS
 
 # The timeout of steps that take moments.
 LIMIT_S = 60
+VISION = str(Path(sys.executable).with_name("vision"))
 KINDS = [(scheme, kind) for scheme in ("http", "grpc") for kind in (Client, AsyncClient)]
 
 # Restricts the fixture ``kind`` to REST.
@@ -73,6 +76,14 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
             return client
 
         yield Kind(scheme, make)
+
+
+def vision(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a pipe."""
+    return subprocess.run(
+        [VISION, *map(str, arguments)], env={**os.environ, **environment}, capture_output=True,
+        text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
 
 
 def join(thread: threading.Thread) -> None:

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from export import untrained
+from export.checkpoints import untrained
+from export.networks import registered
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,18 +23,18 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def resnet101() -> nn.Module:
     """What ``--weights random`` builds for resnet101. Read it only."""
-    return untrained.build("resnet101", 1000, seed=0).requires_grad_(False)
+    return untrained(registered()["resnet101"])
 
 
 @pytest.fixture(scope="session")
 def cyclegan() -> nn.Module:
     """What ``--weights random`` builds for cyclegan. Read it only."""
-    return untrained.build("cyclegan", 0, seed=0).requires_grad_(False)
+    return untrained(registered()["cyclegan"])
 
 
 @pytest.fixture(scope="session")
 def fine_tuned(resnet101: nn.Module) -> nn.Module:
-    """A ResNet-101 of 7 classes, as somebody's own training would leave. Read it only."""
+    """A ResNet-101 of 7 classes, as a user's own training would save it. Read it only."""
     network = copy.deepcopy(resnet101)
     head = network.get_submodule("fc")
     assert isinstance(head, nn.Linear)
@@ -44,7 +45,7 @@ def fine_tuned(resnet101: nn.Module) -> nn.Module:
 
 @pytest.fixture
 def save(tmp_path: Path) -> Iterator[Callable[[object], Path]]:
-    """``torch.save`` to a file that is removed with the test: some have 180 MB."""
+    """``torch.save`` to a file that is removed after the test: some have 180 MB."""
     files: list[Path] = []
 
     def to_file(checkpoint: object) -> Path:
@@ -59,7 +60,7 @@ def save(tmp_path: Path) -> Iterator[Callable[[object], Path]]:
 
 @pytest.fixture
 def store(model_store: Path, tmp_path: Path) -> Path:
-    """A model store of one's own with both exports in it; hard links, as nothing may edit them."""
+    """A model store with hard links to both exports. Replace its files, never edit them."""
     copied = tmp_path / "model_store"
     copied.mkdir()
     for file in model_store.glob("*.*"):
@@ -70,23 +71,27 @@ def store(model_store: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def command() -> Callable[..., list[str]]:
-    """``command("export", "resnet101")``: the words of ``python -m export resnet101``."""
+    """``command("export", "resnet101")``: the arguments of ``python -m export resnet101``."""
 
-    def words(module: str, *arguments: object) -> list[str]:
+    def command_line(module: str, *arguments: object) -> list[str]:
         return [sys.executable, "-m", module, *map(str, arguments)]
 
-    return words
+    return command_line
 
 
 @pytest.fixture
 def run(command: Callable[..., list[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``run("export", "resnet101", HOME="/elsewhere")``: a command to its end, with its output."""
+    """``run("export", "resnet101", HOME="/elsewhere")`` runs a command and keeps its output."""
 
-    def to_end(module: str, *arguments: object, **variables: object) -> Any:
+    def run_command(module: str, *arguments: object, **variables: object) -> Any:
         environment = os.environ | {name: str(value) for name, value in variables.items()}
-        words = command(module, *arguments)
         return subprocess.run(
-            words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            command(module, *arguments),
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
-    return to_end
+    return run_command

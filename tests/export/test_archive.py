@@ -1,7 +1,8 @@
-"""The archives: what is in them, and that they are rebuilt exactly when something has changed."""
+"""What is in the archives, and that they are rebuilt exactly if something has changed."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,13 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from export import archive
 from export.errors import ExportError
-from tests.specs import SPECS
+from export.networks import Network, Serving, find, registered
 
 ROOT = Path(__file__).parents[2]
-HANDLERS = sorted((ROOT / "handlers").rglob("*.py"))
+
+CYCLEGAN = registered()["cyclegan"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -31,16 +34,17 @@ def _state(path: Path) -> tuple[int, int, str]:
     return path.stat().st_ino, path.stat().st_mtime_ns, _digest(path)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", registered())
 def test_archive_holds_these_files_and_no_others(name: str, model_store: Path) -> None:
+    network = registered()[name]
     expected = {
         "MAR-INF/MANIFEST.json": None,
         "inputs.json": None,
         f"{name}.pt": model_store / f"{name}.pt",
         f"{name}.json": model_store / f"{name}.json",
         f"{name}.py": ROOT / "handlers" / f"{name}.py",
-        f"{name}.yaml": ROOT / "export" / f"{name}.yaml",
-        **{str(file.relative_to(ROOT)): file for file in HANDLERS},
+        f"{name}.yaml": None,
+        **{str(f.relative_to(ROOT)): f for f in archive.handler_files(network.task)},
     }
     with zipfile.ZipFile(model_store / f"{name}.mar") as mar:
         assert {entry for entry in mar.namelist() if not entry.endswith("/")} == set(expected)
@@ -49,6 +53,7 @@ def test_archive_holds_these_files_and_no_others(name: str, model_store: Path) -
                 assert mar.read(entry) == source.read_bytes(), entry
         model = json.loads(mar.read("MAR-INF/MANIFEST.json"))["model"]
         inputs = json.loads(mar.read("inputs.json"))
+        config = mar.read(f"{name}.yaml")
     assert model == {
         "modelName": name,
         "modelVersion": "1.0",
@@ -58,22 +63,23 @@ def test_archive_holds_these_files_and_no_others(name: str, model_store: Path) -
     }
     assert inputs["pt"] == _digest(model_store / f"{name}.pt")
     assert inputs["json"] == _digest(model_store / f"{name}.json")
-    assert inputs["yaml"] == _digest(ROOT / "export" / f"{name}.yaml")
+    assert config.decode() == network.serving.to_yaml()
+    assert inputs["yaml"] == hashlib.sha256(config).hexdigest()
 
 
-def test_command_leaves_what_is_current(run: Run, store: Path) -> None:
-    before = {name: _state(store / f"{name}.mar") for name in SPECS}
+def test_command_leaves_current_archives_alone(run: Run, store: Path) -> None:
+    before = {name: _state(store / f"{name}.mar") for name in registered()}
     done = run("export.archive", "--model-store", store)
     assert done.returncode == 0
-    assert done.stdout.count("unchanged") == len(SPECS)
-    assert {name: _state(store / f"{name}.mar") for name in SPECS} == before
+    assert done.stdout.count("unchanged") == len(registered())
+    assert {name: _state(store / f"{name}.mar") for name in registered()} == before
 
 
-def test_command_takes_a_change_over(run: Run, store: Path) -> None:
-    about, mar = store / "cyclegan.json", store / "cyclegan.mar"
-    text = about.read_text().replace('"untrained"', '"renamed"')
-    about.unlink()  # a hard link to what other tests read
-    about.write_text(text)
+def test_command_rebuilds_a_changed_archive(run: Run, store: Path) -> None:
+    receipt, mar = store / "cyclegan.json", store / "cyclegan.mar"
+    text = receipt.read_text().replace('"untrained"', '"renamed"')
+    receipt.unlink()  # a hard link to what other tests read
+    receipt.write_text(text)
     done = run("export.archive", "cyclegan", "--model-store", store)
     assert done.returncode == 0
     assert f"{mar}: archived" in done.stdout
@@ -92,31 +98,28 @@ def test_command_without_an_export_says_what_to_run(run: Run, tmp_path: Path) ->
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with all that an archive is made of, to be edited: the .pt is a few bytes."""
+    """A folder with everything that goes into an archive; the .pt has a few bytes."""
     shutil.copytree(ROOT / "handlers", tmp_path / "handlers")
-    shutil.copy(ROOT / "export" / "cyclegan.yaml", tmp_path)
     _write_network(tmp_path, b"a network")
-    monkeypatch.setattr(archive, "HERE", tmp_path)
     monkeypatch.setattr(archive, "HANDLERS", tmp_path / "handlers")
     return tmp_path
 
 
 def _write_network(sources: Path, pt: bytes) -> None:
-    """``pt`` as cyclegan.pt, and the metadata that an export would leave beside it."""
+    """``pt`` as cyclegan.pt, and the metadata that an export writes beside it."""
     (sources / "cyclegan.pt").write_bytes(pt)
-    about = {"pt": {"sha256": hashlib.sha256(pt).hexdigest(), "bytes": len(pt)}}
-    (sources / "cyclegan.json").write_text(json.dumps(about))
+    receipt = {"pt": {"sha256": hashlib.sha256(pt).hexdigest(), "bytes": len(pt)}}
+    (sources / "cyclegan.json").write_text(json.dumps(receipt))
 
 
-def _build(sources: Path) -> bool:
-    return archive.build("cyclegan", sources / "cyclegan.pt", sources / "cyclegan.mar")
+def _build(sources: Path, network: Network = CYCLEGAN) -> bool:
+    return archive.build(network, sources / "cyclegan.pt", sources / "cyclegan.mar")
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         "cyclegan.json",
-        "cyclegan.yaml",
         "handlers/pictures/decode.py",
         "handlers/new.py",
         "handlers/codecs/new.py",
@@ -203,7 +206,7 @@ def test_damaged_archive_is_rebuilt(sources: Path) -> None:
 def test_failed_archiver_leaves_the_old_archive(sources: Path) -> None:
     _build(sources)
     before = _state(sources / "cyclegan.mar")
-    (sources / "handlers" / "cyclegan.py").unlink()
+    (sources / "handlers" / archive._ENTRY).unlink()
     with pytest.raises(ExportError, match="torch-model-archiver failed"):
         _build(sources)
     assert _state(sources / "cyclegan.mar") == before
@@ -213,7 +216,7 @@ def test_failed_archiver_leaves_the_old_archive(sources: Path) -> None:
 def test_folder_of_the_model_s_name_in_tmp_survives(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch-model-archiver deletes $TMPDIR/<model name>, whosever it is."""
+    """torch-model-archiver deletes $TMPDIR/<model name>."""
     precious = tmp_path / "tmp" / "cyclegan" / "thesis.tex"
     precious.parent.mkdir(parents=True)
     precious.write_text("years of work")
@@ -223,20 +226,82 @@ def test_folder_of_the_model_s_name_in_tmp_survives(
     assert precious.read_text() == "years of work"
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("minWorkers: 1\nmaxWorkers: 1\nbatchsize: 4\n", "batchsize"),
-        ("minWorkers: 1\nbatchSize: 4\n", "only together"),
-        ("maxWorkers: 1\nbatchSize: 4\n", "only together"),
-        ("- minWorkers\n", r"cyclegan\.yaml"),
-        ("minWorkers: [1\n", r"cyclegan\.yaml"),
-        ("# nothing but a comment\n", r"cyclegan\.yaml"),
-    ],
-    ids=["unknown key", "minWorkers alone", "maxWorkers alone", "a list", "no YAML", "empty"],
-)
-def test_yaml_that_torchserve_would_misread(text: str, reason: str, sources: Path) -> None:
-    (sources / "cyclegan.yaml").write_text(text)
-    with pytest.raises(ExportError, match=reason):
-        _build(sources)
-    assert not (sources / "cyclegan.mar").exists()
+def test_serving_defaults_count(sources: Path) -> None:
+    assert _build(sources)
+    changed = dataclasses.replace(CYCLEGAN, serving=Serving(batch_size=2))
+    assert _build(sources, changed)
+    assert not _build(sources, changed)
+
+
+def test_archive_carries_only_its_own_task(sources: Path) -> None:
+    tasks = sources / "handlers" / "tasks"
+    tasks.mkdir(exist_ok=True)
+    for name in ("__init__", "translate", "classify", "other"):
+        (tasks / f"{name}.py").touch()
+    carried = {path.name for path in archive.handler_files("translate") if path.parent == tasks}
+    assert carried == {"__init__.py", "translate.py"}
+
+
+def _own_network(folder: Path) -> Path:
+    """A user's network file with an export of it in the store ``folder``."""
+    path = folder / "tiny_classifier.py"
+    shutil.copy(ROOT / "tests" / "networks" / path.name, path)
+    pt = folder / "tiny_classifier.pt"
+    pt.write_bytes(b"a network")
+    receipt = {"pt": {"sha256": _digest(pt)}, "network": str(path)}
+    pt.with_suffix(".json").write_text(json.dumps(receipt))
+    return path
+
+
+def test_command_archives_every_network_of_the_store(run: Run, tmp_path: Path) -> None:
+    _own_network(tmp_path)
+    _write_network(tmp_path, b"a network")  # its .json names no network
+    done = run("export.archive", "--model-store", tmp_path)
+    assert done.returncode == 1
+    assert "cyclegan.json does not name its network: run `make export`" in done.stderr
+    assert "tiny_classifier.mar: archived" in done.stdout
+
+
+@pytest.mark.parametrize("fault", ["missing", "renamed"])
+def test_command_without_the_user_s_file(fault: str, run: Run, tmp_path: Path) -> None:
+    path = _own_network(tmp_path)
+    if fault == "missing":
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace('name="tiny_classifier"', 'name="other"'))
+    done = run("export.archive", "--model-store", tmp_path)
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.mar"))
+
+
+def test_serving_defaults_in_torchserve_s_names() -> None:
+    """TorchServe ignores unknown keys, and minWorkers without maxWorkers."""
+    assert yaml.safe_load(find("resnet101").serving.to_yaml()) == {
+        "minWorkers": 1,
+        "maxWorkers": 1,
+        "deviceType": "gpu",
+        "batchSize": 8,
+        "maxBatchDelay": 1,
+        "responseTimeout": 120,
+        "startupTimeout": 300,
+        "maxRetryTimeoutInSec": 300,
+    }
+    assert yaml.safe_load(CYCLEGAN.serving.to_yaml()) == {
+        "minWorkers": 1,
+        "maxWorkers": 1,
+        "deviceType": "gpu",
+        "batchSize": 4,
+        "maxBatchDelay": 1,
+        "responseTimeout": 600,
+        "startupTimeout": 300,
+        "maxRetryTimeoutInSec": 300,
+        "jobQueueSize": 8,
+        "handler": {"cpu_batch_pixels": 65536},
+    }
+    own = Serving(precision="float32", limits={"pixels": 1_000_000})
+    assert yaml.safe_load(own.to_yaml())["handler"] == {
+        "precision": "float32",
+        "limits": {"pixels": 1_000_000},
+    }

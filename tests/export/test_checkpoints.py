@@ -1,4 +1,4 @@
-"""Checkpoints as people have them, all giving the network that they were saved from."""
+"""Checkpoints in all common formats give the network that they were saved from."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from export.generator import Generator
-from export.models import StateDict, build
+from export.checkpoints import Loaded, load
+from export.networks import StateDict, registered
+from export.networks._generator import Generator
+from handlers.metadata import Weights
 
 Save = Callable[[object], Path]
 Wrap = Callable[[StateDict], object]
@@ -42,6 +44,10 @@ RESNET_FORMATS: dict[str, Wrap] = {
 }
 
 
+def _load(name: str, path: Path, variant: str | None = None) -> Loaded:
+    return load(registered()[name], str(path), variant=variant)
+
+
 def _outputs(network: nn.Module, side: int = 64) -> torch.Tensor:
     with torch.inference_mode():
         output: torch.Tensor = network(torch.rand(1, 3, side, side, generator=_seed()))
@@ -54,21 +60,21 @@ def _seed() -> torch.Generator:
 
 @pytest.mark.parametrize("wrap", RESNET_FORMATS.values(), ids=list(RESNET_FORMATS))
 def test_resnet101_of_seven_classes(wrap: Wrap, fine_tuned: nn.Module, save: Save) -> None:
-    network = build("resnet101", str(save(wrap(fine_tuned.state_dict()))))
+    network = _load("resnet101", save(wrap(fine_tuned.state_dict())))
     assert torch.equal(_outputs(network.module), _outputs(fine_tuned))
     assert network.spec.labels == tuple(f"class {i}" for i in range(7))
     assert not network.module.training
 
 
 def test_half_precision_checkpoint_runs_in_float32(fine_tuned: nn.Module, save: Save) -> None:
-    network = build("resnet101", str(save(_half(fine_tuned.state_dict()))))
+    network = _load("resnet101", save(_half(fine_tuned.state_dict())))
     output, expected = _outputs(network.module), _outputs(fine_tuned)
     assert output.dtype == torch.float32
     assert (output - expected).abs().max() < 0.02 * expected.abs().max()
 
 
 def _stale_statistics(state: StateDict) -> StateDict:
-    """InstanceNorm2d before PyTorch 0.4 saved these for each of its layers, and never read them."""
+    """InstanceNorm2d before PyTorch 0.4 saved these in each layer, and never read them."""
     norms = ["model.2", *(f"model.{n}.conv_block.{i}" for n in range(10, 19) for i in (2, 6))]
     stale = {f"{norm}.{name}": torch.rand(64) for norm in norms for name in ("running_mean",
              "running_var")}  # fmt: skip
@@ -91,15 +97,15 @@ CYCLEGAN_FORMATS: dict[str, Wrap] = {
 
 @pytest.mark.parametrize("wrap", CYCLEGAN_FORMATS.values(), ids=list(CYCLEGAN_FORMATS))
 def test_cyclegan(wrap: Wrap, cyclegan: nn.Module, save: Save) -> None:
-    network = build("cyclegan", str(save(wrap(cyclegan.state_dict()))))
+    network = _load("cyclegan", save(wrap(cyclegan.state_dict())))
     assert torch.equal(_outputs(network.module), _outputs(cyclegan))
 
 
 def test_file_format_of_pytorch_before_1_6(cyclegan: nn.Module, tmp_path: Path) -> None:
-    """The book's own checkpoint is one: pickles and raw storages, no zip file."""
+    """Pickles and raw storages instead of a zip file; the book's checkpoint has this format."""
     path = tmp_path / "horse2zebra_0.4.0.pth"
     torch.save(cyclegan.state_dict(), path, _use_new_zipfile_serialization=False)
-    assert torch.equal(_outputs(build("cyclegan", str(path)).module), _outputs(cyclegan))
+    assert torch.equal(_outputs(_load("cyclegan", path).module), _outputs(cyclegan))
 
 
 def test_generator_is_the_published_one() -> None:
@@ -116,15 +122,15 @@ def test_generator_is_the_published_one() -> None:
 def test_weights_are_named_for_a_response_header(cyclegan: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "my best zèbres (2).pth"
     torch.save(cyclegan.state_dict(), path)
-    weights = build("cyclegan", str(path)).weights
+    weights = _load("cyclegan", path).weights
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert weights == {
-        "name": f"my_best_z_bres_2_-{digest[:8]}",
-        "source": path.name,
-        "trained": True,
-        "sha256": digest,
-        "licence": None,
-    }
+    assert weights == Weights(
+        name=f"my_best_z_bres_2_-{digest[:8]}",
+        source=path.name,
+        trained=True,
+        sha256=digest,
+        licence=None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,5 +139,5 @@ def test_weights_are_named_for_a_response_header(cyclegan: nn.Module, tmp_path: 
 def test_variant_decides_preprocessing(
     variant: str | None, mean: float, cyclegan: nn.Module, save: Save
 ) -> None:
-    network = build("cyclegan", str(save(cyclegan.state_dict())), variant=variant)
+    network = _load("cyclegan", save(cyclegan.state_dict()), variant)
     assert network.spec.mean == (mean,) * 3

@@ -1,6 +1,6 @@
-"""``python -m export`` as a person meets it: refusals, interruptions, and an export of their own.
+"""``python -m export``: refusals, interruptions, and exports of a user's own.
 
-The store's artefacts are there before or not at all: nothing half-written, nothing lost.
+A failed export leaves the model store as it was.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import pytest
 import torch
 from torch import nn
 
-import export.__main__
-from export.__main__ import fingerprint
-from export.models import Network
-from tests.specs import RESNET101
+from export import pipeline
+from export.checkpoints import Loaded
+from export.networks import registered
+from export.pipeline import fingerprint
+from handlers.metadata import Weights
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["pug", "beagle", "boxer", "Siamese", "Persian", "Bengal", "Ragdoll"]
@@ -35,7 +36,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def _states(store: Path) -> dict[str, tuple[int, int, str]]:
-    """Every file with its inode, time and digest; the lock file is no artefact."""
+    """Inode, time and digest of every file but the lock."""
     return {
         file.name: (
             file.stat().st_ino,
@@ -49,7 +50,7 @@ def _states(store: Path) -> dict[str, tuple[int, int, str]]:
 
 @pytest.fixture(scope="module")
 def own(fine_tuned: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A person's checkpoint, with the names of its classes beside it."""
+    """A user's checkpoint, with the names of its classes beside it."""
     path = tmp_path_factory.mktemp("own") / "pets.pth"
     torch.save({"epoch": 9, "state_dict": fine_tuned.state_dict()}, path)
     path.with_suffix(".json").write_text(json.dumps(LABELS))
@@ -58,16 +59,16 @@ def own(fine_tuned: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module", autouse=True)
 def interruptible() -> Iterator[None]:
-    """A suite started in the background ignores SIGINT, and so would the commands it starts."""
+    """A suite started in the background ignores SIGINT; its commands inherit that."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
 
 
-def _start(words: list[str], *, until: str, **variables: str) -> subprocess.Popen[str]:
-    """The command, running, with its output read to the first line that has ``until`` in it."""
+def _start(command_line: list[str], *, until: str, **variables: str) -> subprocess.Popen[str]:
+    """Start a command and read its output up to the first line with ``until`` in it."""
     process = subprocess.Popen(
-        words,
+        command_line,
         cwd=ROOT,
         env=os.environ | variables,
         stdout=subprocess.PIPE,
@@ -85,7 +86,7 @@ def _start(words: list[str], *, until: str, **variables: str) -> subprocess.Pope
 
 @pytest.fixture
 def offline(tmp_path: Path) -> Iterator[dict[str, object]]:
-    """No cached weights, and a proxy that refuses: the same with and without a network."""
+    """Environment variables: no cached weights, and a proxy that refuses connections."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{held.getsockname()[1]}"
@@ -101,7 +102,7 @@ def test_no_weights_and_no_network(run: Run, offline: dict[str, object], tmp_pat
     done = run("export", "--model-store", tmp_path / "store", **offline)
     assert done.returncode == 1
     cache = tmp_path / "torch" / "hub" / "checkpoints"
-    for named in ("resnet101-63fe2227.pth", cache, "RESNET101_WEIGHTS=PATH", "WEIGHTS=random"):
+    for named in ("horse2zebra_0.4.0.pth", cache, "CYCLEGAN_WEIGHTS=PATH", "WEIGHTS=random"):
         assert str(named) in done.stderr
     assert "Traceback" not in done.stderr
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock"}
@@ -136,15 +137,17 @@ def test_a_new_module_in_a_sub_folder_changes_the_fingerprint(
     packages = [tmp_path / name for name in ("export", "handlers")]
     for copied in packages:
         shutil.copytree(ROOT / copied.name, copied, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(export.__main__, "PACKAGES", packages)
-    network = Network(nn.Identity(), RESNET101, {"name": "untrained"})
-    before = fingerprint(network)
+    monkeypatch.setattr(pipeline, "PACKAGES", packages)
+    network = registered()["resnet101"]
+    weights = Weights("untrained", "random", False, None, None)
+    loaded = Loaded(network, nn.Identity(), network.spec(), weights)
+    before = fingerprint(loaded)
     parts = tmp_path / package / "parts"
     (parts / "__pycache__").mkdir(parents=True)
     (parts / "__pycache__" / "new.py").touch()
-    assert fingerprint(network) == before
+    assert fingerprint(loaded) == before
     (parts / "new.py").touch()
-    assert fingerprint(network) != before
+    assert fingerprint(loaded) != before
 
 
 @pytest.mark.slow
@@ -164,8 +167,8 @@ def test_interrupted_export_leaves_the_artefacts(
     before = _states(store)
     scratch = tmp_path / "tmp"
     scratch.mkdir()
-    words = command("export", "resnet101", "--resnet101", own, "--model-store", store)
-    process = _start(words, until=moment, TMPDIR=str(scratch))
+    command_line = command("export", "resnet101", "--resnet101", own, "--model-store", store)
+    process = _start(command_line, until=moment, TMPDIR=str(scratch))
     process.send_signal(number)
     output, _ = process.communicate()
     assert process.returncode == status, output
@@ -181,7 +184,7 @@ def _mentions(process: psutil.Process, path: Path) -> bool:
 
 @dataclass
 class Rivals:
-    """Two exports at once: the first is halted in its middle while the second runs."""
+    """Two exports at once: the first is stopped halfway while the second runs."""
 
     store: Path
     first: subprocess.Popen[str]
@@ -192,11 +195,11 @@ class Rivals:
 @pytest.fixture(scope="module")
 def rivals(command: Command, own: Path, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
     store = tmp_path_factory.mktemp("rivals") / "model_store"
-    words = command(
+    command_line = command(
         "export", "resnet101", "--resnet101", own,
         "--resnet101-labels", own.with_suffix(".json"), "--model-store", store,
     )  # fmt: skip
-    first = _start(words, until="traced, ")
+    first = _start(command_line, until="traced, ")
     first.send_signal(signal.SIGSTOP)
     second = subprocess.run(
         command("export", "cyclegan", "--weights", "random", "--model-store", store),

@@ -1,4 +1,4 @@
-"""Class names from the files that people have, each exactly one per class."""
+"""Class names from all common file formats, exactly one per class."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from export.checkpoints import load
 from export.errors import ExportError
-from export.models import build, read_labels
+from export.labels import read_labels
+from export.networks import registered
 
 NAMES = [f"{kind} of cat" for kind in ("a", "b", "c", "d", "e", "f", "g")] + ["é", "h", "i", "j"]
 
@@ -69,4 +71,4 @@ def test_wrong_count(
     path = tmp_path / "labels.txt"
     path.write_text("\n".join(NAMES[:count]))
     with pytest.raises(ExportError, match=f"{count} labels; the checkpoint has 7 classes"):
-        build("resnet101", str(save(fine_tuned.state_dict())), labels=path)
+        load(registered()["resnet101"], str(save(fine_tuned.state_dict())), labels=path)

@@ -1,4 +1,4 @@
-"""The proof bites: a trace that differs from its module in any way is not kept."""
+"""The proof refuses a trace that differs from its module in any way."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from export.checkpoints import Loaded
 from export.errors import ExportError
-from export.models import Network
-from export.trace import prove, trace
-from tests.specs import CYCLEGAN
+from export.networks import registered
+from export.prove import prove
+from export.trace import trace
+from handlers.metadata import Weights
 
 
 class Sound(nn.Module):
@@ -25,7 +27,7 @@ class Sound(nn.Module):
 
 
 class SizeBakedIn(Sound):
-    """Resizes to the example's size, which the trace keeps as numbers."""
+    """Resizes to the size of the example, which the trace keeps as a constant."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         half = F.avg_pool2d(super().forward(x), 2)
@@ -33,7 +35,7 @@ class SizeBakedIn(Sound):
 
 
 class BatchBakedIn(Sound):
-    """Only batched cases show it: the division is by the example's two."""
+    """Divides by the example's batch size: only cases of another size show it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) / int(x.shape[0])
@@ -45,7 +47,7 @@ class ValueBakedIn(Sound):
 
 
 class BranchBakedIn(Sound):
-    """Goes one way for pictures as small as the example and golden ones, else another."""
+    """Takes one branch for pictures as small as the traced one, another for larger ones."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = super().forward(x)
@@ -53,24 +55,26 @@ class BranchBakedIn(Sound):
 
 
 class DeviceBakedIn(Sound):
-    """Right on every CPU; fails once the file is loaded onto a GPU."""
+    """Right on every CPU; fails on a GPU."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) + torch.linspace(0, 1, x.shape[3], device=x.device)
 
 
 class NotFiniteElsewhere(Sound):
-    """Eager it adds 0; the trace takes the root of a negative number for larger pictures."""
+    """Adds 0 if eager; for larger pictures, the trace takes the root of a negative number."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         room = torch.as_tensor(int(x.shape[2]) - x.shape[2])
         return super().forward(x) + room.float().sqrt()
 
 
-def _exported(module: nn.Module, path: Path) -> Network:
-    network = Network(module.eval().requires_grad_(False), CYCLEGAN, {"name": "tiny"})
-    trace(network, path)
-    return network
+def _exported(module: nn.Module, path: Path) -> Loaded:
+    network = registered()["cyclegan"]
+    weights = Weights("tiny", "here", False, None, None)
+    loaded = Loaded(network, module.eval().requires_grad_(False), network.spec(), weights)
+    trace(loaded, path)
+    return loaded
 
 
 def test_sound_module_is_kept(tmp_path: Path) -> None:
@@ -95,15 +99,15 @@ def test_sound_module_is_kept(tmp_path: Path) -> None:
 )
 def test_trace_that_differs_is_refused(module: type[nn.Module], tmp_path: Path) -> None:
     path = tmp_path / "tiny.pt"
-    network = _exported(module(), path)
+    loaded = _exported(module(), path)
     with pytest.raises(ExportError, match="the traced network"):
-        prove(network, path)
+        prove(loaded, path)
 
 
 def test_weights_other_than_the_eager_ones_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "tiny.pt"
-    network = _exported(Sound(), path)
-    bias = network.module.get_parameter("conv.bias")
+    loaded = _exported(Sound(), path)
+    bias = loaded.module.get_parameter("conv.bias")
     bias.add_(0.01)
     with pytest.raises(ExportError, match="differs from eager PyTorch"):
-        prove(network, path)
+        prove(loaded, path)

@@ -1,4 +1,4 @@
-"""What is no checkpoint of the network is refused, by an ExportError that says why."""
+"""Files that are no checkpoint of the network are refused, by an ExportError that says why."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import pytest
 import torch
 from torch import nn
 
+from export.checkpoints import load
 from export.errors import ExportError
-from export.generator import Generator
-from export.models import StateDict, build
+from export.networks import StateDict, registered
+from export.networks._generator import Generator
 
 Save = Callable[[object], Path]
+
+
+def _load(name: str, weights: object, variant: str | None = None) -> None:
+    load(registered()[name], str(weights), variant=variant)
 
 
 class Payload:
@@ -37,7 +42,7 @@ def test_code_in_a_checkpoint_does_not_run(how: str, save: Save, tmp_path: Path)
     else:
         path = save({"fc.weight": Payload(target)} if how == "in a state dict" else Payload(target))
     with pytest.raises(ExportError, match=r"loaded safely.*state_dict\(\)"):
-        build("resnet101", str(path))
+        _load("resnet101", path)
     assert not target.exists()
 
 
@@ -67,15 +72,15 @@ def test_damaged_file(damage: Callable[[bytes, bytes], bytes], tmp_path: Path) -
     state = {"fc.weight": torch.zeros(7, 2048)}
     path.write_bytes(damage(_bytes_of(state, path), _bytes_of(state, path, zipped=False)))
     with pytest.raises(ExportError, match=str(path)):
-        build("resnet101", str(path))
+        _load("resnet101", path)
 
 
 @pytest.mark.parametrize(
-    "found", [[torch.zeros(1)], torch.zeros(1), 5, {"epoch": 3}, {"state_dict": {"fc": 1}}]
+    "content", [[torch.zeros(1)], torch.zeros(1), 5, {"epoch": 3}, {"state_dict": {"fc": 1}}]
 )
-def test_something_else_than_a_state_dict(found: object, save: Save) -> None:
+def test_something_other_than_a_state_dict(content: object, save: Save) -> None:
     with pytest.raises(ExportError, match="holds no state dict, neither plain nor"):
-        build("cyclegan", str(save(found)))
+        _load("cyclegan", save(content))
 
 
 def _without_blocks(state: StateDict) -> StateDict:
@@ -125,48 +130,48 @@ def test_first_few_problems_are_listed(
     cyclegan: nn.Module,
     save: Save,
 ) -> None:
-    """In the network's order, so that the same checkpoint gives the same message each time."""
+    """In the order of the network's layers: the same checkpoint always gives the same message."""
     with pytest.raises(ExportError) as refusal:
-        build("cyclegan", str(save(change(cyclegan.state_dict()))))
+        _load("cyclegan", save(change(cyclegan.state_dict())))
     first, *lines, last = str(refusal.value).splitlines()
     assert first.endswith("does not fit this network:")
     assert [line.split(":")[0] for line in lines] == [f"  {problem}{key}" for key in keys[:8]]
     assert last == f"  and {more} more"
 
 
-def test_one_problem_is_told_in_full(cyclegan: nn.Module, save: Save) -> None:
+def test_a_single_problem_is_reported_in_full(cyclegan: nn.Module, save: Save) -> None:
     state = cyclegan.state_dict() | {"model.26.bias": torch.zeros(4)}
     path = save(state)
     with pytest.raises(ExportError) as refusal:
-        build("cyclegan", str(path))
+        _load("cyclegan", path)
     problem = "misshapen  model.26.bias: (4,), not (3,)"
     assert str(refusal.value) == f"{path} does not fit this network:\n  {problem}"
 
 
 def test_batch_norm_generator_is_another_network(cyclegan: nn.Module, save: Save) -> None:
-    """Its statistics look like the stale ones that are dropped; its gains must not be."""
+    """Its statistics look like the stale ones that are dropped; its gains are not dropped."""
     norm = {f"model.2.{name}": torch.ones(64) for name in ("weight", "bias", "running_mean")}
     with pytest.raises(ExportError, match=r"unexpected model\.2\.weight"):
-        build("cyclegan", str(save(cyclegan.state_dict() | norm)))
+        _load("cyclegan", save(cyclegan.state_dict() | norm))
 
 
 def test_head_of_another_resnet(fine_tuned: nn.Module, save: Save) -> None:
     """ResNet-18 and -34 end in 512 features."""
     state = fine_tuned.state_dict() | {"fc.weight": torch.zeros(7, 512)}
     with pytest.raises(ExportError, match=r"misshapen  fc\.weight: \(7, 512\), not \(7, 2048\)"):
-        build("resnet101", str(save(state)))
+        _load("resnet101", save(state))
 
 
 def test_missing_path_names_the_choices(tmp_path: Path) -> None:
     with pytest.raises(ExportError) as refusal:
-        build("resnet101", str(tmp_path / "not there.pth"))
+        _load("resnet101", tmp_path / "not there.pth")
     for named in ("not there.pth", "pretrained", "random", "IMAGENET1K_V1", "IMAGENET1K_V2"):
         assert named in str(refusal.value)
 
 
 def test_unknown_variant(cyclegan: nn.Module, save: Save) -> None:
     with pytest.raises(ExportError, match="book, original, not v2"):
-        build("cyclegan", str(save(cyclegan.state_dict())), variant="v2")
+        _load("cyclegan", save(cyclegan.state_dict()), "v2")
 
 
 @pytest.mark.parametrize(
@@ -180,8 +185,8 @@ def test_unknown_variant(cyclegan: nn.Module, save: Save) -> None:
 def test_published_checkpoint_brings_its_own_variant(
     model: str, weights: str, variant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """And says so before any download."""
+    """The error comes before any download."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ExportError, match="was trained with preprocessing"):
-        build(model, weights, variant=variant)
+        _load(model, weights, variant)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""An archive alone is enough: unpacked elsewhere, it answers in float32 like eager PyTorch."""
+"""An archive is complete: unpacked elsewhere, it answers in float32 like eager PyTorch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from export.networks import registered
 from handlers.pictures.resample import resample
 from handlers.settings import PRECISION_VARIABLE
 from handlers.tasks.translate import to_image
-from tests.specs import CYCLEGAN, RESNET101
 from tests.tensors import to_tensor
 
 # What TorchServe's worker does with an unpacked archive, without its socket.
@@ -55,12 +55,14 @@ print(json.dumps({
 }))
 """
 
+RESNET101, CYCLEGAN = (registered()[name].spec() for name in ("resnet101", "cyclegan"))
+
 Ask = Callable[[str, bytes], dict[str, Any]]
 
 
 @pytest.fixture
 def ask(model_store: Path, tmp_path: Path) -> Ask:
-    """``ask("resnet101", jpeg)``: status, headers and body of the answer from its archive."""
+    """``ask("resnet101", jpeg)`` returns status, headers and body from the archive's handler."""
 
     def answer(name: str, jpeg: bytes) -> dict[str, Any]:
         folder = tmp_path / "unpacked"
@@ -71,12 +73,12 @@ def ask(model_store: Path, tmp_path: Path) -> Ask:
         run = subprocess.run(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, check=True, timeout=120
         )
-        found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
-        assert found["code_from"]
-        assert all(Path(file).is_relative_to(folder / "handlers") for file in found["code_from"])
-        assert found["status"] == 200
-        assert found["headers"]["x-model-weights"] == "untrained"
-        return found
+        reply: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+        assert reply["code_from"]
+        assert all(Path(file).is_relative_to(folder / "handlers") for file in reply["code_from"])
+        assert reply["status"] == 200
+        assert reply["headers"]["x-model-weights"] == "untrained"
+        return reply
 
     return answer
 
@@ -93,9 +95,9 @@ def _decoded(data: bytes) -> Image.Image:
 
 def test_resnet101(ask: Ask, resnet101: nn.Module, photographs: dict[str, Image.Image]) -> None:
     jpeg = _jpeg(photographs["chelsea"])
-    found = ask("resnet101", jpeg)
-    assert found["headers"]["content-type"] == "application/json"
-    predictions = json.loads(base64.b64decode(found["body"]))["predictions"]
+    reply = ask("resnet101", jpeg)
+    assert reply["headers"]["content-type"] == "application/json"
+    predictions = json.loads(base64.b64decode(reply["body"]))["predictions"]
     with torch.inference_mode():
         logits = resnet101(to_tensor(RESNET101, resample(RESNET101, _decoded(jpeg)))[None])[0]
     expected, classes = logits.softmax(0).topk(5)
@@ -105,9 +107,9 @@ def test_resnet101(ask: Ask, resnet101: nn.Module, photographs: dict[str, Image.
 
 def test_cyclegan(ask: Ask, cyclegan: nn.Module, photographs: dict[str, Image.Image]) -> None:
     jpeg = _jpeg(photographs["coffee"])
-    found = ask("cyclegan", jpeg)
-    assert found["headers"]["content-type"] == "image/png"
-    picture = _decoded(base64.b64decode(found["body"]))
+    reply = ask("cyclegan", jpeg)
+    assert reply["headers"]["content-type"] == "image/png"
+    picture = _decoded(base64.b64decode(reply["body"]))
     with torch.inference_mode():
         expected = to_image(
             cyclegan(to_tensor(CYCLEGAN, resample(CYCLEGAN, _decoded(jpeg)))[None])[0]

@@ -1,4 +1,4 @@
-"""Untrained networks answer as trained ones do: differently to each picture, and in range."""
+"""Untrained networks answer like trained ones: differently to each picture, and in range."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from export import untrained
+from export.checkpoints import untrained
+from export.networks import registered
 from export.simplify import simplified
 from handlers.pictures.resample import resample
-from tests.specs import CYCLEGAN, RESNET101, SPECS
 from tests.tensors import to_tensor
 
-# Per model: the output for each photograph, and every module whose activations were not finite.
+# By network: the output for each photograph, and every module whose activations were not finite.
 Answers = dict[str, tuple[list[torch.Tensor], list[str]]]
 
 
@@ -26,14 +26,16 @@ def answers(
     resnet101: nn.Module, cyclegan: nn.Module, photographs: dict[str, Image.Image]
 ) -> Answers:
     pictures = list(photographs.values())
+    modules = {"resnet101": resnet101, "cyclegan": cyclegan}
     return {
-        "resnet101": _answers(
-            resnet101, [to_tensor(RESNET101, resample(RESNET101, p)) for p in pictures]
-        ),
-        "cyclegan": _answers(
-            cyclegan, [to_tensor(CYCLEGAN, resample(CYCLEGAN, p)) for p in pictures]
-        ),
+        name: _answers(module, [_to_input(name, picture) for picture in pictures])
+        for name, module in modules.items()
     }
+
+
+def _to_input(name: str, picture: Image.Image) -> torch.Tensor:
+    spec = registered()[name].spec()
+    return to_tensor(spec, resample(spec, picture))
 
 
 def _answers(
@@ -54,26 +56,26 @@ def _answers(
     return outputs, broken
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", registered())
 def test_same_seed_same_weights_whatever_ran_before(
     name: str, model_store: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The command's process built the networks in its own order, with its own random state."""
+    """The export built the networks in another process, with another random state."""
     exported = torch.jit.load(model_store / f"{name}.pt").state_dict()
-    network = simplified(request.getfixturevalue(name))
+    network = simplified(request.getfixturevalue(name), registered()[name].head)
     for key, tensor in exported.items():
         torch.testing.assert_close(tensor, network.state_dict()[key])
 
 
 def test_other_seed_other_weights(cyclegan: nn.Module) -> None:
     random_state = torch.get_rng_state()
-    other = untrained.build("cyclegan", 0, seed=1).state_dict()
+    other = untrained(registered()["cyclegan"], seed=1).state_dict()
     assert torch.equal(torch.get_rng_state(), random_state), "the caller's random numbers changed"
     key, first = next(iter(cyclegan.state_dict().items()))
     assert not torch.allclose(first, other[key])
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", registered())
 def test_activations_are_finite(name: str, answers: Answers) -> None:
     _, broken = answers[name]
     assert broken == []
@@ -82,7 +84,7 @@ def test_activations_are_finite(name: str, answers: Answers) -> None:
 def test_batch_norm_is_calibrated(
     resnet101: nn.Module, photographs: dict[str, Image.Image]
 ) -> None:
-    """Without calibration the spread shrinks from block to block, to 0.15 here and there."""
+    """Without calibration the spread shrinks from block to block, to 0.15 in places."""
     spread: list[float] = []
     hooks = [
         module.register_forward_hook(lambda _module, _input, y: spread.append(y.std().item()))
@@ -91,7 +93,7 @@ def test_batch_norm_is_calibrated(
     ]
     with torch.inference_mode():
         for photograph in photographs.values():
-            resnet101(to_tensor(RESNET101, resample(RESNET101, photograph))[None])
+            resnet101(_to_input("resnet101", photograph)[None])
     for hook in hooks:
         hook.remove()
     assert len(spread) == 3 * len(hooks)
@@ -104,8 +106,8 @@ def test_probabilities_are_neither_flat_nor_saturated(answers: Answers) -> None:
         assert 0.01 < logits.softmax(0).max() < 0.9
 
 
-def test_photographs_are_told_apart(answers: Answers) -> None:
-    """A freshly initialised network's distributions differ by next to nothing."""
+def test_different_photographs_have_different_classes(answers: Answers) -> None:
+    """The distributions of a freshly initialised network hardly differ."""
     probabilities = [logits.softmax(0) for logits in answers["resnet101"][0]]
     for one, other in combinations(probabilities, 2):
         assert (one - other).abs().sum() / 2 > 0.2  # total variation distance, at most 1

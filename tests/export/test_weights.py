@@ -19,7 +19,7 @@ from time import sleep
 import pytest
 
 from export.errors import ExportError, WeightsUnavailable
-from export.weights import CHUNK, Checkpoint, fetch
+from export.weights import CHUNK, Download, fetch
 
 PAYLOAD = random.Random(0).randbytes(5 * CHUNK + 1000)
 WRONG = bytes(len(PAYLOAD))
@@ -112,13 +112,9 @@ def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
 
 
 @pytest.fixture
-def checkpoint(publisher: Publisher) -> Checkpoint:
+def download(publisher: Publisher) -> Download:
     digest = hashlib.sha256(PAYLOAD).hexdigest()
-    return _checkpoint(publisher.url, digest, len(PAYLOAD))
-
-
-def _checkpoint(url: str, sha256: str = "0" * 64, size: int | None = None) -> Checkpoint:
-    return Checkpoint("resnet101", "MINE", "mine.pth", url, sha256, size, "v1", "here", "none")
+    return Download("mine.pth", publisher.url, digest, len(PAYLOAD))
 
 
 def _names(folder: Path) -> list[str]:
@@ -128,136 +124,146 @@ def _names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("size", [None, len(PAYLOAD)])
 def test_download_is_verified_and_takes_its_place(
-    checkpoint: Checkpoint, size: int | None, tmp_path: Path
+    download: Download, size: int | None, tmp_path: Path
 ) -> None:
     folder = tmp_path / "not" / "there" / "yet"
-    path = fetch(dataclasses.replace(checkpoint, bytes=size), folder)
+    path = fetch(dataclasses.replace(download, bytes=size), folder)
     assert path == folder / "mine.pth"
     assert path.read_bytes() == PAYLOAD
     assert _names(folder) == ["mine.pth"]
 
 
 def test_cached_file_needs_no_request(
-    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+    download: Download, publisher: Publisher, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.pth").write_bytes(PAYLOAD)
-    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert fetch(download, tmp_path).read_bytes() == PAYLOAD
     assert publisher.ranges == []
 
 
 def test_broken_download_is_resumed_where_it_stopped(
-    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+    download: Download, publisher: Publisher, tmp_path: Path
 ) -> None:
     publisher.steps = ["break", "break", "break"]
-    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert fetch(download, tmp_path).read_bytes() == PAYLOAD
     assert publisher.ranges == [None, *(f"bytes={n * CHUNK}-" for n in (1, 2, 3))]
 
 
 def test_what_a_failed_run_got_is_not_fetched_again(
-    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+    download: Download, publisher: Publisher, tmp_path: Path
 ) -> None:
     publisher.steps = ["break", "break", "break", "break"]
     with pytest.raises(WeightsUnavailable):
-        fetch(checkpoint, tmp_path)
+        fetch(download, tmp_path)
     assert _names(tmp_path) == ["mine.pth.part"]
-    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert fetch(download, tmp_path).read_bytes() == PAYLOAD
     assert publisher.ranges[-1] == f"bytes={4 * CHUNK}-"
     assert _names(tmp_path) == ["mine.pth"]
 
 
+@pytest.mark.parametrize("digits", [8, 10])
+def test_the_first_digits_of_a_digest_are_checked(
+    download: Download, digits: int, tmp_path: Path
+) -> None:
+    """torchvision publishes no more of them."""
+    short = dataclasses.replace(download, sha256=download.sha256[:digits], bytes=None)
+    assert fetch(short, tmp_path).read_bytes() == PAYLOAD
+    (tmp_path / "mine.pth").write_bytes(WRONG)
+    with pytest.raises(ExportError, match=f"not the published {short.sha256}:"):
+        fetch(short, tmp_path)
+
+
 @pytest.mark.parametrize("status", [500, 502, 503])
 def test_server_error_is_tried_again(
-    checkpoint: Checkpoint, publisher: Publisher, status: int, tmp_path: Path
+    download: Download, publisher: Publisher, status: int, tmp_path: Path
 ) -> None:
     publisher.steps = [status]
-    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert fetch(download, tmp_path).read_bytes() == PAYLOAD
     assert len(publisher.ranges) == 2
 
 
 def test_whole_part_needs_no_more_bytes(
-    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+    download: Download, publisher: Publisher, tmp_path: Path
 ) -> None:
     """A process killed between the last byte and the rename; the server answers 416."""
     (tmp_path / "mine.pth.part").write_bytes(PAYLOAD)
-    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert fetch(download, tmp_path).read_bytes() == PAYLOAD
     assert publisher.ranges == [f"bytes={len(PAYLOAD)}-"]
 
 
 def test_server_without_ranges_restarts_the_file(
-    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+    download: Download, publisher: Publisher, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.pth.part").write_bytes(PAYLOAD[:1234])
     publisher.steps = ["no range"]
-    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+    assert fetch(download, tmp_path).read_bytes() == PAYLOAD
     assert publisher.ranges == ["bytes=1234-"]
 
 
 @pytest.mark.parametrize("size", [None, len(PAYLOAD)])
 def test_wrong_bytes_are_refused_and_not_kept(
-    checkpoint: Checkpoint, publisher: Publisher, size: int | None, tmp_path: Path
+    download: Download, publisher: Publisher, size: int | None, tmp_path: Path
 ) -> None:
     publisher.payload = WRONG
     with pytest.raises(ExportError) as refusal:
-        fetch(dataclasses.replace(checkpoint, bytes=size), tmp_path)
-    for named in ("mine.pth", checkpoint.sha256, hashlib.sha256(WRONG).hexdigest()):
+        fetch(dataclasses.replace(download, bytes=size), tmp_path)
+    for named in ("mine.pth", download.sha256, hashlib.sha256(WRONG).hexdigest()):
         assert named in str(refusal.value)
     assert _names(tmp_path) == []
 
 
 @pytest.mark.parametrize("part", [WRONG[:1000], PAYLOAD + b"and more"], ids=["other", "too long"])
 def test_wrong_part_does_not_stay_in_the_way(
-    checkpoint: Checkpoint, part: bytes, tmp_path: Path
+    download: Download, part: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.pth.part").write_bytes(part)
     with pytest.raises(ExportError, match=r"mine\.pth"):
-        fetch(checkpoint, tmp_path)
-    assert fetch(checkpoint, tmp_path).read_bytes() == PAYLOAD
+        fetch(download, tmp_path)
+    assert fetch(download, tmp_path).read_bytes() == PAYLOAD
 
 
-def test_wrong_size_is_refused(
-    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
-) -> None:
+def test_wrong_size_is_refused(download: Download, publisher: Publisher, tmp_path: Path) -> None:
     publisher.payload = PAYLOAD[:-1]
     with pytest.raises(ExportError, match=rf"{len(PAYLOAD) - 1} bytes, not {len(PAYLOAD)}"):
-        fetch(checkpoint, tmp_path)
+        fetch(download, tmp_path)
     assert _names(tmp_path) == []
 
 
 def test_wrong_cached_file_is_refused_and_left_alone(
-    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+    download: Download, publisher: Publisher, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(WRONG)
     with pytest.raises(ExportError) as refusal:
-        fetch(checkpoint, tmp_path)
-    for named in (path, checkpoint.sha256, hashlib.sha256(WRONG).hexdigest()):
+        fetch(download, tmp_path)
+    for named in (path, download.sha256, hashlib.sha256(WRONG).hexdigest()):
         assert str(named) in str(refusal.value)
     assert path.read_bytes() == WRONG
     assert publisher.ranges == []
 
 
 def test_missing_page_is_not_tried_again(
-    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+    download: Download, publisher: Publisher, tmp_path: Path
 ) -> None:
     publisher.steps = [404]
     with pytest.raises(WeightsUnavailable, match="404"):
-        fetch(checkpoint, tmp_path)
+        fetch(download, tmp_path)
     assert len(publisher.ranges) == 1
     assert _names(tmp_path) == []
 
 
 def test_download_without_a_length_is_verified(
-    checkpoint: Checkpoint, publisher: Publisher, tmp_path: Path
+    download: Download, publisher: Publisher, tmp_path: Path
 ) -> None:
     publisher.steps = ["no length"]
-    path = fetch(dataclasses.replace(checkpoint, bytes=None), tmp_path)
+    path = fetch(dataclasses.replace(download, bytes=None), tmp_path)
     assert path.read_bytes() == PAYLOAD
 
 
 @pytest.mark.parametrize("step", ["flood", ""], ids=["without a length", "by its length"])
 @pytest.mark.parametrize("size", [None, 2 * CHUNK], ids=["unknown size", "known size"])
 def test_download_ends_at_the_largest_size(
-    checkpoint: Checkpoint,
+    download: Download,
     publisher: Publisher,
     step: str,
     size: int | None,
@@ -267,14 +273,14 @@ def test_download_ends_at_the_largest_size(
     monkeypatch.setattr("export.weights.MAX_BYTES", 2 * CHUNK, raising=False)
     publisher.steps = [step]
     with pytest.raises(ExportError, match=rf"more than {2 * CHUNK} bytes"):
-        fetch(dataclasses.replace(checkpoint, bytes=size), tmp_path)
+        fetch(dataclasses.replace(download, bytes=size), tmp_path)
     assert publisher.sent < FLOOD * len(PAYLOAD) / 2
     assert len(publisher.ranges) == 1
     assert _names(tmp_path) == []
 
 
 def test_two_exports_download_a_file_once(
-    checkpoint: Checkpoint,
+    download: Download,
     publisher: Publisher,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -283,9 +289,9 @@ def test_two_exports_download_a_file_once(
     publisher.steps = ["hold"]
     said = ""
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(fetch, checkpoint, tmp_path)
+        first = threads.submit(fetch, download, tmp_path)
         _wait_for(lambda: len(publisher.ranges) == 1)
-        second = threads.submit(fetch, checkpoint, tmp_path)
+        second = threads.submit(fetch, download, tmp_path)
 
         def second_is_there() -> bool:
             nonlocal said
@@ -320,13 +326,13 @@ def closed_port() -> Iterator[str]:
 
 @pytest.mark.usefixtures("publisher")
 @pytest.mark.parametrize("where", ["closed port", "unknown host"])
-def test_no_network_names_the_file_the_folder_and_the_other_choices(
+def test_no_network_names_the_file_the_folder_and_what_to_do(
     where: str, closed_port: str, tmp_path: Path
 ) -> None:
     url = closed_port if where == "closed port" else "http://nowhere.invalid/mine.pth"
     with pytest.raises(WeightsUnavailable) as refusal:
-        fetch(_checkpoint(url), tmp_path)
-    for named in ("mine.pth", tmp_path, url, "RESNET101_WEIGHTS=PATH", "WEIGHTS=random"):
+        fetch(Download("mine.pth", url, "0" * 64), tmp_path)
+    for named in ("mine.pth", tmp_path, url, "put the file into that folder"):
         assert str(named) in str(refusal.value)
     assert _names(tmp_path) == []
 
@@ -336,12 +342,12 @@ def test_unknown_host_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr("export.weights.time.sleep", pauses.append)
     with pytest.raises(WeightsUnavailable):
-        fetch(_checkpoint("http://nowhere.invalid/mine.pth"), tmp_path)
+        fetch(Download("mine.pth", "http://nowhere.invalid/mine.pth", "0" * 64), tmp_path)
     assert pauses == []
 
 
-def test_folder_that_cannot_be_written_is_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_named(download: Download, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(ExportError, match=str(blocked)):
-        fetch(checkpoint, blocked)
+        fetch(download, blocked)

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torchvision.models import ResNet101_Weights
 
-from export import untrained
+from export.checkpoints import untrained
+from export.networks import registered
 from serving.errors import ServingError
 from tests.running import Command, Running
 from tools import reference, verify
@@ -90,7 +91,7 @@ def test_reference_equals_eager_pytorch_in_float32(
     assert weights == "untrained"
     inputs = ResNet101_Weights.IMAGENET1K_V1.transforms()(photographs["chelsea"])[None]
     with torch.inference_mode():
-        logits = untrained.build("resnet101", 1000, seed=0)(inputs)
+        logits = untrained(registered()["resnet101"])(inputs)
     probabilities, classes = logits[0].softmax(0).topk(3)
     assert [prediction.class_id for prediction in answer] == classes.tolist()
     # The two resizes differ by one 8-bit step in a few samples of the input.
@@ -135,8 +136,9 @@ def test_server_differs_from_another_answer(
     server: Running, model_store: Path, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pt, description = model_store / "resnet101.pt", server.management.describe("resnet101")
-    published = verify.examples()["resnet101"].expected
-    assert not verify.check_classes(server.client, description, photo, pt, published)
+    example = registered()["resnet101"].example
+    assert example
+    assert not verify.check_classes(server.client, description, photo, pt, example.expected)
     printed = capsys.readouterr().out
     assert "golden retriever" in printed
     assert "differs" in printed
@@ -154,14 +156,17 @@ def test_published_weights_are_needed(tool: Command, server: Running) -> None:
 def test_size_of_an_output_picture_is_checked(
     server: Running, photographs: dict[str, Image.Image], tmp_path: Path
 ) -> None:
-    size = verify.examples()["cyclegan"].size
-    assert size
+    example = registered()["cyclegan"].example
+    assert example
+    assert example.size
     description = server.management.describe("cyclegan")
     for height, good in ((1220, True), (1200, False)):
         picture = tmp_path / "coffee.jpg"
         photographs["coffee"].resize((1500, height)).save(picture)
         output = tmp_path / "output.png"
-        assert verify.check_picture(server.client, description, picture, output, size) is good
+        assert (
+            verify.check_picture(server.client, description, picture, output, example.size) is good
+        )
         assert output.exists()
 
 

@@ -1,0 +1,177 @@
+"""Networks are found by name or by file, and the published files they name are pinned."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from torchvision import models
+
+from export import weights
+from export.errors import ExportError
+from export.networks import Download, Network, find, registered, torchvision
+
+# As published: torchvision's file names begin with the same digits; the others are the git-lfs
+# objects of the book's repository.
+DIGESTS = {
+    "resnet101-63fe2227.pth": "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a",
+    "resnet101-cd907fc2.pth": "cd907fc2a0de2292b2ba2b27d2216bc672d84632d1cf20058d01c0c03b5e020e",
+    "horse2zebra_0.4.0.pth": "043afb9bdb059f8423ba772f9b01b5d72dc63f8221989e7750807df6c55d56b4",
+    "bobby.jpg": "71d4d4ae4f00f5febb1f178153673bc456d15f305f6d58517679340dcfbf5914",
+    "horse.jpg": "478b2b255c74ad18547b6df158a08703d7c5961e89a5c46f2685f820122fff66",
+}
+NETWORKS = registered()
+CHECKPOINTS = [
+    checkpoint for network in NETWORKS.values() for checkpoint in network.checkpoints.values()
+]
+DOWNLOADS = [checkpoint.download for checkpoint in CHECKPOINTS] + [
+    network.example.picture for network in NETWORKS.values() if network.example
+]
+
+
+def test_digests_are_the_published_ones() -> None:
+    assert {download.file: download.sha256 for download in DOWNLOADS} == DIGESTS
+
+
+@pytest.mark.parametrize("download", DOWNLOADS, ids=lambda download: download.file)
+def test_downloads_come_from_their_file_over_https(download: Download) -> None:
+    assert urlsplit(download.url).scheme == "https"
+    assert urlsplit(download.url).path.endswith("/" + download.file)
+
+
+def test_checkpoints_name_source_and_licence() -> None:
+    assert all(checkpoint.source and checkpoint.licence for checkpoint in CHECKPOINTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoints"),
+    [("resnet101", ["IMAGENET1K_V1", "IMAGENET1K_V2"]), ("cyclegan", ["horse2zebra"])],
+)
+def test_default_comes_first(name: str, checkpoints: list[str]) -> None:
+    assert list(NETWORKS[name].checkpoints) == checkpoints
+
+
+def test_size_of_the_book_s_generator() -> None:
+    assert NETWORKS["cyclegan"].checkpoints["horse2zebra"].download.bytes == 45_519_250
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_network_has_its_own_file(name: str) -> None:
+    assert (Path(torchvision.__file__).with_name(f"{name}.py")).is_file()
+    assert find(name) is NETWORKS[name]
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"TORCH_HOME": "/a"}, "/a/hub/checkpoints"),
+        ({"XDG_CACHE_HOME": "/b"}, "/b/torch/hub/checkpoints"),
+        ({"TORCH_HOME": "/a", "XDG_CACHE_HOME": "/b"}, "/a/hub/checkpoints"),
+        ({"HOME": "/c"}, "/c/.cache/torch/hub/checkpoints"),
+    ],
+)
+def test_cache_is_where_torch_hub_has_it(
+    variables: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch import hub
+
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert weights.cache_folder() == Path(folder) == Path(hub.get_dir()) / "checkpoints"
+
+
+@pytest.mark.parametrize("name", torchvision.names())
+def test_every_classifier_of_torchvision_can_be_found(name: str) -> None:
+    """Preprocessing, classes and digests are torchvision's."""
+    network = torchvision.network(name)
+    best = models.get_model_weights(name).DEFAULT
+    transforms = best.transforms()
+    spec = network.spec()
+    assert (spec.resize, spec.crop) == (transforms.resize_size[0], transforms.crop_size[0])
+    assert (list(spec.mean), list(spec.std)) == (list(transforms.mean), list(transforms.std))
+    assert spec.interpolation == transforms.interpolation.value
+    assert list(spec.labels) == best.meta["categories"]
+    for checkpoint in network.checkpoints.values():
+        assert re.fullmatch("[0-9a-f]{8,}", checkpoint.download.sha256)
+
+
+def test_fixed_size_networks_are_exported_at_their_size() -> None:
+    network = find("vit_b_16")
+    assert network.input_sizes(network.spec()).golden == (1, 224, 224)
+    assert network.input_sizes(network.spec("imagenet1k_swag_e2e_v1")).golden == (1, 384, 384)
+
+
+@pytest.mark.parametrize("reference", ["resnet10", "horse", "", "no/such/mine.py", "mine.py"])
+def test_unknown_reference(reference: str) -> None:
+    with pytest.raises(ExportError, match=r"no network is called|there is no such file"):
+        find(reference)
+
+
+def test_close_names_are_suggested() -> None:
+    with pytest.raises(ExportError, match=r"did you mean .*resnet101"):
+        find("resnet1o1")
+
+
+GOOD = """
+from export.networks import Network, Preprocessing, Serving
+NETWORK = Network(
+    name="mine", task="classify", build=lambda spec: None, head="fc", labels=("a", "b"),
+    variants={"plain": Preprocessing(resize=64, crop=64)},
+)
+"""
+
+
+def _write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    return path
+
+
+def test_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _write(tmp_path, GOOD)
+    monkeypatch.chdir(tmp_path)
+    network = find("mine.py")
+    assert isinstance(network, Network)
+    assert network.reference == str(path)
+    assert network.spec().labels == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "defines no NETWORK"),
+        ("NETWORK = 5", "a NETWORK of type int"),
+        ("def", "SyntaxError"),
+        ("import no_such_module", "no_such_module"),
+        ("raise RuntimeError", "RuntimeError: no message"),
+        (GOOD.replace('"mine"', '"my-net"'), "lower-case letters, digits and _"),
+        (GOOD.replace('"mine"', '"../mine"'), "lower-case letters, digits and _"),
+        (GOOD.replace('"mine"', "5"), "lower-case letters, digits and _"),
+        (GOOD.replace('"classify"', '"no such"'), "not a module of handlers/tasks"),
+        (GOOD.replace("lambda spec: None", "5"), "build must be a function"),
+        (GOOD.replace('labels=("a", "b"),', ""), "needs labels"),
+        (GOOD.replace('{"plain": Preprocessing(resize=64, crop=64)}', "{}"), "variants"),
+        (GOOD.replace('{"plain": Preprocessing(resize=64, crop=64)}', '{"plain": 5}'), "variants"),
+        (GOOD.replace(", crop=64", ""), "sizes"),
+        (GOOD.replace("crop=64", "crop=0"), "crop must be a whole number above 0, not 0"),
+        (GOOD.replace("crop=64", "crop=64, interpolation='nearest'"), "bilinear or bicubic"),
+        (GOOD.replace("crop=64", "crop=64, mean=(0, 0)"), "three values"),
+        (GOOD.replace("variants", "sizes=64, variants"), "sizes must be a Sizes"),
+        (GOOD.replace("variants", "serving={}, variants"), "serving must be a Serving"),
+        (GOOD.replace("variants", "variant"), "TypeError"),
+        (GOOD.replace("variants", "scale=0, variants"), "scale"),
+        (GOOD.replace("variants", "output_range=(1, 0), variants"), "output_range"),
+        (GOOD.replace("variants", "serving=Serving(batch_size=0), variants"), "batch_size"),
+        (GOOD.replace("variants", "serving=Serving(precision='int8'), variants"), "precision"),
+        (GOOD.replace("variants", "serving=Serving(limits={'mega': 5}), variants"), "mega"),
+    ],
+)
+def test_faults_of_an_own_file(text: str, reason: str, tmp_path: Path) -> None:
+    path = _write(tmp_path, text)
+    with pytest.raises(ExportError, match=reason) as refusal:
+        find(str(path))
+    assert str(path) in str(refusal.value)

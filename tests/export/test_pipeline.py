@@ -1,0 +1,178 @@
+"""Exports of networks that are not the bundle's: torchvision's, and users' own files."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from export.__main__ import main
+from export.errors import ExportError
+from export.networks import find
+from export.pipeline import Job, export
+from handlers.metadata import Metadata
+
+ROOT = Path(__file__).parents[2]
+OWN = ROOT / "tests" / "networks"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _artefacts(store: Path) -> set[str]:
+    return {path.name for path in store.iterdir() if path.name != ".lock"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v3_small",
+        pytest.param("efficientnet_b0", marks=pytest.mark.slow),
+        pytest.param("vit_b_16", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", marks=pytest.mark.slow),
+    ],
+)
+def test_classifiers_of_torchvision(name: str, tmp_path: Path) -> None:
+    """A ViT takes one size only, and is traced and proved at that size."""
+    network = find(name)
+    [report] = export([Job(network, "random")], tmp_path)
+    assert report.worst <= 1e-4
+    assert _artefacts(tmp_path) == {f"{name}.{suffix}" for suffix in ("pt", "json", "mar")}
+    metadata = json.loads((tmp_path / f"{name}.json").read_text())
+    sizes = network.input_sizes(network.spec())
+    shapes = [[n, 3, height, width] for n, height, width in sizes.proof]
+    assert [case["shape"] for case in metadata["proof"]["cases"]] == shapes
+    n, height, width = sizes.golden
+    assert metadata["golden"]["input_shape"] == [n, 3, height, width]
+    assert metadata["network"] == name
+
+
+def _checkpoint(path: Path) -> Path:
+    """A checkpoint of the tiny classifier with five classes."""
+    network = find(str(OWN / "tiny_classifier.py"))
+    torch.save(network.build(network.spec(labels=tuple("abcde"))).state_dict(), path)
+    return path
+
+
+def test_own_file_by_the_command(run: Run, tmp_path: Path) -> None:
+    """--weights and --labels need no name where there is a single network."""
+    weights = _checkpoint(tmp_path / "mine.pth")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join("vwxyz"))
+    store, own = tmp_path / "store", OWN / "tiny_classifier.py"
+    options = ("--labels", labels, "--model-store", store)
+    done = run("export", own, "--weights", weights, *options)
+    assert done.returncode == 0, done.stderr
+    assert f"5 classes from {labels}" in done.stdout
+    with zipfile.ZipFile(store / "tiny_classifier.mar") as mar:
+        metadata = json.loads(mar.read("tiny_classifier.json"))
+        assert yaml.safe_load(mar.read("tiny_classifier.yaml"))["batchSize"] == 4
+    assert metadata["spec"]["labels"] == list("vwxyz")
+    assert metadata["network"] == str(own)
+    again = run("export.archive", "--model-store", store)
+    assert "tiny_classifier.mar: unchanged" in again.stdout
+
+
+@pytest.mark.parametrize("variable", ["TINY_CLASSIFIER_WEIGHTS", "--tiny_classifier"])
+def test_options_of_one_network_among_several(variable: str, run: Run, tmp_path: Path) -> None:
+    weights = _checkpoint(tmp_path / "mine.pth")
+    networks = [OWN / "tiny_classifier.py", OWN / "superres2x.py"]
+    arguments = [*networks, "--weights", "random", "--model-store", tmp_path / "store"]
+    if variable.startswith("--"):
+        done = run("export", *arguments, variable, weights)
+    else:
+        done = run("export", *arguments, **{variable: weights})
+    assert done.returncode == 0, done.stderr
+    assert "5 classes without names: TINY_CLASSIFIER_LABELS=FILE gives them" in done.stdout
+    picture = json.loads((tmp_path / "store" / "superres2x.json").read_text())
+    assert picture["weights"]["name"] == "untrained"
+    assert picture["golden"]["output_shape"] == [1, 3, 128, 128]
+    assert picture["precisions"]["float16"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["no_such_network"], "no network is called 'no_such_network'"),
+        (["no/such.py"], "no/such.py: there is no such file"),
+        ([OWN / "superres2x.py"], "superres2x has no published checkpoint"),
+        ([OWN / "superres2x.py", "--weights", "no.pth"], "no checkpoint at no.pth"),
+        ([OWN / "superres2x.py", "--labels", "x", "--weights", "random"], "it takes no labels"),
+        ([OWN / "superres2x.py", "--preprocess", "v7"], "preprocessing is one of plain, not v7"),
+        ([*OWN.glob("*.py"), "--labels", "x"], "need one network"),
+        (["--labels", "x"], "need one network"),
+    ],
+)
+def test_refusals(
+    arguments: list[object],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "store"
+    command_line = ["export", *map(str, arguments), "--model-store", str(store)]
+    monkeypatch.setattr("sys.argv", command_line)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    try:
+        status: object = main()
+    except SystemExit as stopped:  # argparse
+        status = stopped.code
+    assert status in (1, 2)
+    assert reason in capsys.readouterr().err
+    assert not store.exists() or _artefacts(store) == set()
+
+
+def _variant(folder: Path, old: str, new: str) -> Path:
+    """The tiny classifier's file with a change."""
+    text = (OWN / "tiny_classifier.py").read_text()
+    assert old in text
+    path = folder / "mine.py"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("return TinyClassifier(len(spec.labels))", "raise OSError('no disk')", "OSError: no disk"),
+        ("return TinyClassifier(len(spec.labels))", "return 5", "gave int, not an nn.Module"),
+        ("return TinyClassifier(len(spec.labels))", "return TinyClassifier(9)", r"shape \(1, 9\)"),
+        ('head="head"', 'head="fc"', "its head 'fc' is not an nn.Linear"),
+        ("torch.relu(", "torch.none(", "untrained.. failed: AttributeError"),
+        ("logits: torch.Tensor =", "assert len(x) != 1; logits =", "input of shape .1, 3, 64, 64."),
+    ],
+)
+def test_faults_of_an_own_network(old: str, new: str, reason: str, tmp_path: Path) -> None:
+    network = find(str(_variant(tmp_path, old, new)))
+    with pytest.raises(ExportError, match=reason):
+        export([Job(network, "random")], tmp_path / "store")
+    assert _artefacts(tmp_path / "store") == set()
+
+
+def test_a_change_of_the_own_file_is_exported(tmp_path: Path) -> None:
+    lines: list[str] = []
+    for old, new in (("resize=72", "resize=72"), ("resize=72", "resize=72"), ("relu", "tanh")):
+        network = find(str(_variant(tmp_path, old, new)))
+        job = Job(network, "random")
+        export([job], tmp_path / "store", progress=lambda _name, _s, text: lines.append(text))
+    assert lines.count("unchanged: the .pt is kept") == 1
+    assert len([line for line in lines if line.startswith("traced, ") and "MB" in line]) == 2
+
+
+def test_the_example_in_the_docs(tmp_path: Path) -> None:
+    [text] = re.findall(
+        r"^```py\n(.*?)^```$", (ROOT / "docs/your-model.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "pets.py").write_text(text)
+    [report] = export([Job(find(str(tmp_path / "pets.py")), "random")], tmp_path / "store")
+    assert report.name == "pets"
+    written = json.loads((tmp_path / "store" / "pets.json").read_text())
+    fields = {key: written[key] for key in Metadata.__dataclass_fields__}
+    assert Metadata.from_json(json.dumps(fields)).spec.labels == ("cat", "dog", "horse")
