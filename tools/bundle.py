@@ -32,7 +32,7 @@ def started(
     config.properties. ServingError if it does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.properties"
+    path = folder / "bundle.properties"  # the server writes a config.properties there
     properties = {"model_store": str(store.resolve()), **free_addresses(), **properties}
     Config.read(ROOT / "config.properties").write(path, **properties)
     where = ["--config", str(path), "--run-dir", str(folder)]
