@@ -23,7 +23,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from handlers.errors import BadImage, InvalidOption, NotAcceptable, RequestError
-from handlers.pictures.formats import format_of, is_picture
+from handlers.formats import format_of, is_picture
 from handlers.pictures.limits import LIMITS
 from handlers.pictures.pool import DecodePool
 from handlers.pictures.resample import resample
