@@ -33,7 +33,6 @@ from tests.corpus import Case, cases
 from tests.routes import ROUTES, Client
 from tools import bundle
 
-ROOT = Path(__file__).parents[1]
 CLIENTS = 6
 # Triton's threshold for a leak. Until WARM_REQUESTS, caches and pools still fill.
 GROWTH_BYTES = 100e6
@@ -271,20 +270,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--device", default="auto", help="auto, gpu or cpu")
-    parser.add_argument("--picture", type=Path, default=ROOT / "run" / "soak.png")
+    parser.add_argument("--picture", type=Path, default=bundle.ROOT / "run" / "soak.png")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        store, run = Path(folder) / "model_store", RunFolder(Path(folder) / "run")
+        store, run = Path(folder) / "model_store", Path(folder) / "run"
         try:
             bundle.export(store)
-            with bundle.started(store, run.path, arguments.device) as (config, _):
-                result = Soak(config, run).run(seconds=60 * arguments.minutes, bar=True)
+            with bundle.started(store, run, arguments.device) as config:
+                result = Soak(config, RunFolder(run)).run(seconds=60 * arguments.minutes, bar=True)
         except ServingError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         finally:
-            if run.logs.exists():
-                shutil.copytree(run.logs, ROOT / "run" / "soak-logs", dirs_exist_ok=True)
+            if (logs := run / "logs").exists():
+                shutil.copytree(logs, bundle.ROOT / "run" / "soak-logs", dirs_exist_ok=True)
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     draw(result, arguments.picture)
     print(report(result))
