@@ -276,7 +276,7 @@ def main() -> int:
         store, run = Path(folder) / "model_store", Path(folder) / "run"
         try:
             bundle.export(store)
-            with bundle.started(store, run, arguments.device) as config:
+            with bundle.started(store, run, arguments.device) as (config, _):
                 result = Soak(config, RunFolder(run)).run(seconds=60 * arguments.minutes, bar=True)
         except ServingError as error:
             print(f"error: {error}", file=sys.stderr)
