@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,22 +26,23 @@ def export(store: Path) -> None:
 @contextlib.contextmanager
 def started(
     store: Path, folder: Path, device: str, workers: int | None = None, **properties: str
-) -> Iterator[Config]:
-    """A server of the archives in ``store``, from `start` to `stop`; ``folder`` has its logs.
+) -> Iterator[tuple[Config, float]]:
+    """A server of the archives in ``store``, and the seconds until every model answered.
 
     ``device`` is auto, gpu or cpu; ``workers`` are per model; ``properties`` change
-    config.properties. ServingError if it does not start.
+    config.properties. ``folder`` has the logs. ServingError if the server does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.properties"
+    path = folder / "bundle.properties"  # the server writes a config.properties there
     properties = {"model_store": str(store.resolve()), **free_addresses(), **properties}
     Config.read(ROOT / "config.properties").write(path, **properties)
     where = ["--config", str(path), "--run-dir", str(folder)]
     python("serving", "stop", *where)  # a server that a killed tool has left
     try:
         options = ["--device", device, *(["--workers", str(workers)] if workers else [])]
+        begun = time.monotonic()
         python("serving", "start", *where, *options)
-        yield Config.read(path)
+        yield Config.read(path), time.monotonic() - begun
     finally:
         python("serving", "stop", *where)
 

@@ -21,7 +21,7 @@ import pytest
 
 from serving.config import Config
 from serving.runfolder import RunFolder
-from tests.running import Command, Running
+from tests.running import Command, MakeConfig, Running
 from vision_client import AsyncClient, Classification, Client, Translation
 from vision_client.models import DEFAULTS
 
@@ -120,7 +120,7 @@ def strict(
     tmp_path_factory: pytest.TempPathFactory,
     model_store: Path,
     serving: Command,
-    make_config: Callable[..., Path],
+    make_config: MakeConfig,
 ) -> Iterator[Strict]:
     folder = tmp_path_factory.mktemp("strict")
     path = make_config(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -142,9 +141,7 @@ def start(stack: contextlib.ExitStack, device: str, quick: bool) -> tuple[list[S
     archive(FOLDER / "stock", networks)
     pictures, run_folder = photographs(FOLDER), RunFolder(FOLDER / "server")
     logging.info("starting the bundle, stock TorchServe twice, and the bare networks")
-    started = time.monotonic()
-    config = stack.enter_context(bundle.started(STORE, run_folder.path, device))
-    start_s = time.monotonic() - started
+    config, start_s = stack.enter_context(bundle.started(STORE, run_folder.path, device))
     gpu, one = {} if device == "gpu" else {"number_of_gpu": "0"}, {"default_workers_per_model": "1"}
     first, second = (
         stack.enter_context(stock(FOLDER / "stock", pictures["320x240"], FOLDER / log, properties))

@@ -43,7 +43,8 @@ def compare(model: str, folder: Path, device: str) -> tuple[list[Result], list[R
         floors = [floor("network", seconds, (batch,)) for batch in batches]
         floors.append(floor("decode", seconds, (4 * (os.cpu_count() or 1),)))
     for n in workers:
-        with bundle.started(STORE, folder / "gpu", device, n, load_models=f"{model}.mar") as config:
+        own = bundle.started(STORE, folder / "gpu", device, n, load_models=f"{model}.mar")
+        with own as (config, _):
             how = config.inference, model, picture, seconds, n * clients
             served.append(measure(Load(f"bundle, {n} worker(s)", *how)))
     return floors, served

@@ -57,7 +57,8 @@ def archive(store: Path, networks: Iterable[Network]) -> None:
             options += ["--extra-files", str(labels)] if loaded.spec.labels else []
             options += ["--export-path", str(store)]
             # The archiver deletes $TMPDIR/<model name>.
-            python("model_archiver.model_packaging", *options, TMPDIR=name)
+            quiet = {"PYTHONWARNINGS": "ignore", "TMPDIR": name}
+            python("model_archiver.model_packaging", *options, **quiet)
 
 
 @contextlib.contextmanager
