@@ -18,9 +18,8 @@ from ts.service import Service
 
 from handlers.metadata import Golden, Weights
 from handlers.torchserve import Handler
-from tests.handlers.support import Decoders, Load, Save, WriteArtefact
+from tests.handlers.support import Decoders, Load, Predict, Reply, Save, Sent, WriteArtefact
 from tests.specs import CYCLEGAN
-from tests.types import Predict, Reply, Sent
 
 
 @pytest.fixture(scope="session")

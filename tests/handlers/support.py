@@ -12,8 +12,13 @@ from handlers.errors import RequestError
 from handlers.pictures.limits import LIMITS, Limits
 from handlers.request import Upload, read
 from handlers.torchserve import Handler, header_values, message
-from tests.types import Sent
 
+# One row of TorchServe's batch: its fields and its headers.
+Sent = tuple[Mapping[str, Any], Mapping[str, str]]
+# Status, headers and body of one answer.
+Reply = tuple[int, dict[str, str], bytes]
+# ``predict(handler, *sent)`` passes rows to a handler as one batch.
+Predict = Callable[..., list[Reply]]
 # ``save(image, format, **options)``: the file that Pillow writes.
 Save = Callable[..., bytes]
 # The decode processes that the current test has started.

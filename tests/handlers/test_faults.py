@@ -13,8 +13,7 @@ from PIL import Image
 from handlers import request, service
 from handlers.request import Answer, Request
 from handlers.torchserve import Handler
-from tests.handlers.support import REST, Save, body
-from tests.types import Predict, Reply
+from tests.handlers.support import REST, Predict, Reply, Save, body
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 # ``fault(network, batch)``: the output to give instead of ``network(batch)``.

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from handlers.torchserve import Handler
-from tests.handlers.support import Save, body, form
-from tests.types import Predict, Reply
+from tests.handlers.support import Predict, Reply, Save, body, form
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 

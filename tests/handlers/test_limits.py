@@ -11,8 +11,7 @@ import torch
 
 from handlers.pictures.pool import Pixels
 from handlers.torchserve import Handler
-from tests.handlers.support import Decoders, Load, body, form
-from tests.types import Predict
+from tests.handlers.support import Decoders, Load, Predict, body, form
 
 
 def test_a_limit_of_the_yaml_applies(

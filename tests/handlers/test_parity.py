@@ -20,9 +20,8 @@ from export.checkpoints import untrained
 from export.networks import registered
 from handlers.pictures.resample import resample
 from handlers.torchserve import Handler
-from tests.handlers.support import Save, body, form
+from tests.handlers.support import Predict, Save, body, form
 from tests.tensors import to_tensor
-from tests.types import Predict
 
 # Eager PyTorch's and the handler's picture, ``(3, H, W)``, from 0 to 255.
 Translate = Callable[[Handler], tuple[torch.Tensor, torch.Tensor]]

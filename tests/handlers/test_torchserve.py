@@ -11,8 +11,7 @@ from ts.service import Service
 from ts.utils.util import PredictionException
 
 from handlers.torchserve import Handler, header_values, is_bidirectional, is_grpc
-from tests.handlers.support import REST, body, upload
-from tests.types import Predict, Reply, Sent
+from tests.handlers.support import REST, Predict, Reply, Sent, body, upload
 
 FIELD = {"content-type": "application/octet-stream"}
 
