@@ -74,20 +74,20 @@ fuzz: install ## coverage-guided random inputs for the decoder and the request p
 soak: install ## mixed uploads to a real server, its memory measured: a table, run/soak.png (MINUTES, DEVICE)
 	@$(PY) -m tools.soak --minutes $(MINUTES) --device $(DEVICE)
 
-bench: install ## goals, throughput and latency beside the bare network and stock TorchServe (QUICK=1: six minutes)
-	@$(PY) -m benchmarks --device $(DEVICE) $(if $(QUICK),--quick)
+bench: install ## goals, throughput and latency beside the bare network and stock TorchServe (QUICK=1: one short round)
+	@$(PY) -m tools.bench --device $(DEVICE) $(if $(QUICK),--quick)
 
-bench-gpu: install ## how close ResNet-101 comes to the limit of a GPU or of decoding, and what the limit is (DEVICE=cpu: small)
-	@$(PY) -m benchmarks.gpu --device $(DEVICE)
+bench-gpu: install ## how close a classifier comes to the limit of a GPU or of decoding (DEVICE=cpu: small)
+	@$(PY) -m tools.bench gpu --device $(DEVICE)
 
 profile: install ## where a request's time goes, stage by stage, on the running server
-	@$(PY) -m benchmarks.profile
+	@$(PY) -m tools.bench profile
 
 lint: install ## style, formatting, types, layers, declared dependencies
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/deptry handlers export serving
-	@.venv/bin/deptry tools benchmarks tests --ignore DEP002,DEP004
+	@.venv/bin/deptry tools tests --ignore DEP002,DEP004
 	@.venv/bin/deptry client/vision_client --config client/pyproject.toml
 
 clean: ## remove everything that was installed, built or logged

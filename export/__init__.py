@@ -1,5 +1,5 @@
 """Checkpoints -> TorchScript -> TorchServe archives.
 
 Workers never import this package. ``serving.verify`` takes the verified downloads from it, and the
-benchmarks build their networks with it.
+benchmark builds its networks with it.
 """

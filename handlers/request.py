@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from handlers.errors import BadRequest, EmptyBody, InvalidOption, NotAcceptable, TooLarge
-from handlers.pictures.formats import MAGIC_BYTES, is_picture
+from handlers.formats import MAGIC_BYTES, is_picture
 from handlers.pictures.limits import LIMITS, Limits
 
 # JSON starts like this; no supported image does.

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -37,6 +38,7 @@ class Stopped(Exception):
     """A signal asked to stop."""
 
 
+@dataclass
 class StopRequest:
     """The signals to stop that have come so far.
 
@@ -46,11 +48,10 @@ class StopRequest:
     what it has accepted.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
-        self.immediate = False
-        self.may_drain = False
-        self.terminate: Callable[[], None] = lambda: None
+    asked: bool = False
+    immediate: bool = False
+    may_drain: bool = False
+    terminate: Callable[[], object] = lambda: None
 
     def receive(self, _number: int, _frame: FrameType | None) -> None:
         """The signal handler."""
@@ -65,28 +66,21 @@ class StopRequest:
             raise Stopped
 
 
+@dataclass(frozen=True)
 class Process:
     """A TorchServe that was started; ``running`` makes one and ends it."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        run: RunFolder,
-        child: subprocess.Popen[bytes],
-        logs: ServerLogs,
-        stop: StopRequest,
-    ) -> None:
-        self.plan = plan
-        self.run = run
-        self.logs = logs
-        self.stop = stop
-        self.management = Management(plan.config, run)
-        self._child = child
+    plan: Plan
+    run: RunFolder
+    logs: ServerLogs
+    management: Management
+    stop: StopRequest
+    child: subprocess.Popen[bytes]
 
     def check_alive(self) -> None:
         """Raise Stopped if a signal has come, ServingError if TorchServe has ended."""
         self.stop.check()
-        if self._child.poll() is not None:
+        if self.child.poll() is not None:
             log = self.logs.ts.read() + self.run.java_log.read_text(errors="replace")
             last = "\n".join(log.splitlines()[-5:])
             raise ServingError(f"TorchServe ended while starting:\n{last}")
@@ -100,14 +94,14 @@ class Process:
         self.stop.may_drain = True
         watch = _WorkerWatch(self, ready)
         self.logs.ts.advance()
-        while self._child.poll() is None and not self.stop.asked:
+        while self.child.poll() is None and not self.stop.asked:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(POLL_S)
+                self.child.wait(POLL_S)
             watch.report_changes()
             self.run.bound_logs()
         self._drain()
         self.stop.check()
-        status = self._child.returncode
+        status = self.child.returncode
         raise ServingError(f"TorchServe ended with status {status}: see {self.run.logs}/ts_log.log")
 
     def _drain(self) -> None:
@@ -116,7 +110,7 @@ class Process:
         reported = False
         idle_polls = 0
         # A dequeued batch is briefly neither in the queue nor in a worker: require two idle polls.
-        while idle_polls < 2 and self._child.poll() is None and not self.stop.immediate:
+        while idle_polls < 2 and self.child.poll() is None and not self.stop.immediate:
             if time.monotonic() > started + DRAIN_TIMEOUT_S:
                 print(f"still busy after {DRAIN_TIMEOUT_S} s: dropping what is left", flush=True)
                 return
@@ -134,12 +128,12 @@ class Process:
 
     def end(self) -> None:
         """End TorchServe and every process that it started."""
-        self._child.terminate()
+        self.child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(STOP_TIMEOUT_S)
+            self.child.wait(STOP_TIMEOUT_S)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)  # workers that are left
-        self._child.wait()
+            os.killpg(self.child.pid, signal.SIGKILL)  # workers that are left
+        self.child.wait()
 
 
 class _WorkerWatch:
@@ -193,7 +187,7 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Process]:
         run.key_file.unlink(missing_ok=True)
         logs = ServerLogs(run.logs)
         child = _start(plan, run, Path(temporary))
-        process = Process(plan, run, child, logs, stop)
+        process = Process(plan, run, logs, Management(plan.config, run), stop, child)
         try:
             stop.terminate = child.terminate
             run.write_state(ready=False)

@@ -1,4 +1,4 @@
-"""What every part of the suite uses: real photographs, and one export of both networks."""
+"""Shared by the whole suite: real photographs, and one export of all networks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from export.networks import registered
+
 pytest_plugins = ["tests.running"]
 
-# As the server's workers: processes that share two cores otherwise wait for each other's threads.
+# As in the server's workers. Otherwise processes that share cores wait for each other's threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# A script's shell ignores SIGINT for what it starts with `&`. Children inherit that,
-# and the tests end theirs with SIGINT.
+# A script's shell ignores SIGINT in the jobs that it starts with `&`. Children inherit that, and
+# the tests stop theirs with SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A setting of this shell's would win over the precision that a test states.
+# Set in the shell, it would override the precision that a test chooses.
 os.environ.pop("HANDLER_PRECISION", None)
 
 ROOT = Path(__file__).parents[1]
+MODELS = tuple(registered())  # every network of the bundle
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +43,7 @@ def photographs() -> dict[str, Image.Image]:
 
 @pytest.fixture(scope="session")
 def heavy() -> bytes:
-    """A valid picture that takes a good part of a second to decode: 45 million pixels as PNG."""
+    """A valid PNG of 45 million pixels, which takes about half a second to decode."""
     buffer = io.BytesIO()
     picture = Image.radial_gradient("L").resize((9000, 5000)).convert("RGB")
     picture.save(buffer, "PNG", compress_level=1)
@@ -49,7 +52,7 @@ def heavy() -> bytes:
 
 @pytest.fixture(scope="session")
 def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both networks, untrained, exported by the command that a person uses. Read it only."""
+    """All networks, untrained, exported as by `make export`. Do not write to it."""
     store = tmp_path_factory.mktemp("store") / "model_store"
     subprocess.run(
         [sys.executable, "-m", "export", "--weights", "random", "--model-store", str(store)],

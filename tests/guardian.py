@@ -26,7 +26,8 @@ class Guardian:
     def __init__(self) -> None:
         run = uuid.uuid4().hex
         self._process = subprocess.Popen(
-            [sys.executable, __file__, run],
+            # -P: keep modules of this folder, such as types, from hiding those of Python.
+            [sys.executable, "-P", __file__, run],
             env={**os.environ, VARIABLE: ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

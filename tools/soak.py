@@ -12,7 +12,6 @@ import collections
 import itertools
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -27,12 +26,13 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from serving.config import Config
+from serving.errors import ServingError
 from serving.management import Management
 from serving.runfolder import RunFolder
 from tests.corpus import Case, cases
 from tests.routes import ROUTES, Client
+from tools import bundle
 
-ROOT = Path(__file__).parents[1]
 CLIENTS = 6
 # Triton's threshold for a leak. Until WARM_REQUESTS, caches and pools still fill.
 GROWTH_BYTES = 100e6
@@ -270,25 +270,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--device", default="auto", help="auto, gpu or cpu")
-    parser.add_argument("--picture", type=Path, default=ROOT / "run" / "soak.png")
+    parser.add_argument("--picture", type=Path, default=bundle.ROOT / "run" / "soak.png")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         store, run = Path(folder) / "model_store", Path(folder) / "run"
-        python = [sys.executable, "-m"]
-        export = [*python, "export", "--weights", "random", "--model-store", str(store)]
-        subprocess.run(export, cwd=ROOT, check=True)
-        path = Path(folder) / "config.properties"
-        Config.read(ROOT / "config.properties").write(path, model_store=str(store))
-        where = ["--config", str(path), "--run-dir", str(run)]
-        start = [*python, "serving", "start", *where, "--device", arguments.device]
-        if subprocess.run(start, cwd=ROOT, check=False).returncode:
-            return 1
         try:
-            soak = Soak(Config.read(path), RunFolder(run))
-            result = soak.run(seconds=60 * arguments.minutes, bar=True)
+            bundle.export(store)
+            with bundle.started(store, run, arguments.device) as (config, _):
+                result = Soak(config, RunFolder(run)).run(seconds=60 * arguments.minutes, bar=True)
+        except ServingError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         finally:
-            subprocess.run([*python, "serving", "stop", *where], cwd=ROOT, check=False)
-            shutil.copytree(run / "logs", ROOT / "run" / "soak-logs", dirs_exist_ok=True)
+            if (logs := run / "logs").exists():
+                shutil.copytree(logs, bundle.ROOT / "run" / "soak-logs", dirs_exist_ok=True)
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     draw(result, arguments.picture)
     print(report(result))

@@ -1,4 +1,4 @@
-// What main() is in both programs: options, messages, exit statuses.
+// The command line of both programs: arguments, messages, exit statuses.
 #pragma once
 
 #include <cstdlib>
@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-// Ends the program with status 2 and the usage.
+// Thrown to print the usage and exit with status 2.
 struct Usage {};
 
-// A whole number in digits, at least `least`; Usage where it is not.
+// The whole number in `text`. Throws Usage if it is not one, or less than `least`.
 inline int number(const std::string& text, int least) {
   char* end = nullptr;
   const long value = std::strtol(text.c_str(), &end, 10);
@@ -20,16 +20,17 @@ inline int number(const std::string& text, int least) {
   return int(value);
 }
 
-// Runs work(arguments, device) with `least` to `most` arguments. Status 1: a message says why.
+// Runs work(arguments, device) with `least` to `most` arguments. Returns the exit status: 1 after
+// an exception, whose message is printed.
 template <typename Work>
 int command(int argc, char** argv, const char* usage, size_t least, size_t most, Work work) {
   try {
     std::vector<std::string> arguments;
     std::string device = "auto";
     for (int i = 1; i < argc; ++i) {
-      const std::string word = argv[i];
-      if (word != "--device") {
-        arguments.push_back(word);
+      const std::string argument = argv[i];
+      if (argument != "--device") {
+        arguments.push_back(argument);
       } else if (++i < argc) {
         device = argv[i];
       } else {

@@ -1,4 +1,4 @@
-// Pictures from and to files, by stb.
+// Reads and writes picture files with stb.
 #include <cstddef>
 
 #define STB_IMAGE_IMPLEMENTATION
@@ -15,7 +15,7 @@ Picture read_picture(const std::string& path) {
   const std::unique_ptr<unsigned char, void (*)(void*)> rgba(
       stbi_load(path.c_str(), &width, &height, &channels, STBI_rgb_alpha), stbi_image_free);
   if (!rgba) {
-    throw Unusable(path + " is no picture that can be read: " + stbi_failure_reason());
+    throw Unusable(path + " cannot be read as a picture: " + stbi_failure_reason());
   }
   const std::size_t pixels = std::size_t(width) * height;
   Picture picture{width, height, std::vector<unsigned char>(pixels * 3)};

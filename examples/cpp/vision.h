@@ -1,5 +1,5 @@
-// What classify.cpp and translate.cpp share. Copy vision.h, model.cpp and picture.cpp into your
-// application; PyTorch's headers, which are slow to compile, stay inside model.cpp.
+// Shared by classify.cpp and translate.cpp. Copy vision.h, model.cpp and picture.cpp into your
+// application. Only model.cpp includes PyTorch's headers, which are slow to compile.
 #pragma once
 
 #include <memory>
@@ -9,19 +9,19 @@
 
 namespace vision {
 
-// A file or a device that cannot be used; the message is for whoever runs the program.
+// A file or a device cannot be used; the message is for the user.
 struct Unusable : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// RGB, 8 bits a sample, row after row from the top.
+// RGB with 8 bits per sample, row by row from the top.
 struct Picture {
   int width, height;
   std::vector<unsigned char> samples;
 };
 
-// JPEG, PNG and what else stb_image reads, on white where it is transparent. A JPEG's EXIF
-// orientation is not heeded. Throws Unusable.
+// Reads JPEG, PNG and other formats of stb_image; transparency is put on white. The EXIF
+// orientation is ignored. Throws Unusable.
 Picture read_picture(const std::string& path);
 
 // Throws Unusable.
@@ -32,21 +32,21 @@ struct Prediction {
   float probability;
 };
 
-// A network from a .pt of this project, which gave its golden example's answer on its device.
+// A network from a .pt of this project that has passed its golden example on its device.
 class Model {
  public:
-  // `output` is what the network must give: "classes" or "picture". `device` is "cpu", "cuda", or
-  // "auto": the GPU where PyTorch can use one, else the CPU. Throws Unusable.
+  // `output` is the required kind of output: "classes" or "picture". `device` is "cpu", "cuda" or
+  // "auto", which is the GPU if PyTorch can use one, else the CPU. Throws Unusable.
   Model(const std::string& path, const std::string& output, const std::string& device = "auto");
   ~Model();
 
-  // The likeliest classes, best first.
+  // The most probable classes, most probable first.
   std::vector<Prediction> classify(const Picture& picture, int top_k = 5);
 
-  // What the network paints. `size` is the shorter side in pixels; 0 is what the model was made for.
+  // The translated picture. `size` is its shorter side in pixels; 0 is the model's default.
   Picture translate(const Picture& picture, int size = 0);
 
-  // The weights and the device, for people.
+  // The weights and the device, for a message.
   std::string description() const;
 
  private:

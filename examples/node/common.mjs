@@ -1,17 +1,17 @@
-// What rest.mjs and grpc.mjs share: the command line, errors, retries, printing and saving.
+// Shared by rest.mjs and grpc.mjs: the command line, errors, retries, printing and saving.
 
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-// A little more than the server gives a batch of classifications. It is not told when a client
-// stops waiting, so do not ask again after a timeout.
+// A little more than the server allows for a batch of classifications. It does not notice when a
+// client stops waiting, so do not retry after a timeout.
 export const TIMEOUT_MS = 1000 * (Number(process.env.VISION_TIMEOUT) || 130);
 
-/** What can go wrong with a call. */
+/** An expected failure of a call. */
 export class VisionError extends Error {}
 
-/** The server's own error; `code` is HTTP's, over gRPC too. Decide by `code` and `type`. */
+/** An error of the server. `code` is the HTTP status, over gRPC too. Check `code` and `type`. */
 export class ServerError extends VisionError {
   constructor({ code, type, message }) {
     super(`${code} ${type}: ${message}`);
@@ -19,35 +19,35 @@ export class ServerError extends VisionError {
   }
 }
 
-/** Nothing answers at `server`, which comes from the environment's `variable`. */
+/** Nothing answers at `server`, which is set by the environment variable `variable`. */
 export const unreachable = (server, variable, reason) =>
   new VisionError(
     `no connection to ${server}: start the server with \`make start\`, ` +
-      `or set ${variable} to where it is (${reason})`,
+      `or set ${variable} to its address (${reason})`,
   );
 
 export const timedOut = (server) =>
   new VisionError(`${server} gave no answer within ${TIMEOUT_MS / 1000} s`);
 
-/** The error that a body is, else undefined: predictions have no `code`, and no picture is JSON. */
+/** The error in a body, or undefined: predictions have no `code`, and no picture is JSON. */
 export function errorIn(body) {
   if (body[0] !== '{'.charCodeAt(0)) return undefined;
   try {
-    const told = JSON.parse(body);
-    return 'code' in told ? new ServerError(told) : undefined;
+    const parsed = JSON.parse(body);
+    return 'code' in parsed ? new ServerError(parsed) : undefined;
   } catch {
-    return undefined; // no JSON, so no error of ours
+    return undefined; // not JSON, so not an error of ours
   }
 }
 
-/** The answer of `call`, made again where the server is overloaded, and only there. */
-async function patiently(call) {
+/** The answer of `call`, which is retried only if the server is overloaded. */
+async function withRetries(call) {
   for (const pause of [1, 2, 4]) {
     try {
       return await call();
     } catch (error) {
       if (error.code !== 503) throw error;
-      const seconds = pause * (1 + Math.random() / 2); // so that clients do not return all at once
+      const seconds = pause * (1 + Math.random() / 2); // so that clients do not retry at the same time
       console.error(`${error.message}; asking again in ${seconds.toFixed(1)} s`);
       await sleep(1000 * seconds);
     }
@@ -55,7 +55,7 @@ async function patiently(call) {
   return call();
 }
 
-/** Writes the whole file or none. */
+/** Writes the file completely or not at all. */
 async function save(path, data) {
   const partial = `${path}.${process.pid}.part`;
   try {
@@ -96,13 +96,13 @@ async function translate(ask, [photo, out, size, ...more]) {
 const COMMANDS = new Map(Object.entries({ classify, translate }));
 
 /**
- * Does what the command line says. `predict(model, picture, options)` promises `{ body, weights }`
- * or throws a VisionError.
+ * Runs the command line. `predict(model, picture, options)` resolves to `{ body, weights }` or
+ * throws a VisionError.
  */
 export async function main(predict) {
   const ask = async (model, photo, options) => {
     const picture = await readFile(photo);
-    return patiently(() => predict(model, picture, options));
+    return withRetries(() => predict(model, picture, options));
   };
   const [name, ...rest] = process.argv.slice(2);
   const command = COMMANDS.get(name) ?? usage;
@@ -111,7 +111,7 @@ export async function main(predict) {
     if (weights) console.log(`weights: ${weights}`);
     if (weights === 'untrained') console.error('untrained weights: the answer means nothing');
   } catch (error) {
-    // Node's file errors name their system call. Anything else is a bug, shown with its stack.
+    // Node's file errors have `syscall`. Any other error is a bug: show its stack.
     if (!(error instanceof VisionError || error.syscall)) throw error;
     console.error(error.message);
     process.exitCode = 1;

@@ -12,12 +12,12 @@ const definition = protoLoader.loadSync(fileURLToPath(PROTO), { keepCase: true }
 const { org } = grpc.loadPackageDefinition(definition);
 const { InferenceAPIsService } = org.pytorch.serve.grpc.inference;
 const client = new InferenceAPIsService(SERVER, grpc.credentials.createInsecure(), {
-  'grpc.max_receive_message_length': 16 << 20, // pictures outgrow the default, 4 MB
+  'grpc.max_receive_message_length': 16 << 20, // pictures may exceed the default, 4 MB
   'grpc.max_send_message_length': 24 << 20,
-  'grpc.enable_http_proxy': 0, // as Node's fetch, which heeds no proxy of the shell's
+  'grpc.enable_http_proxy': 0, // like Node's fetch, which ignores http_proxy
 });
 
-// What TorchServe and grpc-js say in plain words, by the code that REST has for it.
+// Messages of TorchServe and grpc-js, and the HTTP status for each.
 const PLAIN = [
   [/has no worker to serve/, 503],
   [/^Worker died/, 507],
@@ -25,18 +25,18 @@ const PLAIN = [
   [/^Model not found/, 404],
 ];
 
-/** The error of a call that failed as a whole. */
+/** The error of a call that failed with a gRPC status. */
 function errorOf({ code, details }) {
-  // Line 1 is our JSON or a plain sentence; line 2, where there is one, a Java class.
+  // Line 1 is our JSON or a plain sentence; line 2, if present, is a Java class.
   const [sentence] = details.split('\n');
-  const told = errorIn(Buffer.from(sentence));
-  if (told) return told;
-  // The server knows the deadline too. Where its clock is first, it cancels the call.
+  const error = errorIn(Buffer.from(sentence));
+  if (error) return error;
+  // The server checks the deadline too. If it is first, it cancels the call.
   const { DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE } = grpc.status;
   if (code === DEADLINE_EXCEEDED || code === CANCELLED) return timedOut(SERVER);
   if (code === UNAVAILABLE) return unreachable(SERVER, 'VISION_GRPC', sentence);
-  const [, known] = PLAIN.find(([words]) => words.test(sentence)) ?? [];
-  return new ServerError({ code: known ?? 500, type: grpc.status[code], message: sentence });
+  const [, status] = PLAIN.find(([pattern]) => pattern.test(sentence)) ?? [];
+  return new ServerError({ code: status ?? 500, type: grpc.status[code], message: sentence });
 }
 
 function predict(model, picture, options) {
@@ -45,11 +45,11 @@ function predict(model, picture, options) {
   const deadline = Date.now() + TIMEOUT_MS;
   return new Promise((resolve, reject) => {
     client.Predictions({ model_name: model, input }, { deadline }, (failure, answer) => {
-      // Only a whole batch can fail with a status. The error of one of its members comes with
-      // status OK, as JSON in the place of its answer.
+      // Only a whole batch can fail with a status. An error of a single member has status OK, with
+      // JSON in place of the answer.
       const error = failure ? errorOf(failure) : errorIn(answer.prediction);
       if (error) reject(error);
-      else resolve({ body: answer.prediction }); // gRPC does not tell the weights
+      else resolve({ body: answer.prediction }); // gRPC does not report the weights
     });
   });
 }

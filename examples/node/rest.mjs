@@ -1,4 +1,4 @@
-// Classifies or translates a photograph over REST, with nothing but Node's own fetch.
+// Classifies or translates a photograph over REST, with Node's built-in fetch.
 
 import { ServerError, TIMEOUT_MS, VisionError, errorIn, main, timedOut, unreachable } from './common.mjs';
 
@@ -17,12 +17,12 @@ async function predict(model, picture, options) {
     body = Buffer.from(await response.arrayBuffer());
   } catch (error) {
     if (error.name === 'TimeoutError') throw timedOut(SERVER);
-    // fetch keeps what happened in `cause`.
+    // fetch puts the reason into `cause`.
     const { code, message } = error.cause ?? error;
     throw unreachable(SERVER, 'VISION_SERVER', code ?? message);
   }
   if (!response.ok) {
-    // A proxy answers without our JSON, and TorchServe does where a request has over 24 MiB.
+    // Proxies answer without our JSON, and so does TorchServe to requests of more than 24 MiB.
     const { status: code, statusText: message } = response;
     throw errorIn(body) ?? new ServerError({ code, type: 'HttpError', message });
   }

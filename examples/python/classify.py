@@ -1,4 +1,4 @@
-"""What is in a photograph: ``classify.py MODEL.pt PHOTO`` prints the likeliest classes."""
+"""``classify.py MODEL.pt PHOTO`` prints the most probable classes of a photograph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vision import Model, Unusable, load, read, resize, to_input
 
 
 def classify(model: Model, photo: Path, top_k: int) -> list[tuple[str, float]]:
-    """The ``top_k`` likeliest labels of ``photo`` with their probabilities, best first."""
+    """The ``top_k`` most probable labels of ``photo`` with their probabilities."""
     picture = resize(model.spec, read(photo), model.spec["resize"])
     logits = model(to_input(model.spec, picture))[0]
     labels = model.spec["labels"]
@@ -27,14 +27,14 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options = parser.parse_args()
     if options.top_k < 1:
-        parser.error("--top-k is 1 or more")
+        parser.error("--top-k must be 1 or more")
     try:
         model = load(options.model, "classes", options.device)
-        found = classify(model, options.photo, options.top_k)
+        predictions = classify(model, options.photo, options.top_k)
     except Unusable as error:
         sys.exit(f"error: {error}")
     print(f"{model.weights} weights on {model.device}", file=sys.stderr)
-    for rank, (label, probability) in enumerate(found, 1):
+    for rank, (label, probability) in enumerate(predictions, 1):
         print(f"{rank}. {probability:.6f} {label}")
 
 

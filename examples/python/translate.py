@@ -1,4 +1,4 @@
-"""A horse as a zebra: ``translate.py MODEL.pt PHOTO OUT.png`` writes what the network paints."""
+"""``translate.py MODEL.pt PHOTO OUT.png`` writes the network's picture: a horse becomes a zebra."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vision import Model, Unusable, load, read, resize, to_input, to_picture
 
 
 def translate(model: Model, photo: Path, size: int | None) -> Image.Image:
-    """``photo`` as the network paints it; ``size`` is the shorter side in pixels."""
+    """The translated ``photo``; ``size`` is its shorter side in pixels."""
     short = size or model.spec["resize"]
     if short % model.spec["multiple"]:
         raise Unusable(f"--size must be a multiple of {model.spec['multiple']}")
@@ -23,12 +23,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("photo", type=Path)
-    parser.add_argument("out", type=Path, help="its ending says the format")
+    parser.add_argument("out", type=Path, help="its extension selects the format")
     parser.add_argument("--size", type=int, help="shorter side in pixels, 64 or more")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options = parser.parse_args()
     if options.size is not None and options.size < 64:
-        parser.error("--size is 64 or more")
+        parser.error("--size must be 64 or more")
     try:
         model = load(options.model, "picture", options.device)
         picture = translate(model, options.photo, options.size)

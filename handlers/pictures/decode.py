@@ -11,9 +11,10 @@ from importlib import import_module
 from PIL import AvifImagePlugin, Image
 
 from handlers.errors import BadImage, EmptyBody, TooLarge
+from handlers.formats import format_of
 from handlers.pictures import png
 from handlers.pictures.color import to_rgb
-from handlers.pictures.formats import check_header, check_pixels, format_of
+from handlers.pictures.header import check_header, check_pixels
 from handlers.pictures.limits import LIMITS, Limits
 
 # EXIF 2.32, tag 0x0112: the transpose that undoes each orientation. Orientation 1 needs none.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,12 +21,13 @@ import pytest
 
 from serving.config import Config
 from serving.runfolder import RunFolder
-from tests.running import Command, Running
+from tests.running import Command, MakeConfig, Running
 from vision_client import AsyncClient, Classification, Client, Translation
 from vision_client.models import DEFAULTS
 
 # The timeout of steps that take moments.
 LIMIT_S = 60
+VISION = str(Path(sys.executable).with_name("vision"))
 KINDS = [(scheme, kind) for scheme in ("http", "grpc") for kind in (Client, AsyncClient)]
 
 # Restricts the fixture ``kind`` to REST.
@@ -75,6 +78,14 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
         yield Kind(scheme, make)
 
 
+def vision(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a pipe."""
+    return subprocess.run(
+        [VISION, *map(str, arguments)], env={**os.environ, **environment}, capture_output=True,
+        text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+
+
 def join(thread: threading.Thread) -> None:
     """Wait until ``thread`` ends; a failure if it does not."""
     thread.join(LIMIT_S)
@@ -109,7 +120,7 @@ def strict(
     tmp_path_factory: pytest.TempPathFactory,
     model_store: Path,
     serving: Command,
-    make_config: Callable[..., Path],
+    make_config: MakeConfig,
 ) -> Iterator[Strict]:
     folder = tmp_path_factory.mktemp("strict")
     path = make_config(

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, OVER_HTTP, PREDICTIONS, Answering, Kind
+from tests.client.conftest import OVER_HTTP, PREDICTIONS, Answering, Kind, vision
 from vision_client import AsyncClient, Client, ServerError
 from vision_client.endpoint import Token
 
-VISION = str(Path(sys.executable).with_name("vision"))
 # The client takes this for another machine, but Linux connects it to this one.
 ELSEWHERE = "0.0.0.0"
 
@@ -57,11 +54,8 @@ def test_the_command_warns_once(tmp_path: Path, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     for host, count in ((ELSEWHERE, 1), ("127.0.0.1", 0)):
-        env = {**os.environ, "VISION_SERVER": f"{scheme}://{host}:{port}", "VISION_TOKEN": "secret"}
-        run = subprocess.run(
-            [VISION, "classify", str(tmp_path)],
-            env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False,
-        )  # fmt: skip
+        server = f"{scheme}://{host}:{port}"
+        run = vision("classify", tmp_path, VISION_SERVER=server, VISION_TOKEN="secret")
         assert run.returncode == 1
         assert run.stdout == ""
         assert run.stderr.count("token is sent without encryption") == count
@@ -82,10 +76,7 @@ def test_a_token_that_cannot_be_a_header(kind: Kind, token: str) -> None:
 )
 def test_a_file_without_a_token(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "token").write_bytes(content)
-    run = subprocess.run(
-        [VISION, "classify", "photo.jpg", "--token-file", str(tmp_path / "token")],
-        capture_output=True, text=True, timeout=LIMIT_S, check=False,
-    )  # fmt: skip
+    run = vision("classify", "photo.jpg", "--token-file", tmp_path / "token")
     assert run.returncode == 2
     assert "token" in run.stderr
     assert "secret" not in run.stderr
@@ -95,10 +86,7 @@ def test_a_file_without_a_token(tmp_path: Path, content: bytes) -> None:
 def test_a_fifo_is_refused(tmp_path: Path, option: str) -> None:
     """It would be read for each request, and each time wait for a writer."""
     os.mkfifo(tmp_path / "fifo")
-    run = subprocess.run(
-        [VISION, "classify", "photo.jpg", option, str(tmp_path / "fifo")],
-        capture_output=True, text=True, timeout=LIMIT_S, check=False,
-    )  # fmt: skip
+    run = vision("classify", "photo.jpg", option, tmp_path / "fifo")
     assert run.returncode == 2
     assert "not a regular file" in run.stderr
 
@@ -138,10 +126,7 @@ def test_a_redirect_ends_the_command(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (tmp_path / name).write_bytes(b"x")
     with Answering.started(301, {"location": b"https://models.example/"}) as first:
-        run = subprocess.run(
-            [VISION, "classify", str(tmp_path), "--server", first.url, "-j", "1"],
-            capture_output=True, text=True, timeout=LIMIT_S, check=False,
-        )  # fmt: skip
+        run = vision("classify", tmp_path, "--server", first.url, "-j", "1")
     assert run.returncode == 1
     assert "redirects to https://models.example/" in run.stderr
     assert "2 not tried" in run.stderr

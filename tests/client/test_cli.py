@@ -11,7 +11,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +20,12 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.client.conftest import PREDICTIONS, Answering, Strict
+from tests.client.conftest import PREDICTIONS, VISION, Answering, Strict
 from tests.running import Running, free_port
 from tools import terminal
 from tools.terminal import plain
 from vision_client.models import DEFAULTS
 
-VISION = str(Path(sys.executable).with_name("vision"))
 TIMEOUT_S = 120
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("VISION_")}
 

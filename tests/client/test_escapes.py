@@ -8,18 +8,16 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, Answering
+from tests.client.conftest import LIMIT_S, VISION, Answering
 from tools.terminal import in_terminal, plain
 from vision_client.show import printable
 
 pytestmark = pytest.mark.slow
 
-VISION = str(Path(sys.executable).with_name("vision"))
 # Set the window's title, blink, blink with a C1 character, reverse the text, are not UTF-8.
 NAMES = [
     "\x1b]0;title\x07.jpg",

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, OVER_HTTP, PREDICTIONS, Answering, Blocking, Kind
+from tests.client.conftest import OVER_HTTP, PREDICTIONS, Answering, Blocking, Kind, vision
 from vision_client import Client, ServerError
 from vision_client.models import DEFAULTS
 
-VISION = str(Path(sys.executable).with_name("vision"))
 PICTURE = b"\x89PNG and more"
 
 
@@ -47,24 +43,18 @@ def test_a_network_that_is_not_served(client: Client | Blocking, jpeg: bytes) ->
 def test_the_command(
     tmp_path: Path, command: str, options: tuple[str, ...], body: bytes, model: str
 ) -> None:
-    (tmp_path / "photo.jpg").write_bytes(b"x")
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"x")
     with Answering.started(body=body) as server:
-        run = subprocess.run(
-            [VISION, command, str(tmp_path / "photo.jpg"), *options],
-            env={**os.environ, "VISION_SERVER": server.url}, capture_output=True, timeout=LIMIT_S,
-            check=False,
-        )  # fmt: skip
-    assert (run.returncode, run.stderr) == (0, b"")
+        output = ("-o", tmp_path / "output")
+        run = vision(command, photo, *output, *options, VISION_SERVER=server.url)
+    assert (run.returncode, run.stderr) == (0, "")
     assert server.paths == [f"/predictions/{model}"]
 
 
-def test_status_of_a_named_network(tmp_path: Path) -> None:
+def test_status_of_a_named_network() -> None:
     with Answering.started(body=PREDICTIONS) as server:
-        run = subprocess.run(
-            [VISION, "status", "--classify", "vit_b_16"],
-            env={**os.environ, "VISION_SERVER": server.url}, capture_output=True, timeout=LIMIT_S,
-            check=False,
-        )  # fmt: skip
+        run = vision("status", "--classify", "vit_b_16", VISION_SERVER=server.url)
     assert run.returncode == 0
-    assert run.stdout.startswith(b"vit_b_16   answers in")
+    assert run.stdout.startswith("vit_b_16   answers in")
     assert server.paths == ["/predictions/vit_b_16"]

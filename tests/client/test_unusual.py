@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, PREDICTIONS, Answering
+from tests.client.conftest import LIMIT_S, PREDICTIONS, VISION, Answering
 from tools.terminal import in_terminal, plain
 
 pytestmark = pytest.mark.slow
 
-VISION = str(Path(sys.executable).with_name("vision"))
 PICTURE = b"\x89PNG and more"
 
 

@@ -126,12 +126,9 @@ def _colour_spaces() -> Iterator[Case]:
         for ending, options in (("", {}), (" broken profile", {"icc_profile": b"junk" * 50})):
             data = saved(ink, "JPEG", quality=95, progressive=progressive, **options)
             yield good(f"jpeg cmyk {name}{ending}", data, ink.convert("RGB"), 6)
-    for name, ink_levels, light in (
-        ("no ink", (0, 0, 0, 0), (255, 255, 255)),
-        ("black ink", (0, 0, 0, 155), (100, 100, 100)),
-    ):
-        flat = saved(Image.new("CMYK", (40, 24), ink_levels), "JPEG")
-        yield good(f"jpeg cmyk {name}", flat, Image.new("RGB", (40, 24), light), 1)
+    for name, black in (("no ink", 0), ("black ink", 155)):
+        flat = saved(Image.new("CMYK", (40, 24), (0, 0, 0, black)), "JPEG")
+        yield good(f"jpeg cmyk {name}", flat, np.full((24, 40), 255 - black), 1)
     # YCCK: the inks as if they were light in YCbCr, and black as it is. Adobe inverts all inks,
     # and so does Pillow.
     luma = ImageChops.invert(picture).convert("YCbCr")
@@ -156,10 +153,10 @@ def _segments() -> Iterator[Case]:
     """What stands between the frames and scans, and what is missing there."""
     data, parts = written("jpeg"), segments(written("jpeg"))
     # A phone's motion photo: a film behind the JPEG, whose bytes spell scans by chance.
-    film = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\xe8\3\0\0mdat" + b"\xff\xda\x00\x0c\x37" * 200
+    film = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\0\0\3\x28mdat" + b"\xff\xda\0\2" * 200
     yield from group(good, "jpeg", {
         "motion photo": data + film,
-        "with scan markers in a comment": inserted(data, segment(0xFE, b"\xff\xda" * 200)),
+        "with scan markers in a comment": inserted(data, segment(0xFE, b"\xff\xda\0\2" * 200)),
         "of 20000 comments": inserted(data, segment(0xFE, b"x") * 20_000),
         "fill bytes": SOI + b"".join(b"\xff" * 9 + part for part in parts[1:]),
         "thumbnail for exif": written("jpeg", exif=b"Exif\0\0" + data),

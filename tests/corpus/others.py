@@ -29,7 +29,7 @@ def cases() -> Iterator[Case]:
 
 def _surrounded(name: str, tolerance: int) -> Iterator[Case]:
     data = written(name)
-    behind = data + b"\0behind\xff\xda" * 199  # more scans than a JPEG may have
+    behind = data + b"\0behind\xff\xda\0\2" * 199  # more scans than a JPEG may have
     yield good(f"{name} with bytes behind", behind, scene_of(name), tolerance)
     yield bad(f"{name} with a byte before", b"\0" + data)
     dot = Image.new("RGB", (1, 1), (200, 30, 90))

@@ -53,16 +53,18 @@ class Programs:
     command: tuple[str, ...]  # goes before a program's path
     suffix: str
     options: Mapping[str, tuple[str, ...]]  # goes before top-k and size
-    env: Mapping[str, str]
+    absent: Mapping[str, str]  # an environment without other packages
     probability: float
     jpeg: float
     step: float
 
-    def run(self, program: str, *arguments: str | Path, number: int | None = None) -> Run:
-        """``number`` is the optional top-k or size."""
+    def run(
+        self, program: str, *arguments: str | Path, number: int | None = None, alone: bool = False
+    ) -> Run:
+        """``number`` is the optional top-k or size; ``alone`` hides what it must not import."""
         optional = () if number is None else (*self.options[program], str(number))
         path = self.folder / (program + self.suffix)
-        return run(*self.command, path, *arguments, *optional, env=self.env)
+        return run(*self.command, path, *arguments, *optional, env=self.absent if alone else {})
 
     def fail(self, program: str, *arguments: str | Path, number: int | None = None) -> Run:
         """The same for a program that fails: Python in this process, as its start takes seconds."""
@@ -88,7 +90,7 @@ class Programs:
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    """Where nothing can be imported but PyTorch and Pillow."""
+    """``alone`` they can import nothing but PyTorch and Pillow."""
     absent = tmp_path_factory.mktemp("absent")
     for name in ("export", "handlers", "numpy", "torchvision", "vision_client"):
         raises = f"raise ModuleNotFoundError('not here', name={name!r})\n"

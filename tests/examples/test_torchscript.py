@@ -55,7 +55,7 @@ def test_the_ranking_is_that_of_eager(
     photo = tmp_path / "photo.png"
     photographs[name].save(photo)
     arguments = (model_store / "resnet101.pt", photo, "--device", "cpu")
-    ran = programs.run("classify", *arguments, number=7)
+    ran = programs.run("classify", *arguments, number=7, alone=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.endswith("untrained weights on cpu\n")
     actual, expected = ranking(ran.stdout), eager.classified(photographs[name], 30)
@@ -80,7 +80,8 @@ def test_the_picture_is_that_of_eager(
 ) -> None:
     photo, out = tmp_path / "photo.png", tmp_path / "out.png"
     photographs[name].save(photo)
-    ran = programs.run("translate", model_store / "cyclegan.pt", photo, out, number=size)
+    arguments = (model_store / "cyclegan.pt", photo, out)
+    ran = programs.run("translate", *arguments, number=size, alone=True)
     assert ran.returncode == 0, ran.stderr
     steps = difference(out, eager.translated(photographs[name], size or 256))
     assert steps.mean() <= MEAN_STEPS

@@ -1,11 +1,11 @@
-"""The two real handlers on a real export, and pictures as bytes."""
+"""Handlers with exported networks, a tiny artefact, and encoded pictures."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +18,31 @@ from ts.service import Service
 
 from handlers.metadata import Golden, Weights
 from handlers.torchserve import Handler
+from tests.handlers.support import Decoders, Load, Predict, Reply, Save, Sent, WriteArtefact
 from tests.specs import CYCLEGAN
-
-# Status, headers and body of one request's answer.
-Reply = tuple[int, dict[str, str], bytes]
-# What TorchServe hands over for one request: its row, and the headers that the client sent.
-Sent = tuple[Mapping[str, Any], Mapping[str, str]]
 
 
 @pytest.fixture(scope="session")
-def saved() -> Callable[..., bytes]:
-    """``saved(image, format, **how)``: the bytes Pillow writes."""
-
-    def save(image: Image.Image, format: str = "PNG", **how: Any) -> bytes:
+def saved() -> Save:
+    def save(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
         buffer = io.BytesIO()
-        image.save(buffer, format, **how)
+        image.save(buffer, format, **options)
         return buffer.getvalue()
 
     return save
 
 
 @pytest.fixture(scope="session")
-def chelsea(photographs: dict[str, Image.Image], saved: Callable[..., bytes]) -> bytes:
+def chelsea(photographs: dict[str, Image.Image], saved: Save) -> bytes:
     """A small photograph, 150x100, as PNG."""
     return saved(photographs["chelsea"].resize((150, 100)))
 
 
 @pytest.fixture(scope="session")
-def load() -> Iterator[Callable[..., Handler]]:
-    """``load(pt, gpu, yaml)``: a handler that TorchServe's own context has initialised.
+def load() -> Iterator[Load]:
+    """Initialises handlers with TorchServe's own context.
 
-    In float32 unless ``precision`` says otherwise: ``auto`` depends on the CPU, and so would the
-    test.
+    The default precision is float32, because ``auto`` depends on the CPU.
     """
     loaded: list[Handler] = []
 
@@ -61,7 +54,7 @@ def load() -> Iterator[Callable[..., Handler]]:
     ) -> Handler:
         handler = Handler()
         manifest = {"model": {"serializedFile": pt.name}}
-        # A batch size of 2 warms up as a larger one does, in less time.
+        # A batch size of 2 warms up the same code as a larger one, in less time.
         service = Service(pt.stem, str(pt.parent), manifest, handler.handle, gpu, 2)
         configured = dict(yaml or {})
         configured["handler"] = {"precision": precision, **configured.get("handler", {})}
@@ -76,13 +69,17 @@ def load() -> Iterator[Callable[..., Handler]]:
 
 
 def raw(tensor: torch.Tensor) -> bytes:
+    """The tensor as golden examples are stored: little-endian float32."""
     data: bytes = tensor.detach().numpy().astype("<f4").tobytes()
     return data
 
 
 @pytest.fixture
-def artefact(tmp_path: Path) -> Callable[..., Path]:
-    """A ``.pt`` as export writes it, of a network of one operation; extra files by keyword."""
+def artefact(tmp_path: Path) -> WriteArtefact:
+    """Writes a ``.pt`` as export does, of a network with one operation.
+
+    ``changes`` replace extra files by name, with ``__`` for the dot; an empty one is left out.
+    """
 
     def write(**changes: bytes) -> Path:
         example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
@@ -109,8 +106,8 @@ def artefact(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def decoders() -> Callable[[], list[psutil.Process]]:
-    """The decode processes that a test has started: other tests' handlers have theirs."""
+def decoders() -> Decoders:
+    """The decode processes of this test; handlers of other tests have their own."""
 
     def every() -> list[psutil.Process]:
         children = psutil.Process().children()
@@ -121,32 +118,29 @@ def decoders() -> Callable[[], list[psutil.Process]]:
 
 
 @pytest.fixture(scope="session")
-def resnet(model_store: Path, load: Callable[..., Handler]) -> Handler:
+def resnet(model_store: Path, load: Load) -> Handler:
     return load(model_store / "resnet101.pt")
 
 
 @pytest.fixture(scope="session")
-def cyclegan(model_store: Path, load: Callable[..., Handler]) -> Handler:
+def cyclegan(model_store: Path, load: Load) -> Handler:
     return load(model_store / "cyclegan.pt")
 
 
 @pytest.fixture(scope="session")
-def bfloat16_resnet(model_store: Path, load: Callable[..., Handler]) -> Handler:
-    """In bfloat16 on every CPU: where it has no such instructions, PyTorch emulates them."""
+def bfloat16_resnet(model_store: Path, load: Load) -> Handler:
+    """Runs in bfloat16 on every CPU: PyTorch emulates missing instructions."""
     return load(model_store / "resnet101.pt", precision="bfloat16")
 
 
 @pytest.fixture(scope="session")
-def bfloat16_cyclegan(model_store: Path, load: Callable[..., Handler]) -> Handler:
+def bfloat16_cyclegan(model_store: Path, load: Load) -> Handler:
     return load(model_store / "cyclegan.pt", precision="bfloat16")
 
 
 @pytest.fixture(scope="session")
-def predict() -> Callable[..., list[Reply]]:
-    """``predict(handler, (row, headers), ...)``: one batch, through TorchServe's own parsing.
-
-    ``headers`` without ``Host`` is what a gRPC caller looks like.
-    """
+def predict() -> Predict:
+    """Sends one batch through TorchServe's own parsing. A gRPC call has no headers."""
 
     def batch(handler: Handler, *sent: Sent) -> list[Reply]:
         service = Service("model", "/", {}, handler.handle, None, len(sent))

@@ -1,4 +1,4 @@
-"""Every file of the corpus gives its picture, or its error, and nothing else."""
+"""Every file of the corpus decodes to its expected picture, or fails with its expected error."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from handlers.pictures.pool import DecodePool
 from tests.corpus import Case, by_name
 from tests.specs import CYCLEGAN
 
-SOUND = {name: case for name, case in by_name().items() if case.code == 200}
-# What has too many bytes is refused before it reaches the decoder.
-UNSOUND = {
+VALID = {name: case for name, case in by_name().items() if case.code == 200}
+# Files with too many bytes are refused before they reach the decoder.
+INVALID = {
     name: case
     for name, case in by_name().items()
     if case.code != 200 and len(case.data) <= LIMITS.request_bytes
@@ -27,15 +27,15 @@ UNSOUND = {
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[DecodePool]:
-    """Decodes as the workers do, and gives every picture at its own size."""
+    """Decodes as the workers do, but does not resize pictures."""
     limits = dataclasses.replace(LIMITS, network_pixels=LIMITS.pixels)
-    found = DecodePool(dataclasses.replace(CYCLEGAN, multiple=1), limits, 1)
-    yield found
-    found.close()
+    pool = DecodePool(dataclasses.replace(CYCLEGAN, multiple=1), limits, 1)
+    yield pool
+    pool.close()
 
 
-@pytest.mark.parametrize("case", SOUND.values(), ids=SOUND)
-def test_the_picture_is_what_the_file_says(pool: DecodePool, case: Case) -> None:
+@pytest.mark.parametrize("case", VALID.values(), ids=VALID)
+def test_the_picture_is_the_expected_one(pool: DecodePool, case: Case) -> None:
     side = None if case.pixels is None else min(case.pixels.size)
     picture = pool.decode(case.data, side, time.monotonic() + 60)
     if case.pixels is not None:
@@ -47,8 +47,8 @@ def test_the_picture_is_what_the_file_says(pool: DecodePool, case: Case) -> None
         assert np.abs(difference).max() <= case.tolerance
 
 
-@pytest.mark.parametrize("case", UNSOUND.values(), ids=UNSOUND)
-def test_the_error_is_the_contracts(pool: DecodePool, case: Case) -> None:
+@pytest.mark.parametrize("case", INVALID.values(), ids=INVALID)
+def test_the_error_is_the_expected_one(pool: DecodePool, case: Case) -> None:
     with pytest.raises(RequestError) as caught:
         pool.decode(case.data, None, time.monotonic() + 60)
     assert (caught.value.code, type(caught.value).__name__) == (case.code, case.kind)

@@ -1,4 +1,4 @@
-"""What a decoder does to its process stays there, and the next picture finds another."""
+"""Crashes, memory and time of a decoder stay in its process, and the next picture is decoded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from handlers.pictures.decode import decode
 from handlers.pictures.limits import LIMITS, Limits
 from handlers.pictures.pool import RESTING_BYTES, DecodePool
 from handlers.pictures.resample import resample
+from tests.handlers.support import Decoders, Save
 from tests.specs import RESNET101
 
-Save = Callable[..., bytes]
 MakePool = Callable[..., DecodePool]
-Decoders = Callable[[], list[psutil.Process]]
 SOON_S = 60
 
 
@@ -45,14 +44,12 @@ def make_pool(decoders: Decoders) -> Iterator[MakePool]:
         pool.close()
 
 
-def test_it_gives_what_decoding_here_gives(make_pool: MakePool, chelsea: bytes) -> None:
-    pixels = make_pool().decode(chelsea, None, soon())
-    assert pixels.data == resample(RESNET101, decode(chelsea)).tobytes()
-
-
-def test_resize_is_heeded(make_pool: MakePool, chelsea: bytes) -> None:
-    pixels = make_pool().decode(chelsea, 300, soon())
-    assert pixels.data == resample(RESNET101, decode(chelsea), resize=300).tobytes()
+@pytest.mark.parametrize("resize", [None, 300])
+def test_the_pixels_equal_those_of_decoding_in_this_process(
+    make_pool: MakePool, chelsea: bytes, resize: int | None
+) -> None:
+    pixels = make_pool().decode(chelsea, resize, soon())
+    assert pixels.data == resample(RESNET101, decode(chelsea), resize=resize).tobytes()
 
 
 def test_errors_keep_their_class_and_message(make_pool: MakePool) -> None:
@@ -63,7 +60,7 @@ def test_errors_keep_their_class_and_message(make_pool: MakePool) -> None:
         pool.decode(b"\x89PNG\r\n\x1a\n", None, soon())
 
 
-def test_a_slow_picture_is_refused_and_costs_no_more(
+def test_a_picture_over_the_time_limit_is_refused(
     make_pool: MakePool, heavy: bytes, chelsea: bytes
 ) -> None:
     pool = make_pool(decode_seconds=0.1)
@@ -72,14 +69,14 @@ def test_a_slow_picture_is_refused_and_costs_no_more(
     assert pool.decode(chelsea, None, soon()).size == (224, 224)
 
 
-def test_time_is_counted_for_each_picture_anew(make_pool: MakePool, chelsea: bytes) -> None:
+def test_the_time_limit_applies_to_each_picture(make_pool: MakePool, chelsea: bytes) -> None:
     pool = make_pool(decode_seconds=0.2)
     ends = time.monotonic() + 0.6
     while time.monotonic() < ends:
         pool.decode(chelsea, None, soon())
 
 
-def test_a_large_picture_is_refused_by_its_memory(
+def test_a_picture_over_the_memory_limit_is_refused(
     decoders: Decoders, make_pool: MakePool, heavy: bytes, chelsea: bytes
 ) -> None:
     pool = make_pool(decode_bytes=100 * 2**20)
@@ -87,13 +84,13 @@ def test_a_large_picture_is_refused_by_its_memory(
     with pytest.raises(TooLarge, match="more memory than the limit of 104857600 bytes"):
         pool.decode(heavy, None, soon())
     assert pool.decode(chelsea, None, soon()).size == (224, 224)
-    assert decoders() == [process], "memory that ran out needs no new process"
+    assert decoders() == [process], "running out of memory does not replace the process"
     assert process.memory_info().rss < 100 * 2**20
 
 
 @pytest.fixture(scope="module")
 def large(saved: Save) -> dict[str, bytes]:
-    """A picture of 6 million pixels in each way that uses memory of its own."""
+    """A picture of 6 million pixels for each decoder path that allocates memory."""
     image = Image.linear_gradient("L").resize((2450, 2450)).convert("RGB")
     clear, ink = image.convert("RGBA"), image.convert("CMYK")
     clear.putalpha(image.getchannel(0))
@@ -116,7 +113,9 @@ def large(saved: Save) -> dict[str, bytes]:
     }
 
 
-def test_a_webp_at_its_limit_has_the_memory_it_needs(make_pool: MakePool, saved: Save) -> None:
+def test_a_webp_at_its_pixel_limit_fits_into_the_memory_limit(
+    make_pool: MakePool, saved: Save
+) -> None:
     image = Image.linear_gradient("L").resize((5000, 5000)).convert("RGBA")
     image.putalpha(image.getchannel(0))
     assert image.width * image.height == LIMITS.webp_pixels
@@ -125,25 +124,25 @@ def test_a_webp_at_its_limit_has_the_memory_it_needs(make_pool: MakePool, saved:
 
 
 @pytest.mark.parametrize("mebibytes", [40, 60, 80])
-def test_memory_that_runs_out_is_never_told_as_damage(
+def test_running_out_of_memory_is_never_reported_as_damage(
     make_pool: MakePool, large: dict[str, bytes], mebibytes: int
 ) -> None:
-    """Decoders report a failed allocation in ways of their own, and each at several places."""
+    """Decoders report failed allocations in different ways and at several places."""
     pool = make_pool(decode_bytes=mebibytes * 2**20)
-    told = {}
+    errors = {}
     for name, picture in large.items():
         try:
             pool.decode(picture, None, soon())
         except RequestError as error:
-            told[name] = f"{type(error).__name__}: {error.message}"
-    assert len(told) > 3
+            errors[name] = f"{type(error).__name__}: {error.message}"
+    assert len(errors) > 3
     limit = mebibytes * 2**20
     message = f"TooLarge: decoding the picture takes more memory than the limit of {limit} bytes"
-    assert told == dict.fromkeys(told, message)
+    assert errors == dict.fromkeys(errors, message)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
-def test_a_crash_is_the_pictures_fault(
+def test_a_crash_is_a_bad_image(
     decoders: Decoders,
     make_pool: MakePool,
     heavy: bytes,
@@ -158,7 +157,7 @@ def test_a_crash_is_the_pictures_fault(
     assert pool.decode(chelsea, None, soon()).size == (224, 224)
 
 
-def test_a_process_killed_while_idle_is_not_noticed(
+def test_a_process_killed_while_idle_is_replaced(
     decoders: Decoders, make_pool: MakePool, chelsea: bytes
 ) -> None:
     pool = make_pool()
@@ -170,7 +169,7 @@ def test_a_process_killed_while_idle_is_not_noticed(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_picture_whose_process_was_killed_is_tried_once_more(
+def test_a_picture_is_tried_again_if_its_process_was_killed(
     decoders: Decoders, make_pool: MakePool, heavy: bytes, chelsea: bytes, number: signal.Signals
 ) -> None:
     pool = make_pool()
@@ -179,7 +178,7 @@ def test_a_picture_whose_process_was_killed_is_tried_once_more(
     assert pool.decode(heavy, None, soon()).size == (224, 224)
 
 
-def test_a_picture_whose_process_was_killed_twice_may_be_sent_again(
+def test_the_client_may_retry_if_two_processes_were_killed(
     decoders: Decoders, make_pool: MakePool, heavy: bytes, chelsea: bytes
 ) -> None:
     pool = make_pool()
@@ -204,10 +203,10 @@ def test_a_picture_whose_process_was_killed_twice_may_be_sent_again(
     assert pool.decode(chelsea, None, soon()).size == (224, 224)
 
 
-def test_an_answer_that_was_not_read_is_not_the_next_ones(
+def test_an_unread_answer_is_not_given_to_the_next_picture(
     decoders: Decoders, make_pool: MakePool, heavy: bytes, chelsea: bytes
 ) -> None:
-    """Memory can run out in the worker while it waits for an answer or reads it."""
+    """The worker can run out of memory while it waits for an answer or reads it."""
     pool = make_pool()
     first = pool.decode(chelsea, None, soon())
 
@@ -226,7 +225,7 @@ def test_an_answer_that_was_not_read_is_not_the_next_ones(
     assert len(decoders()) == 1
 
 
-def test_a_picture_that_begins_too_late_leaves_the_process_alone(
+def test_a_picture_that_would_begin_too_late_is_not_decoded(
     decoders: Decoders, make_pool: MakePool, chelsea: bytes
 ) -> None:
     pool = make_pool()
@@ -242,23 +241,23 @@ def test_a_picture_that_begins_too_late_leaves_the_process_alone(
 
 def test_a_picture_that_began_in_time_is_finished(make_pool: MakePool, heavy: bytes) -> None:
     pool = make_pool()
-    found = pool.decode(heavy, None, soon(), start_by=time.monotonic() + 0.1)
-    assert found.size == (224, 224)
+    pixels = pool.decode(heavy, None, soon(), start_by=time.monotonic() + 0.1)
+    assert pixels.size == (224, 224)
 
 
-def test_a_process_that_has_grown_is_replaced_unnoticed(
+def test_a_process_that_has_grown_is_replaced(
     decoders: Decoders, make_pool: MakePool, chelsea: bytes
 ) -> None:
-    pool = make_pool(resting_bytes=0)  # any process has grown
+    pool = make_pool(resting_bytes=0)  # every process has grown by more
     first = pool.decode(chelsea, None, soon())
-    seen = {process.pid for process in decoders()}
+    pids = {process.pid for process in decoders()}
     for _ in range(4):
         assert pool.decode(chelsea, None, soon()).data == first.data
         with pytest.raises(UnsupportedFormat):
             pool.decode(b"%PDF-1.7", None, soon())
         (process,) = decoders()
-        seen.add(process.pid)
-    assert len(seen) == 5
+        pids.add(process.pid)
+    assert len(pids) == 5
 
 
 def test_a_process_that_has_not_grown_is_kept(
@@ -275,17 +274,17 @@ def test_a_process_that_has_not_grown_is_kept(
     assert before[0].memory_info().rss < 100 * 2**20
 
 
-def test_a_process_writes_nothing_where_its_worker_does(
+def test_a_process_has_no_output_streams(
     decoders: Decoders, make_pool: MakePool, chelsea: bytes
 ) -> None:
-    """TorchServe reads a worker's standard output."""
+    """TorchServe parses the worker's standard output."""
     make_pool().decode(chelsea, None, soon())
     (process,) = decoders()
     streams = [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in (1, 2)]
     assert streams == [Path(os.devnull)] * 2
 
 
-def test_processes_are_the_first_to_go_where_memory_runs_out(
+def test_the_system_kills_decode_processes_first_when_memory_runs_out(
     decoders: Decoders, make_pool: MakePool, chelsea: bytes
 ) -> None:
     make_pool().decode(chelsea, None, soon())
@@ -293,7 +292,7 @@ def test_processes_are_the_first_to_go_where_memory_runs_out(
     assert int(Path(f"/proc/{process.pid}/oom_score_adj").read_text()) == 1000
 
 
-def test_the_deadline_holds_while_decoding(
+def test_the_deadline_applies_while_decoding(
     make_pool: MakePool, heavy: bytes, chelsea: bytes
 ) -> None:
     pool = make_pool()
@@ -303,7 +302,7 @@ def test_the_deadline_holds_while_decoding(
     assert pool.decode(chelsea, None, soon()).size == (224, 224)
 
 
-def test_the_deadline_holds_while_waiting(
+def test_the_deadline_applies_while_waiting(
     make_pool: MakePool, heavy: bytes, chelsea: bytes
 ) -> None:
     pool = make_pool()
@@ -318,7 +317,7 @@ def test_the_deadline_holds_while_waiting(
 
 def test_processes_end_with_their_worker(decoders: Decoders, chelsea: bytes) -> None:
     reader, writer = os.pipe()
-    if os.fork() == 0:  # a worker that is killed
+    if os.fork() == 0:  # the worker, which gets killed
         pool = DecodePool(RESNET101, LIMITS, 1)
         pool.decode(chelsea, None, soon())
         os.write(writer, str(decoders()[0].pid).encode())
@@ -330,7 +329,7 @@ def test_processes_end_with_their_worker(decoders: Decoders, chelsea: bytes) -> 
     decoder.wait(SOON_S)
 
 
-def test_the_limits_are_the_processes_own(make_pool: MakePool, saved: Save) -> None:
+def test_the_processes_apply_the_limits(make_pool: MakePool, saved: Save) -> None:
     small = make_pool(**dataclasses.asdict(Limits(pixels=63)))
     with pytest.raises(TooLarge, match="8x8 = 64 pixels; the limit is 63"):
         small.decode(saved(Image.new("RGB", (8, 8))), None, soon())

@@ -1,9 +1,8 @@
-"""Limits of ICC profiles. tests/corpus/metadata.py has the profiles that are used or ignored."""
+"""Limits of ICC profiles. The corpus has profiles that are applied or ignored (test_corpus.py)."""
 
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
 
 import pytest
 from PIL import Image
@@ -12,8 +11,7 @@ from handlers.pictures.decode import decode
 from handlers.pictures.limits import PROFILE_BYTES
 from tests.corpus.case import WAYS
 from tests.corpus.metadata import SRGB, SWAPPED
-
-Save = Callable[..., bytes]
+from tests.handlers.support import Save
 
 
 @pytest.mark.parametrize("way", ["png", "jpeg", "webp lossless", "tiff", "avif"])

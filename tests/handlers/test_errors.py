@@ -21,10 +21,10 @@ CODES = {
 
 
 @pytest.mark.parametrize(("name", "code"), CODES.items())
-def test_the_body_names_code_type_and_message(name: str, code: int) -> None:
+def test_the_body_has_code_type_and_message(name: str, code: int) -> None:
     error: RequestError = getattr(errors, name)("schön\r\n\x00")
     assert json.loads(error.to_json()) == {"code": code, "type": name, "message": "schön\r\n\x00"}
 
 
-def test_no_error_is_without_its_line_in_the_contract() -> None:
+def test_every_error_is_listed_here() -> None:
     assert {kind.__name__ for kind in RequestError.__subclasses__()} == set(CODES)

@@ -1,11 +1,10 @@
-"""What cannot be served fails the load, with a message that says what to do."""
+"""A network that cannot be served fails the load, with a message that says what to do."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,25 +12,21 @@ import torch
 
 from handlers.errors import LoadError
 from handlers.network.batches import exit_if_lost
-from handlers.torchserve import Handler
 from tests.handlers.conftest import raw
+from tests.handlers.support import Load, WriteArtefact
 from tests.specs import CYCLEGAN
 
 ROOT = Path(__file__).parents[2]
-Load = Callable[..., Handler]
 
 
-def test_a_sound_artefact_loads(artefact: Callable[..., Path], load: Load) -> None:
-    handler = load(artefact())
-    assert (handler.service.metadata.spec, handler.service.metadata.weights.name) == (
-        CYCLEGAN,
-        "untrained",
-    )
+def test_a_valid_artefact_loads(artefact: WriteArtefact, load: Load) -> None:
+    metadata = load(artefact()).service.metadata
+    assert (metadata.spec, metadata.weights.name) == (CYCLEGAN, "untrained")
 
 
 @pytest.mark.parametrize("missing", ["model__json", "golden_input__f32", "golden_output__f32"])
 def test_an_artefact_without_its_extra_files(
-    artefact: Callable[..., Path], load: Load, missing: str
+    artefact: WriteArtefact, load: Load, missing: str
 ) -> None:
     with pytest.raises(LoadError, match=r"tiny.pt carries no specification.*make export"):
         load(artefact(**{missing: b""}))
@@ -39,7 +34,7 @@ def test_an_artefact_without_its_extra_files(
 
 @pytest.mark.parametrize("value", [0.01, -1.0, float("nan"), float("inf")])
 def test_an_artefact_that_misses_its_golden_example(
-    artefact: Callable[..., Path], load: Load, value: float
+    artefact: WriteArtefact, load: Load, value: float
 ) -> None:
     output = torch.linspace(-1, 1, 3 * 8 * 8).tanh()
     output[50] += value
@@ -47,13 +42,15 @@ def test_an_artefact_that_misses_its_golden_example(
         load(artefact(golden_output__f32=raw(output)))
 
 
-def test_a_golden_example_off_by_rounding_is_met(artefact: Callable[..., Path], load: Load) -> None:
+def test_a_rounding_error_in_the_golden_example_is_accepted(
+    artefact: WriteArtefact, load: Load
+) -> None:
     output = torch.linspace(-1, 1, 3 * 8 * 8).tanh() + 1e-5
     load(artefact(golden_output__f32=raw(output)))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a network", bytes(100_000)])
-def test_a_file_that_is_no_artefact(tmp_path: Path, load: Load, content: bytes) -> None:
+def test_a_file_that_is_not_an_artefact(tmp_path: Path, load: Load, content: bytes) -> None:
     path = tmp_path / "cyclegan.pt"
     path.write_bytes(content)
     with pytest.raises(LoadError, match=r"cyclegan.pt is no TorchScript file, or is damaged"):
@@ -91,7 +88,7 @@ def test_a_lost_gpu_ends_the_process() -> None:
         exit_if_lost(torch.device("cuda", 0))
         print("after")
     """
-    # No device visible: synchronize raises, as it does once a context is poisoned.
+    # Without a device synchronize() raises, as it does after a CUDA fault.
     run = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

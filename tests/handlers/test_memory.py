@@ -1,4 +1,4 @@
-"""After a large batch the C library gives its free memory back, after a small one it keeps it."""
+"""Free memory is returned to the system after large batches."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from handlers import memory
 
-# What a thread leaves resident of 40 MB that it took in pieces and dropped.
-LEFT = """
+# Prints how much memory stays resident after a thread allocated and freed 40 MB in pieces.
+SCRIPT = """
 import sys, threading, psutil
 from handlers import memory
 if sys.argv[1] == "one":
     memory.use_one_heap()
 def work():
-    bytearray(30_000_000)  # glibc's thresholds follow the largest block that was dropped
+    bytearray(30_000_000)  # glibc raises its thresholds to the largest freed block
     pieces = [bytearray(100_000) for _ in range(400)]
     del pieces
     done.set()
@@ -34,7 +34,7 @@ ended.set()
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1_000_000, 0), (5_000_000, 1)])
-def test_only_large_batches_are_followed_by_it(
+def test_memory_is_returned_after_large_batches_only(
     monkeypatch: pytest.MonkeyPatch, size: int, expected: int
 ) -> None:
     calls: list[int] = []
@@ -47,7 +47,9 @@ def test_only_large_batches_are_followed_by_it(
     assert len(calls) == expected
 
 
-def test_thousands_of_empty_fields_are_followed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_returned_after_thousands_of_empty_fields(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     called = threading.Event()
     monkeypatch.setattr(memory, "_trim", lambda _: called.set())
     monkeypatch.setattr(memory, "DELAY_S", 0)
@@ -55,16 +57,16 @@ def test_thousands_of_empty_fields_are_followed_by_it(monkeypatch: pytest.Monkey
     assert called.wait(10)
 
 
-def test_threads_leave_nothing_in_heaps_of_their_own() -> None:
-    left = {}
+def test_threads_have_no_heaps_of_their_own() -> None:
+    resident = {}
     for heaps in ("one", "many"):
         run = subprocess.run(
-            [sys.executable, "-c", LEFT, heaps],
+            [sys.executable, "-c", SCRIPT, heaps],
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             check=True,
         )
-        left[heaps] = int(run.stdout)
-    assert left["one"] < 5_000_000
-    assert left["many"] > 20_000_000, "the test sees nothing left where there is something"
+        resident[heaps] = int(run.stdout)
+    assert resident["one"] < 5_000_000
+    assert resident["many"] > 20_000_000, "otherwise the test proves nothing"

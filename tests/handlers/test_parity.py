@@ -1,6 +1,6 @@
-"""The handler's answer equals eager PyTorch's, on our tensors and on torchvision's.
+"""The handler's answer equals eager PyTorch's, on our preprocessing and on torchvision's.
 
-Strictly in float32; in bfloat16 within what the gate at export allows. Both run on every CPU.
+float32 must match closely, bfloat16 within the tolerances of the gate at export.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +20,16 @@ from export.checkpoints import untrained
 from export.networks import registered
 from handlers.pictures.resample import resample
 from handlers.torchserve import Handler
+from tests.handlers.support import Predict, Save, body, form
 from tests.tensors import to_tensor
 
-Reply = tuple[int, dict[str, str], bytes]
-Predict = Callable[..., list[Reply]]
+# Eager PyTorch's and the handler's picture, ``(3, H, W)``, from 0 to 255.
+Translate = Callable[[Handler], tuple[torch.Tensor, torch.Tensor]]
 
-# In bfloat16: of a probability, and of a picture in 8-bit steps on average.
+# Tolerances in bfloat16: of a probability, and the mean of a picture in 8-bit steps.
 PROBABILITY_SHIFT = 0.05
 PICTURE_STEPS = 3.0
 
-REST = {"Host": "localhost:8080"}
 WEIGHTS = ResNet101_Weights.IMAGENET1K_V1
 
 
@@ -56,68 +55,66 @@ def test_top_5_equals_eager_pytorch(
     predict: Predict,
     eager_resnet: nn.Module,
     photographs: dict[str, Image.Image],
-    saved: Callable[..., bytes],
+    saved: Save,
     name: str,
 ) -> None:
     picture = photographs[name]
-    ((status, headers, body),) = predict(resnet, ({"body": saved(picture)}, REST))
+    ((status, headers, text),) = predict(resnet, body(saved(picture)))
     assert (status, headers["content-type"]) == (200, "application/json")
-    found = json.loads(body)["predictions"]
+    predictions = json.loads(text)["predictions"]
     theirs = WEIGHTS.transforms()(picture)
     spec = resnet.service.metadata.spec
-    # Where the transforms differ by an 8-bit step here and there, so may the probabilities.
+    # Single samples of the two preprocessings differ by an 8-bit step.
     for tensor, tolerance in (
         (to_tensor(spec, resample(spec, picture)), 1e-4),
         (theirs, 2e-3),
     ):
         expected, classes = probabilities(eager_resnet, tensor).topk(5)
-        assert [p["class_id"] for p in found] == classes.tolist()
-        assert [p["label"] for p in found] == [WEIGHTS.meta["categories"][i] for i in classes]
-        assert [p["probability"] for p in found] == pytest.approx(expected.tolist(), abs=tolerance)
+        assert [p["class_id"] for p in predictions] == classes.tolist()
+        assert [p["label"] for p in predictions] == [WEIGHTS.meta["categories"][i] for i in classes]
+        shares = [p["probability"] for p in predictions]
+        assert shares == pytest.approx(expected.tolist(), abs=tolerance)
 
 
 def test_all_classes_are_ranked_and_sum_to_one(
     resnet: Handler, predict: Predict, chelsea: bytes
 ) -> None:
-    ((_, _, body),) = predict(resnet, ({"data": chelsea, "top_k": b"1000"}, REST))
-    found = json.loads(body)["predictions"]
-    values = [p["probability"] for p in found]
+    ((_, _, text),) = predict(resnet, form(data=chelsea, top_k=b"1000"))
+    predictions = json.loads(text)["predictions"]
+    values = [p["probability"] for p in predictions]
     assert values == sorted(values, reverse=True)
     assert sum(values) == pytest.approx(1, abs=1e-5)
-    assert sorted(p["class_id"] for p in found) == list(range(1000))
+    assert sorted(p["class_id"] for p in predictions) == list(range(1000))
 
 
 @pytest.fixture(scope="module")
-def translations(
+def translate(
     eager_generator: nn.Module,
     photographs: dict[str, Image.Image],
-    saved: Callable[..., bytes],
+    saved: Save,
     predict: Predict,
-) -> Callable[[Handler], tuple[torch.Tensor, torch.Tensor]]:
-    """A small photograph by eager PyTorch and by a handler: ``(3, H, W)``, from 0 to 255."""
+) -> Translate:
+    """Translates a small photograph by eager PyTorch and by a handler."""
     picture = photographs["chelsea"]
 
     def both(handler: Handler) -> tuple[torch.Tensor, torch.Tensor]:
+        spec = handler.service.metadata.spec
         with torch.inference_mode():
-            tensor = to_tensor(
-                handler.service.metadata.spec,
-                resample(handler.service.metadata.spec, picture, resize=64),
-            )
+            tensor = to_tensor(spec, resample(spec, picture, resize=64))
             exact = (eager_generator(tensor.unsqueeze(0))[0] + 1) / 2 * 255
-        sent = {"data": saved(picture), "size": b"64"}
-        ((status, headers, body),) = predict(handler, (sent, REST))
+        ((status, headers, file),) = predict(handler, form(data=saved(picture), size=b"64"))
         assert (status, headers["content-type"]) == (200, "image/png")
-        with Image.open(io.BytesIO(body)) as image:
-            found = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        assert found.shape == exact.shape
-        return exact, found
+        with Image.open(io.BytesIO(file)) as image:
+            served = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        assert served.shape == exact.shape
+        return exact, served
 
     return both
 
 
-def test_the_picture_equals_eager_pytorch(cyclegan: Handler, translations: Any) -> None:
-    exact, found = translations(cyclegan)
-    assert (found - exact).abs().max() <= 1
+def test_the_picture_equals_eager_pytorch(cyclegan: Handler, translate: Translate) -> None:
+    exact, served = translate(cyclegan)
+    assert (served - exact).abs().max() <= 1
 
 
 def test_classes_in_bfloat16_are_close_and_do_not_tie(
@@ -125,26 +122,24 @@ def test_classes_in_bfloat16_are_close_and_do_not_tie(
     predict: Predict,
     eager_resnet: nn.Module,
     photographs: dict[str, Image.Image],
-    saved: Callable[..., bytes],
+    saved: Save,
 ) -> None:
-    sent = [({"body": saved(picture)}, REST) for picture in photographs.values()]
-    replies = predict(bfloat16_resnet, *sent)
+    replies = predict(bfloat16_resnet, *(body(saved(p)) for p in photographs.values()))
     assert [status for status, _, _ in replies] == [200] * len(photographs)
-    for (_, _, body), picture in zip(replies, photographs.values(), strict=True):
-        spec = bfloat16_resnet.service.metadata.spec
-        tensor = to_tensor(spec, resample(spec, picture))
-        exact = probabilities(eager_resnet, tensor)
-        found = json.loads(body)["predictions"]
-        for prediction in found:
+    spec = bfloat16_resnet.service.metadata.spec
+    for (_, _, text), picture in zip(replies, photographs.values(), strict=True):
+        exact = probabilities(eager_resnet, to_tensor(spec, resample(spec, picture)))
+        predictions = json.loads(text)["predictions"]
+        for prediction in predictions:
             expected = exact[prediction["class_id"]].item()
             assert prediction["probability"] == pytest.approx(expected, abs=PROBABILITY_SHIFT)
         first, second = exact.topk(2).values.tolist()
         if first - second > 2 * PROBABILITY_SHIFT:
-            assert found[0]["class_id"] == exact.argmax().item()
-        # Logits of 8 significant bits would give equal probabilities.
-        assert len({p["probability"] for p in found}) == len(found)
+            assert predictions[0]["class_id"] == exact.argmax().item()
+        # Logits with 8 significant bits would give equal probabilities.
+        assert len({p["probability"] for p in predictions}) == len(predictions)
 
 
-def test_the_picture_in_bfloat16_is_close(bfloat16_cyclegan: Handler, translations: Any) -> None:
-    exact, found = translations(bfloat16_cyclegan)
-    assert 0 < (found - exact).abs().mean() <= PICTURE_STEPS
+def test_the_picture_in_bfloat16_is_close(bfloat16_cyclegan: Handler, translate: Translate) -> None:
+    exact, served = translate(bfloat16_cyclegan)
+    assert 0 < (served - exact).abs().mean() <= PICTURE_STEPS

@@ -1,4 +1,4 @@
-"""Reduced precision where device and weights allow it, float32 otherwise, and always told why."""
+"""Reduced precision is used if the device and the weights allow it, and the reason is reported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ import torch
 
 from handlers.network.precision import choose
 from handlers.pictures.pool import Pixels
-from handlers.settings import PRECISION_VARIABLE
 from handlers.torchserve import Handler
-
-Load = Callable[..., Handler]
+from tests.handlers.support import Load
 
 GATE = {
     "bfloat16": {"passed": False, "summary": "logits off by 5%"},
@@ -27,18 +24,19 @@ GATE = {
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def native(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+def set_native_bfloat16(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    """Make the CPU look as if it has, or lacks, bfloat16 instructions."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has)
 
 
-def test_auto_heeds_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    native(monkeypatch, True)
+def test_auto_follows_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_native_bfloat16(monkeypatch, True)
     assert choose("auto", GPU, GATE)[0] == "float16"
-    precision, why = choose("auto", CPU, GATE)
+    precision, reason = choose("auto", CPU, GATE)
     assert precision == "float32"
-    assert why == "these weights failed the gate for bfloat16: logits off by 5%"
+    assert reason == "these weights failed the gate for bfloat16: logits off by 5%"
     passed = {"bfloat16": {"passed": True, "summary": "fine"}}
     assert choose("auto", CPU, passed)[0] == "bfloat16"
     assert choose("auto", GPU, {}) == (
@@ -47,14 +45,14 @@ def test_auto_heeds_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_auto_is_float32_where_the_cpu_would_emulate(monkeypatch: pytest.MonkeyPatch) -> None:
-    native(monkeypatch, False)
+def test_auto_is_float32_if_the_cpu_would_emulate_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_native_bfloat16(monkeypatch, False)
     passed = {"bfloat16": {"passed": True, "summary": "fine"}}
     assert choose("auto", CPU, passed)[0] == "float32"
 
 
-def test_auto_is_float32_where_the_instructions_are_hidden() -> None:
-    """`ONEDNN_MAX_CPU_ISA` keeps oneDNN from using what the CPU has."""
+def test_auto_is_float32_if_the_instructions_are_hidden() -> None:
+    """`ONEDNN_MAX_CPU_ISA` keeps oneDNN from using the CPU's instructions."""
     code = (
         "import torch; from handlers.network.precision import choose;"
         "gate = {'bfloat16': {'passed': True, 'summary': 'fine'}};"
@@ -72,7 +70,7 @@ def test_auto_is_float32_where_the_instructions_are_hidden() -> None:
 
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
-def test_what_is_asked_for_is_taken(wanted: str) -> None:
+def test_a_precision_that_is_asked_for_is_used(wanted: str) -> None:
     assert choose(wanted, CPU, GATE)[0] == wanted
 
 
@@ -90,7 +88,7 @@ def test_weights_that_failed_are_served_in_float32_and_the_log_says_why(
     torch.jit.save(
         network, tmp_path / "bad.pt", {**extra, "model.json": json.dumps(metadata).encode()}
     )
-    native(monkeypatch, True)
+    set_native_bfloat16(monkeypatch, True)
     caplog.set_level("INFO")
     handler = load(tmp_path / "bad.pt", precision="auto")
     assert handler.service.engine.precision == "float32"
@@ -102,21 +100,12 @@ def test_weights_that_failed_are_served_in_float32_and_the_log_says_why(
     assert described["precisions"]["bfloat16"]["passed"] is False
 
 
-def test_the_variable_wins_over_the_yaml(
-    artefact: Callable[..., Path], load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = artefact()
-    assert load(path, precision="bfloat16").service.engine.precision == "bfloat16"
-    monkeypatch.setenv(PRECISION_VARIABLE, "float32")
-    assert load(path, precision="bfloat16").service.engine.precision == "float32"
-
-
 def test_the_last_layers_stay_in_float32(bfloat16_resnet: Handler) -> None:
-    """In bfloat16 two logits that differ by less than 1 in 256 would be equal."""
-    network = bfloat16_resnet.service.engine
-    black = network.preprocess([Pixels((224, 224), bytearray(224 * 224 * 3))])
+    """In bfloat16, logits that differ by less than 1 in 256 would be equal."""
+    engine = bfloat16_resnet.service.engine
+    black = engine.preprocess([Pixels((224, 224), bytearray(224 * 224 * 3))])
     assert black.dtype == torch.bfloat16
     with torch.inference_mode():
-        logits = network._network(black)
+        logits = engine._network(black)
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, logits.bfloat16().float())

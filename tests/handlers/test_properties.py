@@ -1,6 +1,6 @@
-"""What holds for any option, document, damaged picture and size, by hypothesis.
+"""Properties of all options, documents, damaged pictures and sizes, checked by hypothesis.
 
-Derandomised: a failure here is everybody's. What searches for new ones is ``make fuzz``.
+The examples are the same in every run; ``make fuzz`` searches for new ones.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from handlers.errors import BadImage, InvalidOption, NotAcceptable, RequestError
-from handlers.pictures.formats import format_of, is_picture
+from handlers.formats import format_of, is_picture
 from handlers.pictures.limits import LIMITS
 from handlers.pictures.pool import DecodePool
 from handlers.pictures.resample import resample
 from handlers.request import Integer, Upload
 from tests.corpus import by_name
-from tests.handlers.uploads import parse
+from tests.handlers.support import REST, Decoders, upload
 from tests.specs import CYCLEGAN, RESNET101
 from tools.fuzz.decode import with_valid_checksums
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 steady = settings(derandomize=True, database=None, deadline=None, max_examples=200)
 
-# As the two handlers ask for them.
+# Options as the tasks offer them.
 OPTIONS = {
     "top_k": Integer(5, 1, 1000),
     "size": Integer(256, 64, 1024, 4),
@@ -45,7 +45,7 @@ OPTIONS = {
 }
 OFFERED = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
-# Text of any kind, and text that is nearly an option.
+# Any text, and text that is almost an option.
 NUMBERS = st.tuples(
     st.text(" \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u2003", max_size=2),
     st.sampled_from(["", "", "+", "-", "0x", "\u0661"]),
@@ -61,14 +61,14 @@ JSON = st.recursive(
 )
 
 
-def senders_fault(error: RequestError) -> None:
-    """Told as the contract says, and briefly."""
+def assert_client_error(error: RequestError) -> None:
+    """The error is the client's, and its message is short."""
     assert 400 <= error.code < 500, error
     assert len(error.to_json()) < 300
 
 
 def chosen(request: Upload, name: str) -> tuple[str, object]:
-    """The option's value, or how it is refused; whatever else is raised fails the test."""
+    """The option's value, or the refusal's type and message; other exceptions fail the test."""
     try:
         if name == "format":
             key = request.format(OFFERED)
@@ -80,16 +80,16 @@ def chosen(request: Upload, name: str) -> tuple[str, object]:
         assert value in range(offered.low, offered.high + 1, offered.multiple)
         return "value", value
     except (InvalidOption, NotAcceptable) as error:
-        senders_fault(error)
+        assert_client_error(error)
         return type(error).__name__, error.message
 
 
 def parsed(row: dict[str, Any]) -> Upload | None:
-    """The request, or None where it is refused as the sender's mistake."""
+    """The request, or None if it is refused with a client error."""
     try:
-        request = parse(row, {"Host": "localhost"})
+        request = upload(row, REST)
     except RequestError as error:
-        senders_fault(error)
+        assert_client_error(error)
         return None
     assert type(request.picture) is bytes
     assert request.picture
@@ -100,20 +100,20 @@ def parsed(row: dict[str, Any]) -> Upload | None:
 
 @steady
 @given(st.sampled_from([*OPTIONS, "format"]), TEXTS)
-@example("top_k", "\x1d7")  # white space to re, and none to int()
-def test_a_text_means_the_same_in_every_form(name: str, text: str) -> None:
+@example("top_k", "\x1d7")  # white space for re, but not for int()
+def test_a_value_has_the_same_meaning_in_every_form(name: str, text: str) -> None:
     assume(not is_picture(text.encode()))  # a second picture, which is refused
-    host, document = {"Host": "localhost"}, {"data": "UA==", name: text}
+    document = {"data": "UA==", name: text}
     forms = {
-        "header": parse({"body": b"P"}, host | {"x-" + name.replace("_", "-"): text}),
-        "field": parse({"data": b"P", name: text.encode()}, host),
-        "text field": parse({"data": b"P", name: text}, host),
-        "grpc": parse({"data": bytearray(b"P"), name: bytearray(text.encode())}, {}),
-        "json": parse({"body": json.dumps(document).encode()}, host),
-        "json by torchserve": parse({"body": document}, host),
+        "header": upload({"body": b"P"}, REST | {"x-" + name.replace("_", "-"): text}),
+        "field": upload({"data": b"P", name: text.encode()}, REST),
+        "text field": upload({"data": b"P", name: text}, REST),
+        "grpc": upload({"data": bytearray(b"P"), name: bytearray(text.encode())}, {}),
+        "json": upload({"body": json.dumps(document).encode()}, REST),
+        "json by torchserve": upload({"body": document}, REST),
     }
-    found = {form: chosen(request, name) for form, request in forms.items()}
-    assert len(set(found.values())) == 1, found
+    values = {form: chosen(request, name) for form, request in forms.items()}
+    assert len(set(values.values())) == 1, values
 
 
 @steady
@@ -128,7 +128,7 @@ def test_any_bytes_of_a_field_are_in_range_or_refused(name: str, value: bytes) -
     parsed({"data": b"P", name: value})
 
 
-# Ranges of Accept with the q-values they get, how those are written, and what is to be overlooked.
+# Media ranges and q-values of Accept headers, white space, and parts to be ignored.
 RANGES = ["*/*", "image/*", *OFFERED.values()]
 Q_VALUES = st.integers(0, 1000)
 SPACE = st.text(" \t", max_size=2)
@@ -139,46 +139,46 @@ JUNK = st.sampled_from(
 
 @steady
 @given(st.dictionaries(st.sampled_from(RANGES), Q_VALUES), st.lists(JUNK), st.data())
-def test_accept_is_weighed_as_rfc_9110_says(
+def test_accept_follows_rfc_9110(
     wanted: dict[str, int], junk: list[str], data: st.DataObject
 ) -> None:
     parts = list(junk)
-    for name, q in wanted.items():
+    for media, q in wanted.items():
         left, right = data.draw(SPACE), data.draw(SPACE)
-        name = data.draw(st.sampled_from([name, name.upper()]))
-        parts.append(f"{left}{name}{right};{left}q={q / 1000:.3f}{right}")
+        cased = data.draw(st.sampled_from([media, media.upper()]))
+        parts.append(f"{left}{cased}{right};{left}q={q / 1000:.3f}{right}")
     accept = ",".join(data.draw(st.permutations(parts)))
-    # What is named counts, else its kind, else all.
+    # The most specific range applies.
     weight = {
         key: next((wanted[name] for name in (media, "image/*", "*/*") if name in wanted), 0)
         for key, media in OFFERED.items()
     }
     best = max(weight.values())
-    kind, found = chosen(Upload(b"P", {}, accept), "format")
+    kind, name = chosen(Upload(b"P", {}, accept), "format")
     if not accept.strip():
-        assert found == "png"
+        assert name == "png"
     elif best == 0:
         assert kind == "NotAcceptable"
     else:
-        assert found == next(key for key in OFFERED if weight[key] == best)
+        assert name == next(key for key in OFFERED if weight[key] == best)
 
 
 @steady
 @given(
     st.text() | st.lists(st.sampled_from([*RANGES, ";", ",", "q=", "1", "0.5", " "])).map("".join)
 )
-def test_any_accept_is_met_or_refused(accept: str) -> None:
+def test_any_accept_gives_a_format_or_is_refused(accept: str) -> None:
     chosen(Upload(b"P", {}, accept), "format")
 
 
-# Words of JSON, sound and unsound, deep and huge.
-WORDS = st.sampled_from(
+# Tokens of JSON, valid and invalid, deep and huge.
+TOKENS = st.sampled_from(
     ["{", "}", "[", "]", ",", ":", '"data"', '"UA=="', '"top_k"', '"\\ud800"', '"', "\\", "\\u00",
      "NaN", "-Infinity", "null", "true", "1", "-0", "1e999", "9" * 5000, "[" * 99, '{"a":' * 99,
      " ", "\0", "\ufeff", "\U0001f40e"]
 )  # fmt: skip
 DOCUMENTS = (
-    st.lists(WORDS, max_size=12).map("".join)
+    st.lists(TOKENS, max_size=12).map("".join)
     | JSON.map(json.dumps)
     | st.fixed_dictionaries({"data": JSON | st.just("UA==")}, optional=dict.fromkeys(OPTIONS, JSON))
     .map(json.dumps)
@@ -207,7 +207,7 @@ def test_any_value_that_torchserve_parsed_is_a_request_or_refused(value: object)
     st.lists(st.tuples(st.integers(0, 120), st.sampled_from([" ", "\n", "\r\n", "\t"]))),
     st.sets(st.sampled_from(["url-safe", "bare"])),
 )
-def test_base64_as_people_write_it(
+def test_any_common_variant_of_base64_is_decoded(
     picture: bytes, prefix: str, gaps: list[tuple[int, str]], how: set[str]
 ) -> None:
     text = base64.b64encode(picture).decode()
@@ -237,17 +237,16 @@ for case in by_name().values():
 LENGTHS = [0, 1, 0x7FFFFFFF, 0xFFFFFFFF]
 
 
-# Each format as often as the others.
+# Every format with the same probability.
 FILES = st.sampled_from(FORMATS_READ).flatmap(lambda name: st.sampled_from(SMALL[name]))
 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A small sound file of the corpus, cut, spliced, flipped and told other lengths."""
+    """A small valid file of the corpus, damaged: cut, spliced, with flipped bytes or lengths."""
     data = by_name()[draw(FILES)].data
     for _ in range(draw(st.integers(1, 3))):
-        # Most of what can go wrong in a decoder goes wrong in the header, but its first bytes only
-        # choose the decoder.
+        # Most faults of decoders are in the header, but its first bytes only choose the decoder.
         at = draw(st.integers(12, 64) | st.integers(12, max(len(data), 12)))
         end = at + draw(st.integers(1, 40))
         match draw(
@@ -269,17 +268,17 @@ def damaged(draw: st.DrawFn) -> bytes:
             case "splice":
                 other = by_name()[draw(FILES)].data
                 data = data[:at] + other[at:end] + data[end:]
-    # A PNG whose checksums are wrong is refused before the rest is looked at.
+    # Without correct checksums a PNG is refused before the rest is read.
     return with_valid_checksums(data) if draw(st.booleans()) else data
 
 
 @pytest.fixture
-def pool(decoders: Callable[..., Any]) -> Iterator[DecodePool]:
-    """Decodes as the workers do, with the smallest resampling."""
+def pool(decoders: Decoders) -> Iterator[DecodePool]:
+    """Decodes as the workers do, with the cheapest resampling."""
     limits = dataclasses.replace(LIMITS, network_pixels=LIMITS.pixels)
-    found = DecodePool(dataclasses.replace(CYCLEGAN, multiple=1), limits, 1)
-    yield found
-    found.close()
+    pool = DecodePool(dataclasses.replace(CYCLEGAN, multiple=1), limits, 1)
+    yield pool
+    pool.close()
 
 
 def cpu_seconds(process: psutil.Process) -> float:
@@ -288,17 +287,15 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def peak_bytes(process: psutil.Process) -> int:
-    """The most memory since the last call: proc(5), ``clear_refs``."""
+    """Peak memory since the last call: proc(5), ``clear_refs``."""
     folder = Path(f"/proc/{process.pid}")
-    found = re.search(r"VmHWM:\s*(\d+) kB", (folder / "status").read_text())
-    assert found
+    match = re.search(r"VmHWM:\s*(\d+) kB", (folder / "status").read_text())
+    assert match
     (folder / "clear_refs").write_text("5")
-    return int(found[1]) * 1024
+    return int(match[1]) * 1024
 
 
-def test_damaged_pictures_are_answered_within_bounds(
-    decoders: Callable[[], list[psutil.Process]], pool: DecodePool
-) -> None:
+def test_damaged_pictures_are_answered_within_bounds(decoders: Decoders, pool: DecodePool) -> None:
     outcomes: set[tuple[str, str]] = set()
 
     @settings(steady, max_examples=1000)
@@ -313,16 +310,16 @@ def test_damaged_pictures_are_answered_within_bounds(
             assert width * height <= LIMITS.pixels
             outcomes.add((format_of(data), "picture"))
         except RequestError as error:
-            senders_fault(error)
+            assert_client_error(error)
             if type(error) is BadImage and is_picture(data):
                 outcomes.add((format_of(data), "BadImage"))
-        assert process.is_running(), "a decoder crashed, or ran until it was ended"
+        assert process.is_running(), "a decoder crashed or was killed"
         assert cpu_seconds(process) - spent < 2
         if Path("/proc/self/clear_refs").exists():
             assert peak_bytes(process) - memory <= LIMITS.decode_bytes
 
     answered()
-    # Damage of both kinds in every format, or this tests nothing.
+    # Every format must have had both outcomes, or the test proves nothing.
     assert outcomes == {(name, how) for name in FORMATS_READ for how in ("picture", "BadImage")}
 
 
@@ -336,15 +333,15 @@ def sizes(draw: st.DrawFn) -> tuple[int, int]:
 
 @settings(steady, max_examples=120)
 @given(sizes(), st.integers(0, 2**32 - 1))
-def test_any_size_is_resampled_as_torchvision_does(size: tuple[int, int], seed: int) -> None:
+def test_any_size_is_resampled_as_in_torchvision(size: tuple[int, int], seed: int) -> None:
     width, height = size
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     picture = Image.fromarray(noise)
-    found = resample(RESNET101, picture)
-    assert found.size == (224, 224)
+    ours = resample(RESNET101, picture)
+    assert ours.size == (224, 224)
     if max(size) > 60 * min(size):
-        return  # torchvision resizes all of it before it crops: 256x5120000 for 1x20000
+        return  # torchvision resizes before it crops: 1x20000 would become 256x5120000
     theirs = v2.CenterCrop(224)(v2.Resize(256)(picture))
-    off = np.abs(np.asarray(found, np.int16) - np.asarray(theirs, np.int16))
-    assert off.max() <= 2
-    assert (off <= 1).mean() >= 0.95
+    difference = np.abs(np.asarray(ours, np.int16) - np.asarray(theirs, np.int16))
+    assert difference.max() <= 2
+    assert (difference <= 1).mean() >= 0.95

@@ -1,4 +1,4 @@
-"""The answer's format: the option ``format``, else ``Accept`` by RFC 9110, 12.5.1."""
+"""The format of the answer: the option ``format``, else ``Accept`` (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from handlers.request import Upload
 OFFERED = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
-def chosen(accept: str = "", **options: object) -> str:
+def negotiate(accept: str = "", **options: object) -> str:
     return Upload(b"P", options, accept).format(OFFERED)
 
 
@@ -34,30 +34,30 @@ def chosen(accept: str = "", **options: object) -> str:
         ("image/*;q=0, image/webp", "webp"),
         ("*/*;q=0.9, image/*;q=0.1, image/webp;q=0.5", "webp"),
         ("image/webp;q=1.000;level=1, image/png;q=0.999", "webp"),
-        # A browser's address bar.
+        # What a browser sends for its address bar.
         ("text/html,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", "webp"),
     ],
 )
 def test_accept_decides(accept: str, expected: str) -> None:
-    assert chosen(accept) == expected
+    assert negotiate(accept) == expected
 
 
 @pytest.mark.parametrize(
     "accept",
     ["text/html", "application/json", "image/gif, video/*", "*/*;q=0", "image/*;q=0.0", "png", ","],
 )
-def test_nothing_acceptable_is_406_and_says_what_there_is(accept: str) -> None:
+def test_nothing_acceptable_is_406_with_the_media_types_on_offer(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="image/png, image/jpeg, image/webp"):
-        chosen(accept)
+        negotiate(accept)
 
 
 @pytest.mark.parametrize("value", ["webp", "WEBP", " webp\n"])
 @pytest.mark.parametrize("accept", ["", "image/png", "text/html"])
-def test_the_option_wins_over_accept(value: str, accept: str) -> None:
-    assert chosen(accept, format=value) == "webp"
+def test_the_option_takes_precedence_over_accept(value: str, accept: str) -> None:
+    assert negotiate(accept, format=value) == "webp"
 
 
 @pytest.mark.parametrize("value", ["", "gif", "image/png", 5, True, ["png"], {"png": 1}])
-def test_another_format_is_an_invalid_option(value: object) -> None:
+def test_an_unknown_format_is_an_invalid_option(value: object) -> None:
     with pytest.raises(InvalidOption, match="png, jpeg, webp"):
-        chosen(format=value)
+        negotiate(format=value)

@@ -1,4 +1,4 @@
-"""Where an option comes from, and which whole numbers are let through."""
+"""Options: their sources, and the whole numbers that are accepted."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import pytest
 
 from handlers.errors import InvalidOption
 from handlers.request import Integer, Upload
-from handlers.torchserve import header_values, is_grpc
-from tests.handlers.uploads import parse
+from tests.handlers.support import upload
 
 
 @pytest.mark.parametrize("name", ["x-top-k", "X-Top-K", "X-TOP-K", "x-top_k"])
-def test_a_header_in_any_case_gives_an_option(name: str) -> None:
-    assert parse({"body": b"P"}, {"Host": "h", name: "7"}).options["top_k"] == "7"
+def test_an_option_from_a_header_in_any_case(name: str) -> None:
+    assert upload({"body": b"P"}, {"Host": "h", name: "7"}).options["top_k"] == "7"
 
 
 @pytest.mark.parametrize(
@@ -30,43 +29,20 @@ def test_a_header_in_any_case_gives_an_option(name: str) -> None:
         ({"body": {"data": "UA==", "top_k": "3"}}, "3"),
     ],
 )
-def test_a_field_wins_over_a_header(row: Mapping[str, Any], expected: object) -> None:
-    assert parse(row, {"X-Top-K": "7"}).options["top_k"] == expected
+def test_a_field_takes_precedence_over_a_header(row: Mapping[str, Any], expected: object) -> None:
+    assert upload(row, {"X-Top-K": "7"}).options["top_k"] == expected
 
 
-def test_a_field_that_is_no_text_is_still_an_option_to_refuse() -> None:
-    request = parse({"data": b"P", "top_k": b"\xff\xfe"}, {})
+def test_a_field_that_is_not_text_is_an_invalid_option() -> None:
+    request = upload({"data": b"P", "top_k": b"\xff\xfe"}, {})
     with pytest.raises(InvalidOption):
         request.integer("top_k", Integer(5, 1, 9))
 
 
 @pytest.mark.parametrize("row", [{"body": b"P"}, {"data": b"P"}, {"body": {"data": "UA=="}}])
-def test_the_picture_is_no_option(row: Mapping[str, Any]) -> None:
-    # It would be copied and decoded as text: 0.2 s for a picture of 16 MiB.
-    assert parse(row, {"Host": "h", "Accept": "*/*"}).options == {}
-
-
-def test_what_torchserve_mixes_into_the_headers_is_no_header() -> None:
-    field = {"content-type": "text/plain"}
-    mixed = {"data": field, "X-Top-K": field, "Accept": field, "Host": "h", "X-Size": "64"}
-    assert header_values(mixed) == {"host": "h", "x-size": "64"}
-    request = parse({"data": b"P"}, mixed)
-    assert request.options == {"size": "64"}
-    assert request.accept == ""
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        ({}, True),
-        ({"data": {"content-type": ""}}, True),
-        ({"host": {"content-type": ""}}, True),
-        ({"Host": "localhost"}, False),
-        ({"HOST": "localhost", "data": {"content-type": ""}}, False),
-    ],
-)
-def test_grpc_is_known_by_its_missing_host(headers: Mapping[str, object], expected: bool) -> None:
-    assert is_grpc(header_values(headers)) is expected
+def test_the_picture_is_not_an_option(row: Mapping[str, Any]) -> None:
+    # Copying it and decoding it as text would take 0.2 s for a picture of 16 MiB.
+    assert upload(row, {"Host": "h", "Accept": "*/*"}).options == {}
 
 
 def integer(value: object) -> int:
@@ -97,18 +73,18 @@ def test_numbers_out_of_bounds_or_between_multiples(value: object) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )  # fmt: skip
-def test_what_is_no_whole_number(value: object) -> None:
+def test_values_that_are_not_whole_numbers(value: object) -> None:
     with pytest.raises(InvalidOption, match="size must be a whole number") as caught:
         integer(value)
     assert len(caught.value.message) < 200
 
 
-def test_an_option_that_nobody_sent_has_its_default() -> None:
+def test_a_missing_option_has_its_default() -> None:
     request = Upload(b"P", {}, "")
     assert request.integer("top_k", Integer(5, 1, 1000)) == 5
 
 
-def test_a_bound_of_one_has_no_talk_of_multiples() -> None:
+def test_the_message_does_not_mention_multiples_of_one() -> None:
     with pytest.raises(InvalidOption) as caught:
         Upload(b"P", {"top_k": 0}, "").integer("top_k", Integer(5, 1, 1000))
     assert caught.value.message == "top_k must be from 1 to 1000, not 0"

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.conftest import MODELS
 from tests.corpus import Case, cases
 from tests.routes import ROUTES, Client, Reply
 from tests.running import Running
@@ -28,16 +29,15 @@ def client(server: Running) -> Iterator[Client]:
     routes.close()
 
 
-@pytest.fixture(params=["resnet101", "cyclegan"])
+@pytest.fixture(params=MODELS)
 def model(request: pytest.FixtureRequest, client: Client, jpeg: bytes) -> Iterator[str]:
     """The model under attack, while another client posts a good picture over and over."""
     name: str = request.param
-    options = {"size": "64"} if name == "cyclegan" else {}
     done, codes = threading.Event(), set()
 
     def watch() -> None:
         while not done.wait(0.1):
-            codes.add(client.raw(name, jpeg, **options).code)
+            codes.add(client.raw(name, jpeg, size="64").code)
 
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch)

@@ -85,10 +85,10 @@ def call(server: Running, methods: dict[str, Any]) -> Call:
 
 
 @pytest.fixture(autouse=True)
-def both_models_answer_afterwards(server: Running, jpeg: bytes) -> Iterator[None]:
+def all_models_answer_afterwards(server: Running, jpeg: bytes) -> Iterator[None]:
     yield
-    assert predict(server, "resnet101", data=jpeg)
-    assert predict(server, "cyclegan", data=jpeg, size=b"64")
+    for model in server.management.models():
+        assert predict(server, model, data=jpeg, size=b"64")
 
 
 PING = f"/{INFERENCE}/Ping"

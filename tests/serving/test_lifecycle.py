@@ -224,12 +224,6 @@ def test_the_models_and_workers_are_those_asked_for(lone: Lone) -> None:
     assert [worker.status for worker in lone.workers()] == ["READY", "READY"]
 
 
-def test_workers_share_the_cores(lone: Lone) -> None:
-    expected = str(max(count_cores() // 2, 1))
-    for worker in lone.workers():
-        assert psutil.Process(worker.pid).environ()["OMP_NUM_THREADS"] == expected
-
-
 def test_the_precision_is_the_one_asked_for(lone: Lone) -> None:
     description = Management(lone.config, lone.run).describe("resnet101")
     assert description["precision"] == "float32"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.profile import profile, table
 from handlers.stages import STAGES
 from tests.routes import post
 from tests.running import Running
+from tools.bench.profile import profile
 
 
 def test_every_stage_is_a_histogram_in_seconds(server: Running, jpeg: bytes) -> None:
@@ -34,10 +35,7 @@ def test_a_profile_accounts_for_all_of_a_requests_time(
 ) -> None:
     picture = tmp_path / "photo.jpg"
     picture.write_bytes(jpeg)
-    measured = profile(server.config, "resnet101", picture, clients=2, seconds=2)
-    assert list(measured.stages) == ["http", "queue", "transfer", *STAGES]
-    assert max(measured.stages, key=lambda stage: measured.stages[stage]) in ("network", "queue")
-    seen = sum(measured.outcome.latencies) / len(measured.outcome.latencies)
-    assert 0.5 * seen < sum(measured.stages.values()) < 1.5 * seen
-    assert 1 <= measured.members <= 2
-    assert "network" in table("resnet101", measured, 2)
+    head, stages = profile(server.config, "resnet101", picture, clients=2, seconds=2)
+    assert list(stages) == ["http", "queue", "transfer", *STAGES]
+    assert max(stages, key=lambda stage: stages[stage]) in ("network", "queue")
+    assert re.search(r"p50 \d+ ms, [12]\.\d requests a batch", head)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import itertools
 import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -24,12 +25,11 @@ from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
+from export.networks import registered
 from handlers import tasks
 from handlers.errors import RequestError
-from handlers.metadata import Spec
 from handlers.pictures.limits import LIMITS
 from tests.running import Running
-from tests.specs import CYCLEGAN, RESNET101
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = (ROOT / "docs/contract.md").read_text()
@@ -43,7 +43,12 @@ OPERATIONS = [
     if verb in item
 ]
 PREDICTIONS = [operation for operation in OPERATIONS if "predictions" in operation[0]]
-OPTIONS = ("top_k", "size", "format", "quality")
+# By network of the bundle, as with the published weights.
+OFFERS = {
+    name: tasks.load(dataclasses.replace(network.spec(), labels=("",) * 1000)).offer
+    for name, network in registered().items()
+}
+OPTIONS = {"format", *itertools.chain.from_iterable(offer.integers for offer in OFFERS.values())}
 TIMEOUT_S = 120
 CHECKS: list[Any] = [
     checks.status_code_conformance,
@@ -198,34 +203,24 @@ def test_limits_are_those_of_the_code() -> None:
     assert DESCRIPTION["x-limits"] == dataclasses.asdict(LIMITS)
 
 
-@pytest.mark.parametrize(
-    ("spec", "name", "schema"),
-    [
-        (dataclasses.replace(RESNET101, labels=("",) * 1000), "top_k", "TopK"),
-        (CYCLEGAN, "size", "Size"),
-        (CYCLEGAN, "quality", "Quality"),
-    ],
-    ids=["top_k", "size", "quality"],
-)
-def test_ranges_are_those_of_the_code(spec: Spec, name: str, schema: str) -> None:
-    offered = tasks.load(spec).offer.integers[name]
-    described = SCHEMAS[schema]
-    assert offered.default == described["default"]
-    assert (offered.low, offered.high) == (described["minimum"], described["maximum"])
-    assert offered.multiple == described.get("multipleOf", 1)
-
-
-def test_formats_are_those_of_the_code() -> None:
-    formats = tasks.load(CYCLEGAN).offer.formats
-    assert SCHEMAS["PictureFormat"]["enum"] == list(formats)
-    content = DESCRIPTION["components"]["responses"]["Translated"]["content"]
-    assert list(content) == list(formats.values())
+@pytest.mark.parametrize("model", OFFERS)
+def test_options_are_those_of_the_task(model: str) -> None:
+    path = resolved(DESCRIPTION["paths"][f"/predictions/{model}"])
+    offer = OFFERS[model]
+    schemas = {parameter["name"]: parameter["schema"] for parameter in path["parameters"]}
+    assert schemas.pop("x-format")["enum"] == list(offer.formats)
+    assert list(path["post"]["responses"]["200"]["content"]) == list(offer.formats.values())
+    assert list(schemas) == [f"x-{name.replace('_', '-')}" for name in offer.integers]
+    for schema, option in zip(schemas.values(), offer.integers.values(), strict=True):
+        assert option.default == schema["default"]
+        assert (option.low, option.high) == (schema["minimum"], schema["maximum"])
+        assert option.multiple == schema.get("multipleOf", 1)
 
 
 ROWS = [
     *(rf"`{limit.name}` +\| {limit.default:,}(?![\d,])" for limit in dataclasses.fields(LIMITS)),
     *(rf"{code} +\| `{name}`" for name, code in ERRORS.items()),
-    *(rf"`{name}` +\| `x-{name.replace('_', '-')}`" for name in OPTIONS),
+    *(rf"`{name}` +\| `x-{name.replace('_', '-')}`" for name in sorted(OPTIONS)),
 ]
 
 

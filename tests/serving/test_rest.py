@@ -10,6 +10,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.conftest import MODELS
 from tests.routes import TIMEOUT_S, post
 from tests.running import Running
 
@@ -94,19 +95,18 @@ def blank(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-BOTH = ("resnet101", "cyclegan")
 OPTIONS = {422: "InvalidOption", 406: "NotAcceptable"}
 # Models, what is sent, status and type of the answer; the photograph is sent if nothing else is.
 ERRORS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
-    "empty": (BOTH, {"data": b""}, 400, "EmptyBody"),
-    "no picture": (BOTH, {"data": b"once upon a time"}, 400, "BadImage"),
-    "malformed json": (BOTH, {"data": b'{"data": ', "headers": JSON}, 400, "BadRequest"),
-    "json list": (BOTH, {"json": [1, 2]}, 400, "BadRequest"),
-    "bad base64": (BOTH, {"json": {"data": "&&&"}}, 400, "BadRequest"),
-    "heic": (BOTH, {"data": b"\0\0\0\x18ftypheic" + bytes(100)}, 415, "UnsupportedFormat"),
-    "svg": (BOTH, {"data": b"<svg xmlns='x'/>"}, 415, "UnsupportedFormat"),
-    "too many bytes": (BOTH, {"data": bytes(16 * 2**20 + 1)}, 413, "TooLarge"),
-    "too many pixels": (BOTH, {"data": blank(8000, 8000)}, 413, "TooLarge"),
+    "empty": (MODELS, {"data": b""}, 400, "EmptyBody"),
+    "no picture": (MODELS, {"data": b"once upon a time"}, 400, "BadImage"),
+    "malformed json": (MODELS, {"data": b'{"data": ', "headers": JSON}, 400, "BadRequest"),
+    "json list": (MODELS, {"json": [1, 2]}, 400, "BadRequest"),
+    "bad base64": (MODELS, {"json": {"data": "&&&"}}, 400, "BadRequest"),
+    "heic": (MODELS, {"data": b"\0\0\0\x18ftypheic" + bytes(100)}, 415, "UnsupportedFormat"),
+    "svg": (MODELS, {"data": b"<svg xmlns='x'/>"}, 415, "UnsupportedFormat"),
+    "too many bytes": (MODELS, {"data": bytes(16 * 2**20 + 1)}, 413, "TooLarge"),
+    "too many pixels": (MODELS, {"data": blank(8000, 8000)}, 413, "TooLarge"),
     "too long to translate": (("cyclegan",), {"data": blank(20000, 50)}, 413, "TooLarge"),
     **{
         f"{name}: {value}": ((model,), {"headers": {name: value}}, code, OPTIONS[code])

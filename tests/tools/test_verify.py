@@ -147,10 +147,12 @@ def test_server_differs_from_another_answer(
 def test_published_weights_are_needed(tool: Command, server: Running) -> None:
     run = tool("verify", "--config", server.config.path, "--run-dir", server.run.path)
     assert run.returncode == 1
-    assert (
-        "resnet101 serves the weights untrained; the published answer needs IMAGENET1K_V1"
-        in run.stderr
+    network = next(iter(registered().values()))
+    assert network.example
+    expected = (
+        f"serves the weights untrained; the published answer needs {network.example.checkpoint}"
     )
+    assert f"{network.name} {expected}" in run.stderr
 
 
 def test_size_of_an_output_picture_is_checked(

@@ -6,7 +6,7 @@ from vision_client.extras import MissingExtra, extra
 
 
 def main() -> None:
-    """The entry point; it works without the ``cli`` extra to the extent that it asks for it."""
+    """The entry point. Without the ``cli`` extra, it prints the command that installs it."""
     try:
         with extra("cli", "the command vision"):
             from vision_client.cli.app import run

@@ -1,0 +1,65 @@
+"""Types of the handlers' fixtures, and requests as TorchServe delivers them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from handlers.errors import RequestError
+from handlers.pictures.limits import LIMITS, Limits
+from handlers.request import Upload, read
+from handlers.torchserve import Handler, header_values, message
+
+# One row of TorchServe's batch: its fields and its headers.
+Sent = tuple[Mapping[str, Any], Mapping[str, str]]
+# Status, headers and body of one answer.
+Reply = tuple[int, dict[str, str], bytes]
+# ``predict(handler, *sent)`` passes rows to a handler as one batch.
+Predict = Callable[..., list[Reply]]
+# ``save(image, format, **options)``: the file that Pillow writes.
+Save = Callable[..., bytes]
+# The decode processes that the current test has started.
+Decoders = Callable[[], list[psutil.Process]]
+
+REST = {"Host": "localhost:8080"}
+
+
+class Load(Protocol):
+    """Loads ``pt`` into a handler, with ``yaml`` as the model's configuration."""
+
+    def __call__(
+        self,
+        pt: Path,
+        gpu: int | None = None,
+        yaml: Mapping[str, Any] | None = None,
+        precision: str = "float32",
+    ) -> Handler: ...
+
+
+class WriteArtefact(Protocol):
+    """Writes the ``.pt`` of a tiny network; ``changes`` replace its extra files."""
+
+    def __call__(self, **changes: bytes) -> Path: ...
+
+
+def body(data: object, headers: Mapping[str, str] | None = None) -> Sent:
+    """A request over REST whose body is ``data``."""
+    return {"body": data}, {**REST, **(headers or {})}
+
+
+def form(**fields: bytes) -> Sent:
+    """A request over REST with form fields."""
+    return fields, REST
+
+
+def upload(
+    row: Mapping[str, Any], headers: Mapping[str, object], limits: Limits = LIMITS
+) -> Upload:
+    """The picture and options of one row. Raises the RequestError that answers the request."""
+    received = message(row, header_values(headers))
+    if isinstance(received, RequestError):
+        raise received
+    return read(received, limits)

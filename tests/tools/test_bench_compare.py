@@ -1,0 +1,98 @@
+"""`make bench` with invented servers and measurements: what is measured, printed and written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from export.networks import registered
+from serving.config import Config
+from tools import bundle
+from tools.bench import compare
+from tools.bench.common import Result
+from tools.bench.load import Load
+from tools.bench.pictures import SIZES
+
+CONFIG = Config(Path("config.properties"), {"inference_address": "http://127.0.0.1:8080"})
+
+
+class FakeManagement:
+    """One worker of every model: this process."""
+
+    def __init__(self, *_: object) -> None:
+        """As Management."""
+
+    def describe(self, model: str) -> dict[str, str]:
+        return {"precision": "float32", "precision_reason": f"{model} is invented"}
+
+    def workers(self, model: str) -> list[Any]:
+        return [SimpleNamespace(pid=os.getpid())]
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Load]:
+    """Replaces whatever starts a process; the loads that were measured."""
+    measured: list[Load] = []
+
+    def measure(load: Load) -> Result:
+        measured.append(load)
+        late = load.rate > 9
+        return Result(load.label, load.rate or 10.0, (100.0, 600.0 if late else 100.0, 700.0))
+
+    def floor(work: str, seconds: float, batches: tuple[int, ...]) -> Result:
+        return Result(f"bare {work}, batch {batches[-1]}", 11.0, (90.0,), 5e8)
+
+    @contextlib.contextmanager
+    def give(value: Any) -> Iterator[Any]:
+        yield value
+
+    started = CONFIG, 7.5
+    monkeypatch.setattr(compare, "measure", measure)
+    monkeypatch.setattr(compare, "bare", lambda *_: give(floor))
+    monkeypatch.setattr(compare, "stock", lambda *_: give("http://127.0.0.1:1"))
+    monkeypatch.setattr(compare, "archive", lambda *_: None)
+    monkeypatch.setattr(compare, "photographs", lambda _: dict.fromkeys(SIZES, tmp_path))
+    monkeypatch.setattr(compare, "Management", FakeManagement)
+    monkeypatch.setattr(compare, "RUN", tmp_path)
+    monkeypatch.setattr(compare, "QUIET_S", 0.01)
+    monkeypatch.setattr(bundle, "export", lambda _: None)
+    monkeypatch.setattr(bundle, "started", lambda *_, **__: give(started))
+    return measured
+
+
+def test_a_quick_run_prints_every_table_and_goal(
+    loads: list[Load], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare.run(CONFIG, "cpu", quick=True) == 0
+    printed = capsys.readouterr().out
+    for name, network in registered().items():
+        clients = 16 if network.task == "classify" else 4
+        assert f"{name} in float32: {name} is invented" in printed
+        assert (
+            f"\n{name}, REST, {clients} clients: 10.00 pictures/s\n    0.91 of the bare" in printed
+        )
+        assert f"\n{name}: gRPC throughput over REST" in printed
+        assert {load.clients for load in loads if load.model == name} == {1, clients}
+    assert "\nstart to true answers of both models                          7.50" in printed
+    assert not (tmp_path / "bench.png").exists()
+    facts = json.loads((tmp_path / "bench.json").read_text())
+    assert [len(rounds) for rounds in facts["rounds"].values()] == [1, 1]
+    assert facts["report"][0] in printed
+
+
+def test_a_full_run_sweeps_to_the_knee(loads: list[Load], tmp_path: Path) -> None:
+    """Alone a request takes 100 ms: a p95 of 600 is beyond the knee."""
+    compare.run(CONFIG, "cpu", quick=False)
+    facts = json.loads((tmp_path / "bench.json").read_text())
+    for model, (closed, opened) in facts["curves"].items():
+        assert [float(clients) for clients in closed] == [1, 4, 16, 32]
+        assert [float(rate) for rate in opened] == pytest.approx([3.0, 5.0, 7.0, 8.0, 9.0, 10.0])
+        assert len(facts["rounds"][model]) == 3
+    assert (tmp_path / "bench.png").stat().st_size > 10_000

@@ -1,0 +1,37 @@
+"""How fast the bundle is, beside the bare networks and stock TorchServe.
+
+Commands: compare (the default), gpu (what limits classifiers on a GPU), profile (where a request's
+time goes, on the running server). Goals that are not met are facts, not failures.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+
+def main() -> int:
+    # Not at the top: the benchmark's own processes import this module, and must stay small.
+    from serving.machine import DEVICES, count_gpus
+    from tools import server
+    from tools.bench import compare, gpu, profile
+
+    commands = {"compare": compare.run, "gpu": gpu.run, "profile": profile.run}
+    parser = server.parser("tools.bench", __doc__)
+    parser.add_argument("command", nargs="?", choices=[*commands], default="compare")
+    parser.add_argument("--quick", action="store_true", help="compare: one short round, no curves")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(relativeCreated)8.0f ms  %(message)s", level=logging.INFO)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends every server, as Ctrl-C does
+    return server.run(
+        lambda config, _: commands[arguments.command](
+            config, "gpu" if count_gpus(arguments.device) else "cpu", arguments.quick
+        ),
+        arguments,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

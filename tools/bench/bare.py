@@ -1,0 +1,100 @@
+"""The floor: a network in a process of its own, without a server."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import statistics
+import time
+import timeit
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+
+from handlers.network.engine import Engine
+from handlers.pictures.decode import decode
+from handlers.pictures.pool import Pixels
+from handlers.pictures.resample import resample
+from handlers.tasks.translate import encode, to_image
+from tools.bench.common import Result, process
+
+# File -> the network's input, a thread each; input -> output; file -> the reply's body.
+Work = Literal["decode", "network", "pipeline"]
+# Does a work for so many seconds, in the fastest of some batches.
+Measure = Callable[[Work, float, tuple[int, ...]], Result]
+
+# The largest batch that is warmed up, CUDA graphs included.
+LARGEST = {"cpu": 8, "gpu": 32}
+
+
+@contextlib.contextmanager
+def bare(pt: Path, device: str, picture: Path) -> Iterator[Measure]:
+    """The process of the network of ``pt`` on ``device``, cpu or gpu."""
+    with process() as pool:
+        yield lambda *job: pool.submit(_measure, pt, device, picture, *job).result()
+
+
+def _measure(
+    pt: Path, device: str, picture: Path, work: Work, seconds: float, batches: tuple[int, ...]
+) -> Result:
+    network, data = _Bare(pt, device), picture.read_bytes()
+    each, batch = fastest({n: network.job(work, data, n) for n in batches}, seconds)
+    label = f"bare {work}{', one core' if work == 'decode' and batch == 1 else ''}, batch {batch}"
+    return Result(label, 1 / each, (1e3 * each,), psutil.Process().memory_info().rss)
+
+
+def fastest(jobs: Mapping[int, Callable[[], object]], seconds: float) -> tuple[float, int]:
+    """The lowest median of seconds a picture, and its batch; ``jobs`` are by batch.
+
+    They take turns, so that a slow moment of the machine does not decide against one of them.
+    """
+    times: dict[int, list[float]] = {batch: [] for batch in jobs}
+    for job in jobs.values():
+        job()
+    end = time.perf_counter() + seconds
+    while not all(times.values()) or time.perf_counter() < end:
+        for batch, job in jobs.items():
+            times[batch].append(timeit.timeit(job, number=1) / batch)
+    return min((statistics.median(times[batch]), batch) for batch in jobs)
+
+
+@functools.cache
+class _Bare:
+    def __init__(self, pt: Path, device: str) -> None:
+        self._engine = Engine(pt, torch.device("cuda" if device == "gpu" else "cpu"))
+        self._spec = self._engine.metadata.spec
+        self._engine.warm_up(LARGEST[device])
+        self._threads = ThreadPoolExecutor(os.cpu_count())
+
+    def job(self, work: Work, data: bytes, batch: int) -> Callable[[], object]:
+        """A function that does ``work`` on a whole batch."""
+        if work == "decode":
+            return lambda: self._decode([data] * batch)
+        if work == "network":
+            pixels = self._decode([data]) * batch
+            return lambda: self._infer(pixels)
+        # The body is not made in threads: OpenMP would give each of them threads that compete with
+        # the network's.
+        return lambda: [self._body(row) for row in self._infer(self._decode([data] * batch))]
+
+    def _decode_one(self, data: bytes) -> Pixels:
+        image = resample(self._spec, decode(data, resize=self._spec.resize))
+        return Pixels(image.size, bytearray(image.tobytes()))
+
+    def _decode(self, batch: list[bytes]) -> list[Pixels]:
+        return list(self._threads.map(self._decode_one, batch))
+
+    def _infer(self, pixels: list[Pixels]) -> torch.Tensor:
+        with torch.inference_mode():
+            return self._engine(self._engine.preprocess(pixels))
+
+    def _body(self, row: torch.Tensor) -> bytes:
+        if self._spec.output == "picture":
+            return encode(to_image(row, self._spec.output_range), "png", quality=0)
+        return json.dumps([part.tolist() for part in row.softmax(dim=0).topk(5)]).encode()
