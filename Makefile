@@ -20,7 +20,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 	@echo 'options: NETWORK=NAME|FILE.py  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  (export)'
 	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network of several, NAME in capitals'
-	@echo '         DEVICE=auto|gpu|cpu  WORKERS=N  PRECISION=auto|float32|bfloat16|float16  (serve; tests: float32)'
+	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  PRECISION=auto|float32|bfloat16|float16  (serve; tests: float32)'
 	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
 
 demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
