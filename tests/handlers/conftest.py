@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -110,8 +111,12 @@ def decoders() -> Decoders:
     """The decode processes of this test; handlers of other tests have their own."""
 
     def every() -> list[psutil.Process]:
-        children = psutil.Process().children()
-        return [child for child in children if "handlers.pictures" in " ".join(child.cmdline())]
+        processes = []
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):  # a killed process that is not yet waited for
+                if "handlers.pictures" in " ".join(child.cmdline()):
+                    processes.append(child)
+        return processes
 
     others = every()
     return lambda: [process for process in every() if process not in others]
