@@ -1,6 +1,6 @@
 """One network that answers batches of requests. It needs no server: a plain Python caller will do.
 
->>> service = Service(Path("resnet101.pt"))
+>>> service = Service(Path("classifier.pt"))
 >>> [answer] = service.answer([Message(body=Path("dog.jpg").read_bytes())])
 >>> service.close()
 """
@@ -60,9 +60,13 @@ class Service:
         # Decode as many pictures at once as the network has threads: its share of the cores.
         processes = min(batch_size, torch.get_num_threads())
         self.pool = DecodePool(self.metadata.spec, self.settings.limits, processes)
-        self.pool.wait_until_ready()
-        self.engine.warm_up(batch_size)
-        self._check_canary()
+        try:
+            self.pool.wait_until_ready()
+            self.engine.warm_up(batch_size)
+            self._check_canary()
+        except BaseException:
+            self.pool.close()
+            raise
         logger.info(
             "%s on %s in %s (%s): ready in %.1f s",
             self.metadata.name,
