@@ -72,7 +72,8 @@ def stock(store: Path, picture: Path, log: Path, properties: Mapping[str, str]) 
         path.write_text("".join(f"{key}={value}\n" for key, value in lines))
         command = [str(Path(sys.executable).with_name("torchserve")), "--start", "--foreground"]
         command += ["--ncs", "--disable-token-auth", "--ts-config", str(path)]
-        command += ["--model-store", str(store), "--models", "all"]
+        command += ["--model-store", str(store)]
+        command += ["--models", *(f"{model}={model}.mar" for model in models)]
         environment = {
             **os.environ,
             "JAVA_HOME": str(find_java().path.resolve().parents[1]),
