@@ -76,7 +76,8 @@ def export(model_store: Path) -> None:
     weights = "pretrained"
     try:
         for network in registered().values():
-            fetch(next(iter(network.checkpoints.values())).download)
+            for checkpoint in [*network.checkpoints.values()][:1]:  # the one of `pretrained`
+                fetch(checkpoint.download)
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         print(UNTRAINED, flush=True)
