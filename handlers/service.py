@@ -93,6 +93,8 @@ class Service:
                 start_by,
                 started + self._decode_seconds,
             )
+            # Decoded base64 is no longer needed: free it before the network runs.
+            requests = [_without_picture(request) for request in requests]
         outputs = infer(self.engine, pictures, self._pixels_at_once, stages)
         with stages("encode"):
             answers = [
@@ -144,6 +146,12 @@ class Service:
             return output
         assert isinstance(request, Request)  # only a request has an output
         return attempt(self.task.answer, output, request)
+
+
+def _without_picture(request: Request | RequestError) -> Request | RequestError:
+    if isinstance(request, RequestError):
+        return request
+    return dataclasses.replace(request, picture=b"")
 
 
 def _encoded(request: Request | RequestError) -> Encoded | RequestError:

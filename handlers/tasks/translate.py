@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
 # A quarter of the time of zlib's default level, 6, for a tenth more bytes.
 _PNG_LEVEL = 1
-# The shorter side, in pixels.
-_SMALLEST, _LARGEST = 64, 1024
+# The shorter side, in pixels. Every network takes the smallest: its ``multiple`` divides 64.
+SMALLEST, LARGEST = 64, 1024
 
 
 class Translate:
     """The network's picture as PNG, JPEG or WebP, RGB."""
 
     def __init__(self, spec: Spec) -> None:
-        size = Integer(spec.resize, low=_SMALLEST, high=_LARGEST, multiple=spec.multiple)
-        quality = Integer(default=90, low=1, high=95)
+        integers: dict[str, Integer] = {}
+        if spec.crop is None:  # else the network has one size
+            integers["size"] = Integer(spec.resize, SMALLEST, LARGEST, spec.multiple)
+        integers["quality"] = Integer(default=90, low=1, high=95)
         formats = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-        self.offer = Offer(formats, {"size": size, "quality": quality})
-        self.canary_options = {"size": str(_SMALLEST)}
+        self.offer = Offer(formats, integers)
+        self.canary_options = {"size": str(SMALLEST)} if "size" in integers else {}
         self._range = spec.output_range
 
     def answer(self, output: torch.Tensor, request: Request) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from PIL import Image
 
 from handlers.pictures.resample import resample
-from handlers.tasks.translate import encode, to_image
-from tests.specs import CYCLEGAN_ORIGINAL
+from handlers.tasks.translate import Translate, encode, to_image
+from tests.specs import CYCLEGAN, CYCLEGAN_ORIGINAL
 from tests.tensors import to_tensor
 
 
@@ -74,3 +75,9 @@ def test_a_higher_quality_gives_a_larger_file(
     sizes = [len(encode(photographs["chelsea"], format, quality)) for quality in (1, 50, 95)]
     assert sizes == sorted(sizes)
     assert sizes[2] > 3 * sizes[0]
+
+
+def test_a_network_of_one_size_offers_no_size() -> None:
+    task = Translate(dataclasses.replace(CYCLEGAN, crop=256))
+    assert list(task.offer.integers) == ["quality"]
+    assert task.canary_options == {}
