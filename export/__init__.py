@@ -1,5 +1,4 @@
 """Checkpoints -> TorchScript -> TorchServe archives.
 
-Workers never import this package. ``serving.verify`` takes the verified downloads from it, and the
-benchmark builds its networks with it.
+Workers and ``serving`` never import this package; the programs in ``tools`` do.
 """

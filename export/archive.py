@@ -29,13 +29,13 @@ _ENTRY = "torchserve.py"
 def build(network: Network, pt: Path, mar: Path) -> bool:
     """Archive ``pt`` and the ``.json`` beside it into ``mar``; False if nothing has changed.
 
-    ``inputs.json`` in the archive holds the digests of its inputs, so the archive alone shows
-    whether it is current. It is built aside and moved into place. Raises ExportError, and leaves
-    ``mar`` as it was, if an input is missing or wrong; ``pt`` must have the sha256 that its export
-    noted.
+    ``inputs.json`` in the archive contains the digests of its inputs, so the archive itself shows
+    whether it is current. It is built in a temporary folder and moved into place. Raises
+    ExportError, without changing ``mar``, if an input is missing or invalid: ``pt`` must have the
+    sha256 that its ``.json`` records.
     """
     if not pt.is_file():
-        raise ExportError(f"{pt} is not there: run `make export` first")
+        raise ExportError(f"{pt} does not exist: run `make export` first")
     files = handler_files(network.task)
     config = network.serving.to_yaml()
     inputs = _inputs(pt, config, files)
@@ -58,7 +58,7 @@ def build(network: Network, pt: Path, mar: Path) -> bool:
 
 
 def handler_files(task: str) -> list[Path]:
-    """The files of ``handlers/`` that an archive carries: of the tasks, only ``task``."""
+    """The files of ``handlers/`` that an archive contains: all but the other tasks."""
     tasks = HANDLERS / "tasks"
     own = tasks / f"{task}.py"
     return [
@@ -95,7 +95,7 @@ def _run_archiver(network: Network, pt: Path, config: Path, extra: Path, stage: 
         "--serialized-file", str(pt), "--handler", str(HANDLERS / _ENTRY),
         "--config-file", str(config), "--extra-files", str(extra), "--export-path", str(stage),
     ]  # fmt: skip
-    # It stages in $TMPDIR/<model name>, and first deletes whatever is there.
+    # The archiver works in $TMPDIR/<model name>, which it deletes first.
     environment = {**os.environ, "TMPDIR": str(temporary)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if run.returncode:

@@ -50,7 +50,7 @@ def load(
     """
     if variant not in (None, *network.variants):
         choices = ", ".join(network.variants)
-        raise ExportError(f"{network.name}: preprocessing is one of {choices}, not {variant}")
+        raise ExportError(f"{network.name}: preprocessing must be one of {choices}, not {variant}")
     if weights == "random":
         spec = network.spec(variant, _labels(network, labels))
         about = Weights("untrained", f"random, seed {seed}", False, None, None)
@@ -119,7 +119,7 @@ def _build(network: Network, spec: Spec) -> nn.Module:
 def _filled(module: nn.Module, state: StateDict, path: Path) -> nn.Module:
     """``module`` in eval mode with the weights in ``state``; ExportError if they do not fit."""
     expected = module.state_dict()
-    # Checkpoints from before PyTorch 0.4.1 have no such counters, and inference does not use them.
+    # Checkpoints saved before PyTorch 0.4.1 lack these counters; inference does not use them.
     counters = {key: torch.tensor(0) for key in expected if key.endswith(".num_batches_tracked")}
     state = counters | state
     _check_fit(path, expected=expected, given=state)
@@ -180,7 +180,7 @@ def _read_state_dict(path: Path) -> StateDict:
     except Exception as error:  # a broken file makes the unpickler raise anything
         why = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise ExportError(
-            f"{path} is no checkpoint that can be loaded safely: save it with "
+            f"{path} is not a checkpoint that can be loaded safely: save it with "
             f"torch.save(model.state_dict(), ...) ({why})"
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -188,7 +188,7 @@ def _read_state_dict(path: Path) -> StateDict:
     if not isinstance(content, Mapping) or not all(
         isinstance(v, torch.Tensor) for v in content.values()
     ):
-        raise ExportError(f"{path} holds no state dict, neither plain nor under 'state_dict'")
+        raise ExportError(f"{path} contains no state dict, neither plain nor under 'state_dict'")
     state = {str(key): tensor for key, tensor in content.items()}
     if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}

@@ -1,9 +1,9 @@
-"""How much reduced precision changes the outputs of given weights: measured here, used at load.
+"""The accuracy gate: measures at export how much reduced precision changes a network's outputs.
 
-The worker may run on another machine than the export, with other instructions. So the figures come
-from emulation, which gives the same everywhere: weights and the output of every layer are rounded
-to the type, with float32 in between, as hardware accumulates. Layers that are served in float32 are
-not rounded.
+A worker runs in a reduced precision by default only if the weights passed. Its machine may have
+other instructions than the machine of the export, so the precision is emulated, with the same
+result everywhere: weights and the output of every layer are rounded to the type, and layers compute
+in float32, as hardware accumulates. Layers that are served in float32 are not rounded.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from handlers.network.engine import reduce
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Limits. The error is that of the logits, relative in the 2-norm, averaged over pictures; the
-# margin is between the two highest probabilities; pictures differ in 8-bit steps.
+# Limits: the relative error of the logits (2-norm, averaged over pictures); the difference of the
+# two highest probabilities from which the first class must agree; the mean difference of output
+# pictures in 8-bit steps.
 LOGITS_ERROR = 0.02
 MARGIN = 0.02
 PICTURE_STEPS = 2.0
@@ -76,13 +77,13 @@ def emulated(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def judge(spec: Spec, exact: torch.Tensor, reduced: torch.Tensor) -> dict[str, Any]:
-    """Compares outputs in reduced precision with float32's ``exact``, both ``(N, ...) float32``."""
+    """Compares ``reduced``, outputs in reduced precision, with ``exact``; both (N, ...) float32."""
     if not reduced.isfinite().all():  # float16 ends at 65504
         return {"passed": False, "summary": "values outside its range"}
     if spec.output == "picture":
         low, high = spec.output_range
         steps = (reduced - exact).abs().mean().item() * 255 / (high - low)
-        summary = f"pictures differ by {steps:.2g}/255 on average, {PICTURE_STEPS:g} may"
+        summary = f"pictures differ by {steps:.2g}/255 on average (limit {PICTURE_STEPS:g})"
         return {"picture_steps": steps, "passed": steps <= PICTURE_STEPS, "summary": summary}
     error = ((reduced - exact).norm(dim=1) / exact.norm(dim=1)).mean().item()
     top = exact.softmax(1).topk(2).values
@@ -95,7 +96,7 @@ def judge(spec: Spec, exact: torch.Tensor, reduced: torch.Tensor) -> dict[str, A
         "clear_pictures": int(clear.sum()),
         "largest_probability_shift": shift,
         "passed": error <= LOGITS_ERROR and agrees,
-        "summary": f"logits off by {error:.2%}, {LOGITS_ERROR:.0%} may be; top-1 "
+        "summary": f"logits differ by {error:.2%} (limit {LOGITS_ERROR:.0%}); top-1 "
         f"{'agrees' if agrees else 'differs'} on {int(clear.sum())} clear pictures",
     }
 
@@ -103,7 +104,10 @@ def judge(spec: Spec, exact: torch.Tensor, reduced: torch.Tensor) -> dict[str, A
 def _fault(
     traced: torch.jit.ScriptModule, dtype: torch.dtype, example: torch.Tensor
 ) -> dict[str, Any] | None:
-    """The figures of a trace that does not run in ``dtype``: its constants keep their own type."""
+    """The result for a trace that does not run in ``dtype``, else None.
+
+    Constants in a trace keep their own type, which may not fit.
+    """
     script = copy.deepcopy(traced)
     reduce(script, dtype)
     try:

@@ -1,4 +1,4 @@
-"""A network as its one file describes it: architecture, preprocessing, checkpoints, serving."""
+"""The description of a network: architecture, preprocessing, checkpoints, serving defaults."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Preprocessing:
 class Sizes:
     """Sizes of the inputs that an export runs the network on.
 
-    Several sizes and batch sizes, square and not: nothing of the traced example may be baked into
-    the trace. ``gate`` is for measuring reduced precision.
+    ``proof`` has several batch sizes and picture sizes, to show that the trace does not depend on
+    the size of the traced example. ``gate`` is the input of the accuracy gate.
     """
 
     trace: Size = (2, 64, 96)
@@ -98,9 +98,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Network:
-    """Everything that the bundle knows about one network. Raises ValueError if it is wrong.
+    """Everything that the bundle knows about one network. Raises ValueError if it is invalid.
 
-    ``name``          of the model in URLs and of its files: ``[a-z0-9_]+``
+    ``name``          the model's name in URLs and of its files: ``[a-z0-9_]+``
     ``task``          the module of ``handlers.tasks`` that answers with the output
     ``build``         ``build(spec)`` gives the module, with ``len(spec.labels)`` classes
     ``variants``      preprocessing by name; the first is the default
@@ -115,7 +115,7 @@ class Network:
                       ``torch.no_grad()`` and a fixed seed
     ``serving``       defaults of the server
     ``example``       a published picture with its answer
-    ``reference``     what ``find`` finds this network by; set by ``find``
+    ``reference``     the argument with which ``find`` returns this network; set by ``find``
     """
 
     name: str

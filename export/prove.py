@@ -1,4 +1,4 @@
-"""A ``.pt`` is proved equal to eager PyTorch before it is kept."""
+"""Proves that a ``.pt`` gives the outputs of eager PyTorch."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def _run_standalone(path: Path, cases: list[dict[str, torch.Tensor]]) -> dict[st
             ) from error
     if run.returncode:
         last = run.stderr.strip().splitlines()[-1:]
-        raise ExportError(f"the traced network does not run by itself: {''.join(last)}")
+        raise ExportError(f"the traced network does not run in a fresh process: {''.join(last)}")
     report: dict[str, Any] = json.loads(run.stdout)
     return report

@@ -20,8 +20,8 @@ LOGIT_SCALE = 3.0
 def pictures(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
     """``(count, 3, height, width) float32`` in [0, 1]: noise at several scales, like photographs.
 
-    The amplitudes of natural pictures fall as 1/f; octaves weighted by the size of their cells come
-    close. Every second picture has few levels, for hard edges and flat areas.
+    The amplitudes of natural pictures fall as 1/f; noise weighted by its cell size approximates
+    that. Every second picture has only a few levels, which gives hard edges and flat areas.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.zeros(count, 3, height, width)
@@ -48,7 +48,7 @@ def classifier(module: nn.Module, spec: Spec, head: str) -> None:
     norms = [layer for layer in module.eval().modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.train().momentum = None  # the plain average of what it sees
+        norm.train().momentum = None  # cumulative average
     last = module.get_submodule(head)
     assert isinstance(last, (nn.Linear, nn.Conv2d))
     features: list[torch.Tensor] = []

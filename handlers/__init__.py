@@ -1,6 +1,6 @@
-"""What a worker and its decode processes run: a picture's bytes in, an answer out.
+"""The code of a worker and its decode processes: a picture's bytes in, an answer out.
 
-The package is copied into every archive. Besides the standard library it imports torch, Pillow
-and, in one file, TorchServe's ``ts``, because each import takes time at every worker start.
-``metadata``, ``settings``, ``request``, ``tasks`` and ``pictures`` do not import torch.
+The package is copied into every archive. Imports slow down every worker start, so it imports only
+the standard library, torch, Pillow and, in one file, TorchServe's ``ts``. ``metadata``,
+``settings``, ``request``, ``tasks`` and ``pictures`` do not import torch.
 """

@@ -2,7 +2,7 @@
 
 ::
 
-    room      gives                may fail with
+    package   returns              may raise
     request   picture and options  BadRequest 400, EmptyBody 400, TooLarge 413,
                                    NotAcceptable 406, InvalidOption 422
     pictures  (H, W, 3) pixels     BadImage 400, UnsupportedFormat 415, TooLarge 413,
@@ -11,7 +11,7 @@
     task      the answer
     any                            InternalError 500
 
-Messages are written for the client: no path, version or traceback ever goes into one.
+Messages are written for the client and never contain paths, versions or tracebacks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LoadError(Exception):
 
 
 class RequestError(Exception):
-    """A failure that belongs to one request, and is answered to that request alone."""
+    """A failure of one request. Other requests in its batch are not affected."""
 
     code: ClassVar[int]
 
@@ -53,7 +53,7 @@ class BadRequest(RequestError):
 
 
 class EmptyBody(RequestError):
-    """There is no picture in the request, or it has no bytes."""
+    """The request has no picture, or an empty one."""
 
     code = 400
 
@@ -65,13 +65,13 @@ class BadImage(RequestError):
 
 
 class NotAcceptable(RequestError):
-    """Nothing in ``Accept`` can be produced."""
+    """The server can produce none of the media types in ``Accept``."""
 
     code = 406
 
 
 class TooLarge(RequestError):
-    """A limit on bytes, pixels or decoding work; the message names it and its value."""
+    """The request exceeds a limit on bytes, pixels or decoding work, which the message names."""
 
     code = 413
 
@@ -89,7 +89,7 @@ class InvalidOption(RequestError):
 
 
 class InternalError(RequestError):
-    """A bug of ours. The traceback is in the log, never here."""
+    """A bug in the server. The traceback goes to the log only."""
 
     code = 500
 
@@ -98,13 +98,13 @@ class InternalError(RequestError):
 
 
 class Overloaded(RequestError):
-    """The device has no room for this request now; it may have later."""
+    """The server lacks time or memory for this request now; a retry may succeed."""
 
     code = 503
 
 
 def attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | RequestError:
-    """``step``'s result, or the error to answer this one request with."""
+    """The result of ``step``, or its error; an unexpected exception becomes InternalError."""
     try:
         return step(*args, **kwargs)
     except RequestError as error:

@@ -1,14 +1,14 @@
-"""The picture formats that are served, told apart by their first bytes.
+"""The supported picture formats, detected by their first bytes.
 
-The first bytes choose the decoder from an allow-list, never a name or a content type: no upload
-reaches a decoder that we did not mean to offer (EPS would start Ghostscript).
+Only the first bytes select a decoder, from an allow-list; file names and content types are ignored.
+So no upload reaches a decoder that is not meant to be exposed (Pillow's EPS starts Ghostscript).
 """
 
 from __future__ import annotations
 
 from handlers.errors import BadImage, UnsupportedFormat
 
-# (offset, first bytes, Pillow's name). JPEG covers MPO: naming MPO here makes Pillow fail.
+# (offset, first bytes, name in Pillow). JPEG includes MPO, which Pillow cannot open by that name.
 _ALLOWED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -21,13 +21,13 @@ _ALLOWED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II+\0", "TIFF"),
 )
 
-# Formats that clients send and we do not support, to name them in the error.
+# Unsupported formats that clients send; the error names them.
 _REFUSED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF", "PDF"),
     (0, b"%!PS", "PostScript"),
     (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
     (0, b"8BPS", "Photoshop"),
-    (0, b"MM\0+", "big-endian BigTIFF"),  # Pillow opens only the little-endian ones
+    (0, b"MM\0+", "big-endian BigTIFF"),  # Pillow opens little-endian BigTIFF only
     (0, b"\0\0\1\0", "ICO"),
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
@@ -55,13 +55,13 @@ _HEIC_FIX = "; export it as JPEG (on iPhones: Settings, Camera, Formats, Most Co
 
 SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
-# The format is decided from this many bytes.
+# Detection needs at most this many bytes.
 MAGIC_BYTES = 4096
-_TEXT_MARKS = b"\xef\xbb\xbf \t\r\n\f\v"  # UTF-8's byte order mark, and white space
+_TEXT_MARKS = b"\xef\xbb\xbf \t\r\n\f\v"  # UTF-8 byte order mark and white space
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether ``data`` starts like a picture, of a supported format or not."""
+    """Whether ``data`` starts like a picture, even one in an unsupported format."""
     try:
         return bool(format_of(data))
     except UnsupportedFormat:
@@ -88,7 +88,7 @@ def format_of(data: bytes) -> str:
             raise UnsupportedFormat(f"{name} is not supported: send {SUPPORTED}")
     if data[:256].lstrip(_TEXT_MARKS).startswith(b"<") and b"<svg" in data[:MAGIC_BYTES]:
         raise UnsupportedFormat(f"SVG is not supported: send {SUPPORTED}")
-    raise BadImage(f"the bytes are no picture: send {SUPPORTED}")
+    raise BadImage(f"the bytes are not a picture: send {SUPPORTED}")
 
 
 def _brands(data: bytes) -> set[bytes]:

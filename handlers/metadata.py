@@ -1,7 +1,7 @@
-"""The frozen record that a network carries from its export to whoever serves it. No torch import.
+"""The metadata of an exported network, as frozen dataclasses. Does not import torch.
 
-The export builds it once. The ``.pt`` holds it as ``model.json``, the ``.json`` beside the ``.pt``
-adds how the export went, and a worker's description adds how the network is served.
+The export builds it once. The ``.pt`` contains it as ``model.json``; the ``.json`` beside the
+``.pt`` adds the results of the export, and a worker's description adds how the network is served.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, Literal
 class Spec:
     """Everything that must agree between a checkpoint, its trace and its server.
 
-    ``task`` names the module of ``handlers.tasks`` that answers with the network's output.
-    ``variant`` names the preprocessing. ``resize`` and ``crop`` are in pixels: the shorter side
-    becomes ``resize`` by ``interpolation`` with antialiasing, then the centre ``crop`` x ``crop``
-    is kept (``None`` keeps all, with both sides rounded to ``multiple``). The input tensor is
-    ``(N, 3, H, W) float32``: ``(rgb / 255 - mean) / std``. ``output`` says what the network gives:
-    ``classes`` for ``(N, len(labels))`` logits, ``picture`` for ``(N, 3, scale * H, scale * W)``
-    with values in ``output_range``.
+    ``task`` is the module in ``handlers.tasks`` that turns the network's output into an answer.
+    ``variant`` names the preprocessing: the shorter side is resized to ``resize`` pixels with
+    ``interpolation`` and antialiasing, then the centre ``crop`` x ``crop`` pixels are kept. If
+    ``crop`` is None, the whole picture is kept and the longer side is rounded to ``multiple``. The
+    input tensor is ``(N, 3, H, W) float32``: ``(rgb / 255 - mean) / std``. If ``output`` is
+    ``classes``, the network returns logits ``(N, len(labels))``; if it is ``picture``, it returns
+    ``(N, 3, scale * H, scale * W)`` with values in ``output_range``.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Spec:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights came from.
+    """The origin of the weights.
 
-    ``name`` goes into the response header x-model-weights. ``sha256`` is of the checkpoint file
-    (None: untrained), ``licence`` is None where it is not known.
+    ``name`` is the value of the response header x-model-weights. ``sha256`` is the digest of the
+    checkpoint file, None for random weights. ``licence`` is None if it is unknown.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Golden:
-    """How to read the golden example that travels in the ``.pt``."""
+    """The shapes and the data type of the golden example in the ``.pt``."""
 
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -75,9 +75,10 @@ class Golden:
 
 @dataclass(frozen=True)
 class Metadata:
-    """``precisions`` is the gate's result: ``{"bfloat16": {"passed", "summary", ...}, ...}``.
+    """The metadata record.
 
-    ``torch`` is the version of PyTorch that traced the network.
+    ``precisions`` is the result of the accuracy gate: ``{"bfloat16": {"passed", "summary", ...},
+    ...}``. ``torch`` is the version of PyTorch that traced the network.
     """
 
     name: str
@@ -88,14 +89,14 @@ class Metadata:
     torch: str
 
     def to_map(self) -> dict[str, Any]:
-        """The record as JSON objects hold it."""
+        """The record as a dict for ``json.dumps``."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Metadata:
         """The inverse of ``json.dumps(record.to_map())``.
 
-        ValueError where ``text`` is not JSON, KeyError or TypeError for missing or unknown fields.
+        ValueError if ``text`` is not JSON, KeyError or TypeError for missing or unknown fields.
         """
         fields = json.loads(text)
         fields["spec"] = Spec.from_map(fields["spec"])

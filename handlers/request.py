@@ -1,10 +1,9 @@
-"""One request: the forms in which a client may send it, its options and its media types.
+"""Parses one request: its picture, its options and the media type of its answer.
 
 The picture is the raw body (with any content type), the field ``data`` of a multipart form or of a
 gRPC ``input`` map, or JSON ``{"data": "<base64>"}``. An option is a field or key beside ``data``,
-or the header ``x-<option>``; a field takes precedence over a header. Unknown fields, keys and
-headers are ignored, as HTTP does with unknown headers. A second picture is refused, and so is
-anything that is given twice.
+or the header ``x-<option>``; fields take precedence over headers. Unknown fields, keys and headers
+are ignored. A second picture and repeated names are refused.
 """
 
 from __future__ import annotations
@@ -23,24 +22,24 @@ from handlers.pictures.limits import LIMITS, Limits
 
 # JSON starts like this; no supported image does.
 _JSON_START = re.compile(rb"\s*[\[{\"]")
-# A request needs a handful of values. Each value costs up to a hundred times its bytes in memory.
+# A request needs a few values. Parsed, each takes up to a hundred times its bytes of memory.
 _MAX_JSON_VALUES = 100
 # Fields of a form, entries of a gRPC map or keys of a JSON object.
 _MAX_FIELDS = 100
 _DATA_URI = re.compile(rb"data:[^,]{0,200};base64,")
-# The prefix of a data: URI is looked for in this many bytes.
+# The prefix of a data: URI must end within this many bytes.
 _DATA_URI_BYTES = 256
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
-# ASCII only: int() also accepts other digits and other white space.
+# ASCII only: int() also accepts other scripts' digits and white space.
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,7}\s*", re.ASCII)
-# A multipart form adds this much around each value: boundary, name, file name, content type.
+# The bytes that a multipart form adds to each value: boundary, name, file name, content type.
 _PART_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class Integer:
-    """A whole-number option: its default, its range, and the number it must be a multiple of."""
+    """A whole-number option: its default and its range, in multiples of ``multiple``."""
 
     default: int
     low: int
@@ -50,7 +49,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a task offers: media types by the value of ``format``, preferred first, and options."""
+    """What a task offers: media types by the value of ``format``, preferred first; and options."""
 
     formats: Mapping[str, str]
     integers: Mapping[str, Integer]
@@ -58,10 +57,10 @@ class Offer:
 
 @dataclass(frozen=True)
 class Message:
-    """What a transport received, before anything in it is checked.
+    """A request as the transport received it, unchecked.
 
     ``headers`` has lower-case names. ``fields`` are form fields or entries of a gRPC map. ``body``
-    is the raw body, if there is one: bytes, or text or JSON that the transport has decoded already.
+    is the raw body or None: bytes, or text or JSON that the transport has already decoded.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -71,18 +70,18 @@ class Message:
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture's bytes with its options as they were sent: text, or a value of JSON."""
+    """A picture's bytes, and its unchecked options: text or JSON values."""
 
     picture: bytes
     options: Mapping[str, object]
     accept: str
 
     def integer(self, name: str, offered: Integer) -> int:
-        """The value of the option ``name``; raises InvalidOption unless it is as ``offered``."""
+        """The value of the option ``name``. Raises InvalidOption unless ``offered`` allows it."""
         low, high, multiple = offered.low, offered.high, offered.multiple
         value = self.options.get(name, offered.default)
         if isinstance(value, str):
-            # Every allowed number fits into seven digits; int() of a megabyte of digits is slow.
+            # Seven digits are enough for every option; int() of a megabyte of digits is slow.
             value = int(value) if _INTEGER.fullmatch(value) else None
         elif isinstance(value, float) and value.is_integer():
             value = int(value)  # JSON has one type of number: 3.0 is 3
@@ -96,10 +95,11 @@ class Upload:
         return value
 
     def format(self, offered: Mapping[str, str]) -> str:
-        """The key of ``offered`` (``{"png": "image/png", ...}``, preferred first) to answer with.
+        """The format of the answer, a key of ``offered``: ``{"png": "image/png", ...}``.
 
-        The option ``format`` decides; without it the ``Accept`` header, by q-value (RFC 9110,
-        12.5.1). Raises InvalidOption or NotAcceptable if neither can be met.
+        The option ``format`` decides; without it, the q-values of the ``Accept`` header (RFC 9110,
+        12.5.1), and between equal ones the order of ``offered``. Raises InvalidOption for an
+        unknown ``format``, NotAcceptable if ``Accept`` allows none of ``offered``.
         """
         requested = self.options.get("format")
         if requested is not None:
@@ -116,7 +116,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request. ``format`` is a key of ``Offer.formats``; ``options`` are complete."""
+    """A valid request. ``format`` is a key of ``Offer.formats``; ``options`` include defaults."""
 
     picture: bytes
     format: str
@@ -125,7 +125,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one request is answered with."""
+    """The answer to one request; ``code`` is the HTTP status."""
 
     body: bytes
     content_type: str
@@ -133,7 +133,7 @@ class Answer:
 
 
 def parse(message: Message, offer: Offer, limits: Limits = LIMITS) -> Request:
-    """Read ``message`` and check its options. Raises a RequestError if any of it is wrong."""
+    """Read ``message`` and check its options. Raises a RequestError if it is invalid."""
     upload = read(message, limits)
     name = upload.format(offer.formats)
     integers = {key: upload.integer(key, offered) for key, offered in offer.integers.items()}
@@ -181,7 +181,10 @@ def read(message: Message, limits: Limits = LIMITS) -> Upload:
 
 
 def _is_json(body: bytes | bytearray, headers: Mapping[str, str]) -> bool:
-    """By its first character, or by its content type unless it is a picture: clients mislabel."""
+    """Whether ``body`` starts like JSON, or has its content type and is not a picture.
+
+    Clients mislabel pictures.
+    """
     announced = headers.get("content-type", "").lower().startswith("application/json")
     return bool(_JSON_START.match(body)) or (announced and bool(body) and not _is_picture(body))
 
@@ -199,7 +202,7 @@ def _is_picture(value: object) -> bool:
 
 
 def _refuse_many(fields: Mapping[str, object]) -> None:
-    """Raise BadRequest for more than 100 fields, before looking at any of them."""
+    """Raise BadRequest for more than 100 fields, before any of them is processed."""
     if len(fields) > _MAX_FIELDS:
         raise BadRequest(f"more than {_MAX_FIELDS} fields: a request has data and options")
 
@@ -215,7 +218,10 @@ def _no_picture(headers: Mapping[str, str]) -> str:
 
 
 def _refuse_lost_parts(message: Message) -> None:
-    """Raise BadRequest if a form had a field twice: TorchServe keeps the last one of each name."""
+    """Raise BadRequest if a form repeats a name; TorchServe keeps only the last field of each name.
+
+    The content length shows that fields are missing if they had more than about 1 KB.
+    """
     length = message.headers.get("content-length", "")
     content_type = message.headers.get("content-type", "")
     if not content_type.startswith("multipart/") or not length.isdecimal():
@@ -288,7 +294,7 @@ def _as_text(value: object) -> object:
 
 
 def _quality(accept: str, media: str) -> float:
-    """The q-value of ``media`` in ``accept``, 0 to 1; the most specific range that matches wins."""
+    """The q-value of ``media`` in ``accept``, 0 to 1; the most specific matching range applies."""
     if not accept.strip():
         return 1.0
     ranges = {"*/*": 0, media.split("/")[0] + "/*": 1, media: 2}

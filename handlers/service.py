@@ -1,4 +1,4 @@
-"""One network that answers batches of requests. It needs no server: a plain Python caller will do.
+"""Serves one network: answers batches of requests. Works without a server too:
 
 >>> service = Service(Path("classifier.pt"))
 >>> [answer] = service.answer([Message(body=Path("dog.jpg").read_bytes())])
@@ -29,17 +29,17 @@ from handlers.stages import Stages
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
-# No picture of a batch begins to be decoded later than this, or than half of the time for decoding.
-# Eight of the slowest valid pictures need 9 s on two processes.
+# Seconds after the start of a batch. Pictures whose decoding has not begun by then get a 503.
+# Eight of the slowest valid pictures take 9 s on two processes.
 DECODE_BEGIN_S = 20
 
 
 class Service:
     """A loaded network with its decode processes.
 
-    ``batch_size`` is the largest batch to prepare for; decoding a batch may take
-    ``decode_seconds``. Raises LoadError if the network cannot be served here. ``metadata`` is that
-    of the artefact. Nothing of a request is kept on ``self``.
+    ``batch_size`` is the largest batch to prepare for; ``decode_seconds`` limits the decoding of a
+    batch, and pictures that have not begun by half of it are answered 503. Raises LoadError if the
+    network cannot be served on this machine. Requests leave no state on ``self``.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Service:
         self.metadata = self.engine.metadata
         self.task = tasks.load(self.metadata.spec)
         self._decode_seconds = decode_seconds
-        # Decode as many pictures at once as the network has threads: its share of the cores.
+        # One decode process per thread of the network, because these are the worker's cores.
         processes = min(batch_size, torch.get_num_threads())
         self.pool = DecodePool(self.metadata.spec, self.settings.limits, processes)
         try:
@@ -79,9 +79,9 @@ class Service:
     def answer(
         self, messages: Sequence[Message | RequestError], stages: Stages | None = None
     ) -> list[Answer | RequestError]:
-        """Answer each message of a batch on its own: an error stays with its request.
+        """Answer a batch of messages; an error affects only its own message.
 
-        An error among ``messages`` is returned in its place. ``stages`` collects the times.
+        Errors in ``messages`` are returned unchanged. The times are added to ``stages``.
         """
         stages = stages or Stages()
         started = time.monotonic()
@@ -106,7 +106,7 @@ class Service:
         return answers
 
     def describe(self) -> dict[str, Any]:
-        """The artefact's metadata, and how it is served here."""
+        """The metadata of the artefact, and how it is served: device, precision and limits."""
         return {
             **self.metadata.to_map(),
             "device": str(self.engine.device),
@@ -116,19 +116,19 @@ class Service:
         }
 
     def close(self) -> None:
-        """End the decode processes; the end of this process does the same."""
+        """End the decode processes. They also end with this process."""
         self.pool.close()
 
     def _check_canary(self) -> None:
-        """Raise LoadError unless a whole request is answered."""
+        """Raise LoadError unless the canary request is answered."""
         [answer] = self.answer([tasks.canary(self.task)])
-        # TooLarge: the configured limits are below the network's own input.
+        # TooLarge is fine: the configured limits may be below the network's input size.
         if isinstance(answer, RequestError) and not isinstance(answer, TooLarge):
             raise LoadError(f"{self.metadata.name} does not answer: {answer.message}")
 
     @property
     def _pixels_at_once(self) -> int:
-        """One input may be as large as ``network_pixels``; a batch together may not be larger."""
+        """The most input pixels per batch: as many as the largest allowed picture has, or fewer."""
         pixels = self.settings.limits.network_pixels
         if self.engine.device.type == "cpu":
             pixels = min(pixels, self.settings.cpu_batch_pixels or sys.maxsize)
@@ -144,7 +144,7 @@ class Service:
     ) -> Answer | RequestError:
         if isinstance(output, RequestError):
             return output
-        assert isinstance(request, Request)  # only a request has an output
+        assert isinstance(request, Request)  # an error would have no output
         return attempt(self.task.answer, output, request)
 
 

@@ -1,4 +1,4 @@
-"""The section ``handler`` of an archive's YAML, checked. No torch import."""
+"""The section ``handler`` of an archive's YAML, parsed and checked. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from handlers.pictures.limits import LIMITS, Limits
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-# `make serve PRECISION=...` sets it for every model; it takes precedence over the YAML.
+# `make serve PRECISION=...` sets this variable, which takes precedence over the YAML.
 PRECISION_VARIABLE = "HANDLER_PRECISION"
 _KEYS = ("limits", "precision", "cpu_batch_pixels")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``precision`` is one of PRECISIONS; ``handlers.network.precision`` resolves ``auto``.
+    """The settings of a model's handler.
 
-    ``cpu_batch_pixels``: input pixels that go through the network together on a CPU; None for no
-    limit but the batch size.
+    ``precision`` is one of PRECISIONS; ``handlers.network.precision`` resolves ``auto``.
+    ``cpu_batch_pixels`` limits the input pixels per batch on a CPU; None means no limit of its own.
     """
 
     limits: Limits = LIMITS
@@ -27,10 +27,10 @@ class Settings:
 
     @classmethod
     def from_yaml(cls, yaml: Mapping[str, object], override: str | None = None) -> Settings:
-        """The settings of an archive's YAML; keys missing from ``handler`` have their defaults.
+        """The settings in ``yaml``; keys missing from its ``handler`` have their defaults.
 
         ``override`` is the value of PRECISION_VARIABLE, or None if it is not set. Raises ValueError
-        that says what is wrong and where.
+        with an explanation if a key or a value is invalid.
         """
         section = yaml.get("handler") or {}
         if not isinstance(section, Mapping) or section.keys() - set(_KEYS):
@@ -47,5 +47,5 @@ class Settings:
 
 def _checked(name: str, precision: object) -> str:
     if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ValueError(f"{name} is one of {', '.join(PRECISIONS)}, not {precision!r}")
+        raise ValueError(f"{name} must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     return precision

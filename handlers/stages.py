@@ -1,4 +1,4 @@
-"""Where the time of a batch goes: seconds per stage."""
+"""The time that a batch spends in each stage, and the names of the metrics for it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-# In the order of a request. TorchServe itself counts the queue: ``ts_queue_latency_microseconds``.
+# In order. TorchServe measures the queue itself: ``ts_queue_latency_microseconds``.
 STAGES = ("decode", "preprocess", "network", "encode")
 
-# Histograms. TorchServe's buckets end at 10: seconds and batch sizes fit, milliseconds do not.
+# Histograms, in seconds because TorchServe's largest bucket is 10: milliseconds would not fit.
 SECONDS = "stage_seconds"
 BATCH = "batch_members"
 
 
 class Stages:
-    """The seconds of one batch so far, by stage; 0 for a stage that never began."""
+    """The seconds that one batch has spent in each stage so far."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Time the body as a part of ``stage``."""
+        """Add the time of the body to ``stage``."""
         started = time.perf_counter()
         try:
             yield

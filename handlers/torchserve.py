@@ -1,8 +1,8 @@
-"""TorchServe's handler for every network: rows, headers and context <-> Message and Answer.
+"""The TorchServe handler of every network: rows, headers and context <-> Message and Answer.
 
-The only file that imports ``ts``. TorchServe answers every member of a batch with the same 503
-when a handler raises, so ``handle`` raises in one case only: all requests of the batch came over
-gRPC and failed alike (``_raise_for_grpc``).
+This is the only file that imports ``ts``. If a handler raises, TorchServe answers every request of
+the batch with the same 503, so ``handle`` raises in one case only: all requests of the batch came
+over gRPC and failed with the same error (``_raise_for_grpc``).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from handlers.service import Service
 from handlers.settings import PRECISION_VARIABLE, Settings
 from handlers.stages import BATCH, SECONDS, Stages
 
-# TorchServe kills a worker that takes longer than responseTimeout (this is its default) over a
-# batch, and the whole batch fails. Decoding may use this share of it.
+# TorchServe kills a worker whose batch takes longer than responseTimeout (default: 120 s), and the
+# whole batch fails. Decoding may use a part of that time, DECODE_SHARE.
 RESPONSE_TIMEOUT_S = 120
 DECODE_SHARE = 0.5
-# TorchServe adds ts_request_sequence_id and others to calls of the gRPC method StreamPredictions2.
+# TorchServe adds headers with this prefix to calls of the gRPC method StreamPredictions2.
 _SEQUENCE_HEADERS = "ts_request_sequence"
 
 
@@ -39,7 +39,7 @@ class Handler:
     service: Service
 
     def initialize(self, context: Any) -> None:
-        """Load the network of the archive; any exception fails the load."""
+        """Load the archive's network. Any exception makes the load fail."""
         use_one_heap()
         properties = context.system_properties
         yaml = context.model_yaml_config or {}
@@ -54,7 +54,7 @@ class Handler:
             _declare(context.metrics)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """One body per row; statuses and headers go into ``context``."""
+        """Answer a batch: a body per row; statuses and headers are set in ``context``."""
         headers = [header_values(context.get_all_request_header(i)) for i in range(len(rows))]
         if all(map(_asks_description, rows, headers)):
             return [json.dumps(self.service.describe()).encode()] * len(rows)
@@ -64,8 +64,8 @@ class Handler:
             _report(stages, context.metrics, self.service.metadata.name, len(rows))
         _raise_for_grpc(answers, headers)
         for i in filter(lambda i: is_grpc(headers[i]), range(len(rows))):
-            # Without it TorchServe fails on StreamPredictions, and ends the worker with its whole
-            # queue. Predictions over gRPC ignores it; over REST it would mean a chunked answer.
+            # StreamPredictions needs it: without it, TorchServe fails and ends the worker, and the
+            # whole queue is lost. Predictions ignores it; over REST the answer would be chunked.
             context.set_response_header(i, "ts_stream_next", "false")
         _drop_bidirectional(context, headers)
         give_back_after(rows)
@@ -81,7 +81,7 @@ class Handler:
 
 
 def message(row: Mapping[str, Any], headers: Mapping[str, str]) -> Message | RequestError:
-    """One row of TorchServe's batch, with the values of its headers."""
+    """One row of TorchServe's batch and its headers -> Message, or the error for it."""
     if is_bidirectional(headers):
         return BadRequest("StreamPredictions2 is not served: use Predictions")
     return Message(headers, row.get("body"), row)
@@ -90,15 +90,15 @@ def message(row: Mapping[str, Any], headers: Mapping[str, str]) -> Message | Req
 def header_values(headers: Mapping[str, object]) -> dict[str, str]:
     """Header values by lower-case name.
 
-    TorchServe puts one dict per form field into the same mapping; those are not headers.
+    TorchServe puts a dict for each form field into the same mapping; these are left out.
     """
     return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
 
 
 def is_grpc(headers: Mapping[str, str]) -> bool:
-    """Whether the request came over gRPC: TorchServe then passes no header but its own sequence's.
+    """Whether the request came over gRPC: TorchServe then passes at most the sequence headers.
 
-    Over REST there is at least one: TorchServe adds its own on every route that we serve.
+    Over REST there is always another header: TorchServe adds its own on every prediction route.
     """
     return all(name.startswith(_SEQUENCE_HEADERS) for name in headers)
 
@@ -106,7 +106,7 @@ def is_grpc(headers: Mapping[str, str]) -> bool:
 def is_bidirectional(headers: Mapping[str, str]) -> bool:
     """Whether the request came through the gRPC method StreamPredictions2.
 
-    Over REST there are other headers too, so a client that sends such a header gets its answer.
+    A REST client that sends such a header is not affected, because it has other headers too.
     """
     return bool(headers) and is_grpc(headers)
 
@@ -114,10 +114,11 @@ def is_bidirectional(headers: Mapping[str, str]) -> bool:
 def _raise_for_grpc(
     answers: Sequence[Answer | RequestError], headers: Sequence[Mapping[str, str]]
 ) -> None:
-    """Give gRPC callers a real status if TorchServe can: when the whole batch failed alike.
+    """Give gRPC callers a status code if the whole batch failed with the same error.
 
-    TorchServe drops statuses per request over gRPC, and a raised PredictionException answers all.
-    A batch with a call of StreamPredictions2 is answered in place: see ``_drop_bidirectional``.
+    Over gRPC, TorchServe ignores the statuses of single requests; only a PredictionException sets
+    one, for the whole batch. A batch with a call of StreamPredictions2 must not raise, because that
+    call must get no answer: see ``_drop_bidirectional``.
     """
     if any(map(is_bidirectional, headers)):
         return
@@ -128,12 +129,12 @@ def _raise_for_grpc(
 
 
 def _drop_bidirectional(context: Any, headers: Sequence[Mapping[str, str]]) -> None:
-    """Give TorchServe no answer to calls of the gRPC method StreamPredictions2.
+    """Leave calls of the gRPC method StreamPredictions2 without an answer.
 
     Clients can call it although our .proto omits it. TorchServe 0.12 ends the call itself, with
-    status UNKNOWN, as soon as it has queued the request. If the worker then answers, the answer
-    raises a second exception in the thread that serves the worker: the thread ends, the worker
-    stays READY, and the model answers nobody until a restart.
+    status UNKNOWN, as soon as it has queued the request. An answer from the worker would then raise
+    an exception in TorchServe's thread for that worker: the thread would end, the worker would stay
+    READY, and the model would answer nobody until a restart.
     """
     for i, values in enumerate(headers):
         if is_bidirectional(values):
@@ -141,9 +142,10 @@ def _drop_bidirectional(context: Any, headers: Sequence[Mapping[str, str]]) -> N
 
 
 def _asks_description(row: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
-    """Whether this is the management API's ``?customized=true``.
+    """Whether this is a describe request: ``?customized=true`` in the management API.
 
-    A client's request has at least an empty body in its row, or a form's content type.
+    A client cannot send one: its request has a body in its row, even an empty one, or a form's
+    content type.
     """
     describe = headers.get("describe", "").lower() == "true"
     return not row and describe and "content-type" not in headers
@@ -168,14 +170,14 @@ def _device(gpu_id: int | None) -> torch.device:
 
 
 def _declare(metrics: Any) -> None:
-    """Register the histograms with ``metrics``, TorchServe's cache, once per worker."""
+    """Register the histograms in ``metrics``, TorchServe's metrics cache, once per worker."""
     labels = ["ModelName", "Stage"]
     metrics.add_metric_to_cache(SECONDS, "Seconds", labels, MetricTypes.HISTOGRAM)
     metrics.add_metric_to_cache(BATCH, "Count", labels[:1], MetricTypes.HISTOGRAM)
 
 
 def _report(stages: Stages, metrics: Any, model: str, members: int) -> None:
-    """Add one batch to the histograms; each stage counts once per batch."""
+    """Add the stages and the size of one batch to the histograms."""
     metrics.get_metric(BATCH, MetricTypes.HISTOGRAM).add_or_update(members, [model])
     histogram = metrics.get_metric(SECONDS, MetricTypes.HISTOGRAM)
     for stage, spent in stages.seconds.items():

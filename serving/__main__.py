@@ -1,4 +1,4 @@
-"""Serve the archives in the model store with TorchServe, and report how they really are."""
+"""Serve the archives in the model store with TorchServe, and check that every model answers."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     models = argparse.ArgumentParser(add_help=False)
     models.add_argument(
         "--models", type=_names, default=(), metavar="NAME,NAME",
-        help="serve these alone (default: as the configuration says, every archive in the store)",
+        help="serve these only (default: load_models in the configuration, else every archive)",
     )  # fmt: skip
     models.add_argument(
         "--workers", type=_positive, metavar="N",
-        help="workers of each model (default: what its YAML says, and at least one per GPU)",
+        help="workers of each model (default: its YAML's number, but at least one per GPU)",
     )  # fmt: skip
     models.add_argument(
         "--precision", choices=PRECISIONS,
-        help="of every model (default: as its YAML says, which is auto unless changed)",
+        help="precision of every model (default: its YAML's, which is auto unless changed)",
     )  # fmt: skip
     parser = argparse.ArgumentParser(
         prog="python -m serving",

@@ -45,7 +45,7 @@ def read_archives(config: Config) -> list[Archive]:
 def _read(path: Path) -> Archive:
     if not path.is_file():
         raise ServingError(
-            f"{path} is not there: run `make export` (or `make export WEIGHTS=random`)"
+            f"{path} does not exist: run `make export` (or `make export WEIGHTS=random`)"
         )
     try:
         with zipfile.ZipFile(path) as file:
@@ -66,4 +66,6 @@ def _read(path: Path) -> Archive:
     try:
         return Archive(path, model, task, options, Settings.from_yaml(options))
     except ValueError as error:
-        raise ServingError(f"{path}: {error}; correct its YAML and run `make archive`") from error
+        raise ServingError(
+            f"{path}: {error}; correct `serving` in the network's file and run `make archive`"
+        ) from error

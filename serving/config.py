@@ -39,7 +39,7 @@ class Config:
 
     @property
     def local_inference(self) -> str:
-        """``inference`` as a client on this machine reaches it: a wildcard is no destination."""
+        """``inference`` with a loopback address in place of a wildcard, for local clients."""
         return self.inference.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
 
     @property

@@ -1,4 +1,4 @@
-"""The Python client for a server, as its own tools use it."""
+"""Connects the Python client to the server of a configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vision_client import Client
 
 
 def bypass_proxy(config: Config) -> None:
-    """Reach our own server directly, at any of this machine's addresses."""
+    """Add the server's host to ``no_proxy``, so that it is reached directly."""
     hosts = [
         os.environ.get("no_proxy") or os.environ.get("NO_PROXY"),
         config.addresses["inference_address"][0],

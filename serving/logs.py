@@ -1,7 +1,7 @@
-"""What TorchServe's logs say and its APIs do not: failed loads, dead workers, work in progress.
+"""Reads TorchServe's logs: failed loads, dead and busy workers, which its APIs do not report.
 
-TorchServe retries a worker that dies while loading for minutes, and /ping does not show it. The
-log has the worker's traceback at once.
+TorchServe restarts a worker that dies while loading for minutes, and /ping does not show it. The
+log has the worker's traceback immediately.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ def _explain(model: str, model_log: str) -> Failure:
 
 
 class LogTail:
-    """What is appended to a log file after this object is made."""
+    """The text that is appended to a log file after this object was created."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = path.stat().st_size if path.exists() else 0
 
     def read(self) -> str:
-        """All of it, at every call."""
+        """All of that text. Does not advance."""
         return self._from(self._offset).decode("utf-8", "replace")
 
     def advance(self) -> str:

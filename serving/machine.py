@@ -1,4 +1,4 @@
-"""What this machine offers a server: GPUs, CPU cores, memory, Java and TorchServe."""
+"""The resources of this machine: GPUs, CPU cores, memory, Java and TorchServe."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class Machine:
 
 
 def inspect(device: str) -> Machine:
-    """This machine, with its GPUs as ``device`` (auto, gpu or cpu) wants them.
+    """This machine, with the GPUs to use if ``device`` is auto, gpu or cpu.
 
-    Raises ServingError if ``device`` cannot be had, or if there is no usable Java.
+    Raises ServingError if ``device`` is not available, or if there is no usable Java.
     """
     return Machine(
         count_gpus(device),

@@ -17,7 +17,7 @@ TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker process; ``status`` is TorchServe's word, ``rss`` resident bytes (0: unknown)."""
+    """One worker process. ``status`` is TorchServe's, ``rss`` is in bytes (0: unknown)."""
 
     id: str
     pid: int
@@ -36,7 +36,7 @@ class Management:
         self._url = f"{config.management}/models"
         self._run = run if config.has_tokens else None
         self._http = requests.Session()
-        self._http.trust_env = False  # ask our own server directly, whatever proxy the shell names
+        self._http.trust_env = False  # never use a proxy for our own server
 
     def models(self, *, timeout: float = TIMEOUT_S) -> list[str]:
         """The names of all models."""

@@ -37,11 +37,11 @@ _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for.
+    """The options of the command line.
 
-    ``device`` is auto, gpu or cpu. ``models`` are the names to serve (none: as the configuration
-    says), ``workers`` the workers of each (None: as its YAML says, and one per GPU), ``precision``
-    that of each (None: as its YAML says).
+    ``device`` is auto, gpu or cpu. ``models`` are the names to serve (empty: those that the
+    configuration selects). ``workers`` and ``precision`` apply to each model; None means its YAML's
+    value, and for workers at least one per GPU.
     """
 
     device: str = "auto"
@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def properties(self) -> dict[str, str]:
-        """What is set in the configuration, for ``Config.write``."""
+        """The properties to append to the configuration, for ``Config.write``."""
         return {
             "load_models": ",".join(planned.archive.path.name for planned in self.models),
             "number_of_gpu": str(self.machine.gpus),
@@ -92,8 +92,8 @@ class Plan:
     def command(self, properties: Path, temporary: Path) -> list[str]:
         """The JVM's command line, for the configuration ``properties`` and a folder of its own.
 
-        It is the one of TorchServe's launcher, which is left out: a signal to the launcher leaves
-        Java running, and its pid file is one for the whole machine.
+        It is the command that TorchServe's launcher runs. The launcher is not used, because a
+        signal to it leaves Java running, and all servers of a machine share its pid file.
         """
         home = self.machine.torchserve
         return [
@@ -121,7 +121,8 @@ def plan(
 ) -> Plan:
     """How ``archives`` are served on ``machine``; ``shell`` is the user's environment.
 
-    Raises ServingError if TorchServe would cut off or run out of memory at what the archives allow.
+    Raises ServingError if TorchServe would refuse requests or answers that the archives' limits
+    allow, or would run out of memory.
     """
     for archive in archives:
         _check_sizes(config, archive)
@@ -173,9 +174,9 @@ def _environment(shell: Mapping[str, str], threads: int, precision: str | None) 
 
 
 def _check_sizes(config: Config, archive: Archive) -> None:
-    """ServingError if TorchServe would cut off what the archive's limits allow.
+    """ServingError if TorchServe's size limits are below what the archive's limits allow.
 
-    A request over its size is answered without our message, an answer over it kills the worker.
+    A larger request would be answered without our message; a larger answer kills the worker.
     """
     limits = archive.settings.limits
     for need, key in (
@@ -205,7 +206,7 @@ def _check_heap(config: Config, machine: Machine, models: Collection[ModelPlan])
             f"{kept} requests of max_request_size can wait or be in work, which takes "
             f"{need / 2**30:.1f} GiB of Java's heap, and vmargs in {config.path} allow "
             f"{heap / 2**30:.1f}: set -Xmx{-(-need // 2**30)}g there, or a smaller "
-            "jobQueueSize in the models' YAML"
+            "job_queue_size in the networks' Serving"
         )
 
 
@@ -234,12 +235,12 @@ def _memory_warning(
         f"at its limits the server takes {need / 2**30:.1f} GiB ({listed}), and "
         f"{machine.free_memory / 2**30:.1f} GiB are free: under the heaviest load the system may "
         f"kill it. To lower this, serve fewer models (--models), set a smaller -Xmx in "
-        f"{config.path} with smaller jobQueueSizes, or a smaller decode_bytes"
+        f"{config.path} with smaller values of job_queue_size, or a smaller decode_bytes"
     )
 
 
 def _heap(config: Config, machine: Machine) -> int:
-    """The JVM's default is a quarter of the machine."""
+    """The JVM's maximum heap in bytes; its default is a quarter of the memory."""
     return _jvm_size(config, "-Xmx") or machine.memory // 4
 
 

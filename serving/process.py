@@ -24,9 +24,9 @@ from serving.management import Management, Worker
 from serving.plan import Plan
 from serving.runfolder import RunFolder
 
-# Accepted requests get this long after a first signal; TorchServe itself would drop them.
+# The time for accepted requests after the first signal; TorchServe itself would drop them.
 DRAIN_TIMEOUT_S = 20
-# TorchServe stops within seconds; after this long it is killed.
+# TorchServe stops within seconds; after this time it is killed.
 STOP_TIMEOUT_S = 20
 POLL_S = 0.25
 LOG_TAIL_BYTES = 2**18
@@ -40,12 +40,12 @@ class Stopped(Exception):
 
 @dataclass
 class StopRequest:
-    """The signals to stop that have come so far.
+    """Records stop signals.
 
-    The handler only takes note and ends TorchServe. An exception raised there could surface inside
-    any lock or finalizer of any library; this way, whatever waits for TorchServe's answer or end
-    gets it at once and then raises Stopped. The first signal lets a server that is ready finish
-    what it has accepted.
+    The handler only sets flags and terminates TorchServe; an exception raised in it could surface
+    inside any lock or finalizer. Whatever waits for TorchServe then returns at once, calls
+    ``check`` and raises Stopped. If ``may_drain``, the first signal lets the server finish the
+    requests that it has accepted; the second ends it immediately.
     """
 
     asked: bool = False
@@ -145,9 +145,9 @@ class _WorkerWatch:
         self._changed: set[str] = set()
 
     def report_changes(self) -> None:
-        """The log says that something has changed, the management API says what."""
+        """Print changes: the log shows that a model has changed, the management API what."""
         logs = self._process.logs
-        # A poll later, when the API knows it too.
+        # Ask the API one poll later, when it has the change too.
         models, self._changed = self._changed, changed_models(logs.ts.advance())
         for model in models:
             try:

@@ -1,4 +1,4 @@
-"""Waiting until every model truly answers."""
+"""Waits until every model answers a request correctly."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tools that run on the product and are no part of it: `make help` lists them."""
+"""Programs that run on the product but are not part of it; `make help` lists them."""

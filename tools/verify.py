@@ -125,7 +125,7 @@ def agrees(
     percents = {prediction.label: 100 * prediction.probability for prediction in answer}
     ranks = len(expected) if precision == "float32" else 1
     good = True
-    print(f"{title}: percent, may differ by {TOLERANCE[precision]:g}")
+    print(f"{title}: percent, tolerance {TOLERANCE[precision]:g}")
     print(f"  {'':<20} {'answer':>8} {'expected':>8}")
     for rank, ((label, wanted), prediction) in enumerate(
         zip(expected.items(), answer, strict=True)

@@ -116,7 +116,7 @@ Model::Model(const std::string& path, const std::string& output, const std::stri
   }
   torch::jit::ExtraFilesMap extra{
       {"model.json", ""}, {"golden_input.f32", ""}, {"golden_output.f32", ""}};
-  auto network = explained(path + " is no TorchScript file, or is damaged",
+  auto network = explained(path + " is not a TorchScript file, or is damaged",
                            [&] { return torch::jit::load(path, torch::kCPU, extra); });
   // float32 means float32: a GPU's convolutions would otherwise take TF32.
   at::globalContext().setAllowTF32CuDNN(false);

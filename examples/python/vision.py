@@ -63,7 +63,7 @@ def load(path: Path, output: str, device: str = "auto") -> Model:
             warnings.simplefilter("ignore")  # every load says that TorchScript is deprecated
             network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
     except (OSError, RuntimeError, ValueError) as error:
-        raise Unusable(f"{path} is no TorchScript file, or is damaged") from error
+        raise Unusable(f"{path} is not a TorchScript file, or is damaged") from error
     # float32 means float32: a GPU's convolutions would otherwise take TF32.
     torch.backends.cudnn.allow_tf32 = False
     try:

@@ -1,1 +1,1 @@
-"""Pixels -> the network's outputs: the TorchScript engine, its precision and its golden example."""
+"""Pixels -> the network's outputs: the TorchScript engine, its precision, its golden example."""

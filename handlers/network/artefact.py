@@ -24,17 +24,17 @@ class Artefact:
 
 
 def read(path: Path) -> Artefact:
-    """Load ``path`` on the CPU, in eval mode. Raises LoadError if it is not a sound export."""
+    """Load ``path`` on the CPU, in eval mode. Raises LoadError if it is not a complete export."""
     files = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
     try:
         with warnings.catch_warnings():
-            # PyTorch warns on each load that TorchScript is deprecated.
+            # PyTorch warns on every load that TorchScript is deprecated.
             warnings.simplefilter("ignore")
             script = torch.jit.load(path, map_location="cpu", _extra_files=files)
     except (RuntimeError, ValueError) as error:
-        raise LoadError(f"{path.name} is no TorchScript file, or is damaged") from error
+        raise LoadError(f"{path.name} is not a TorchScript file, or is damaged") from error
     if not all(files.values()):
-        raise LoadError(f"{path.name} carries no specification: export it with `make export`")
+        raise LoadError(f"{path.name} has no specification: export it with `make export`")
     try:
         metadata = Metadata.from_json(files["model.json"])
     except (ValueError, KeyError, TypeError) as error:

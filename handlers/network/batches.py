@@ -27,10 +27,10 @@ def infer(
     pixels_at_once: int,
     stages: Stages,
 ) -> list[torch.Tensor | RequestError]:
-    """Each picture's row of output, ``(...) float32`` on the CPU, or its error.
+    """The network's output for each picture, float32 on the CPU without a batch axis, or its error.
 
-    An error among ``pictures`` is returned in its place. Pictures of one size are batched, up to
-    ``pixels_at_once`` input pixels together, and at least one.
+    Errors in ``pictures`` are returned unchanged. Pictures of the same size are batched, up to
+    ``pixels_at_once`` input pixels per batch but at least one picture.
     """
     outputs: list[torch.Tensor | RequestError] = [InternalError()] * len(pictures)
     groups: dict[tuple[int, int], list[tuple[int, Pixels]]] = defaultdict(list)
@@ -52,8 +52,8 @@ def _infer(
 ) -> list[torch.Tensor | RequestError]:
     """``pictures`` of one size -> one output or error each.
 
-    If a batch fails, its members are tried one by one. A lost GPU ends this process: TorchServe
-    starts another.
+    If a batch fails, its pictures are retried one by one. If the GPU is lost, this process exits
+    and TorchServe starts another worker.
     """
     try:
         with torch.inference_mode():
@@ -61,7 +61,7 @@ def _infer(
                 batch = engine.preprocess(pictures)
             with stages("network"):
                 outputs = engine(batch)
-        # Neither JSON nor a picture can hold a NaN: the network is at fault, so answer 500.
+        # Neither JSON nor a picture can represent NaN or infinity; the network is at fault: 500.
         return [output if output.isfinite().all() else InternalError() for output in outputs]
     except Exception as error:
         exit_if_lost(engine.device)
@@ -76,24 +76,25 @@ def _infer(
 
 
 def exit_if_lost(device: torch.device) -> None:
-    """End the process if a CUDA fault has poisoned its context.
+    """Exit if a CUDA error has corrupted the context of this process.
 
-    After an illegal access or a device-side assert every later CUDA call of the process fails too;
-    an out-of-memory error leaves it sound. os._exit, because tearing down a dead context can hang.
+    After an illegal memory access or a device-side assert, every later CUDA call fails too; after
+    an out-of-memory error they still work. os._exit, because destroying a corrupted context can
+    hang.
     """
     if device.type != "cuda":
         return
     try:
         torch.cuda.synchronize(device)
     except RuntimeError:
-        logger.critical("%s is lost to this process: ending the worker", device, exc_info=True)
+        logger.critical("%s is lost: ending the worker", device, exc_info=True)
         logging.shutdown()
         sys.stdout.flush()
         os._exit(1)
 
 
 def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """``items`` in order, at most ``size`` at a time."""
+    """``items`` in order, in slices of at most ``size``."""
     return (items[i : i + size] for i in range(0, len(items), size))
 
 

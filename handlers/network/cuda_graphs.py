@@ -1,6 +1,6 @@
-"""A network with one input size as CUDA graphs: one launch a batch instead of hundreds.
+"""CUDA graphs of a network with a fixed input size: one launch per batch instead of hundreds.
 
-At small batches a GPU finishes ResNet's kernels sooner than Python and the driver can launch them.
+For small batches a GPU runs a classifier's kernels faster than Python and the driver launch them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-# torch.cuda.graph's documentation asks for a few runs on a side stream first: cuDNN and TorchScript
-# choose and compile in them.
+# The documentation of torch.cuda.graph asks for a few runs on a side stream before the capture, in
+# which cuDNN and TorchScript select and compile kernels.
 _WARM_RUNS = 3
-# Padding changes nothing but kernels; a replay that is off by more is broken.
+# Relative. Padding a batch may select other kernels, which differ by rounding only.
 _TOLERANCE = 1e-2
 
 
 class CudaGraphs:
     """Replays ``network`` for batches of up to ``largest`` inputs like ``example``.
 
-    ``example`` is ``(1, C, H, W)`` on its device. A batch is padded to the next captured size, a
-    power of two or ``largest``. Raises RuntimeError where capturing fails, or a replay does not
-    give what the network gives.
+    ``example`` is ``(1, C, H, W)`` on the GPU. A batch is padded to the next captured size, a power
+    of two or ``largest``. Raises RuntimeError if the capture fails or if the output of a replay
+    differs from the network's.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class CudaGraphs:
         self._outputs: dict[int, torch.Tensor] = {}
         pool = torch.cuda.graph_pool_handle()
         with torch.cuda.device(example.device), torch.inference_mode():
-            # The largest first: the smaller ones fit into its memory.
+            # The largest first: the smaller ones reuse its memory.
             for size in reversed(self._sizes):
                 batch = example.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last)
                 self._capture(network, batch, pool)
             plain, replayed = network(example).float(), self(example).float()
         if not (plain - replayed).abs().max() <= _TOLERANCE * plain.abs().max():
-            raise RuntimeError("a CUDA graph does not give what the network gives")
+            raise RuntimeError("the output of a CUDA graph differs from the network's")
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """``network(batch)``, on the device, for a batch of at most ``largest``."""
+        """``network(batch)`` on the GPU, for a batch of at most ``largest``."""
         count = len(batch)
         size = next(size for size in self._sizes if size >= count)
         self._inputs[size][:count].copy_(batch)

@@ -1,4 +1,4 @@
-"""A TorchScript artefact as its device runs it fastest, checked before use."""
+"""Runs a TorchScript artefact as fast as its device allows; checks it first."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from handlers.pictures.pool import Pixels
 
 logger = logging.getLogger(__name__)
 
-# How far the golden example's output may be from eager PyTorch's, relative to its largest value.
-# float32: allows another device's kernels, but no damaged file. A reduced precision is checked
-# after that, for faulty kernels; the gate at export judges its accuracy.
+# The allowed error on the golden example, relative to the largest output of eager PyTorch. The
+# value for float32 allows for another device's kernels and detects a damaged file. The check in
+# reduced precision only detects faulty kernels; the gate at export judges its accuracy.
 GOLDEN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
 
-# Layers below modules of this class stay in float32 (``export.simplify``).
+# Layers inside modules of this class stay in float32 (``export.simplify``).
 FLOAT32_CLASS = "InFloat32"
 
 
 class Engine:
-    """The network of an artefact, on a device, in a precision.
+    """The network of an artefact on a device.
 
-    ``precision`` is what it runs in, ``precision_reason`` says why. Raises LoadError if the
-    artefact cannot be used.
+    ``precision`` is the type that it computes in, ``precision_reason`` says why. Raises LoadError
+    if the artefact cannot be used.
     """
 
     def __init__(self, path: Path, device: torch.device, precision: str = "auto") -> None:
@@ -40,10 +40,10 @@ class Engine:
         self.metadata = artefact.metadata
         self.precision, self.precision_reason = choose(precision, device, self.metadata.precisions)
         self._dtype: torch.dtype = getattr(torch, self.precision)
-        # float32 means float32: TF32 would miss the parity that this project promises.
+        # TF32 is too inexact for the parity with eager PyTorch that this project promises.
         torch.backends.cudnn.allow_tf32 = False
         script = artefact.script.to(device).to(memory_format=torch.channels_last)
-        # A reduced precision needs a tolerance that hides damage, so float32 is checked first.
+        # The tolerance for reduced precision would hide a damaged file, so check float32 first.
         self._check_golden(script, artefact, "float32")
         reduce(script, self._dtype)
         self._network = _frozen(script)
@@ -51,23 +51,23 @@ class Engine:
         self._graphs: CudaGraphs | None = None
 
     def preprocess(self, pictures: Sequence[Pixels]) -> torch.Tensor:
-        """``N`` pictures of one size -> the network's input ``(N, 3, H, W)`` on its device."""
+        """``N`` pictures of one size -> ``(N, 3, H, W)`` on the device, in ``precision``."""
         batch = torch.stack([to_tensor(picture) for picture in pictures]).to(self.device)
         return to_input(self.metadata.spec, batch).to(self._dtype)
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """The output of ``preprocess`` -> ``(N, ...) float32`` on the CPU."""
+        """A batch from ``preprocess`` -> the network's output, ``(N, ...) float32`` on the CPU."""
         if self._graphs is not None and len(batch) <= self._graphs.largest:
             return self._graphs(batch).float().cpu()
         output: torch.Tensor = self._network(batch)
         return output.float().cpu()
 
     def warm_up(self, largest: int) -> None:
-        """Do all first-time work for batches of up to ``largest``.
+        """Run batches of up to ``largest``, so that no client waits for one-time initialisation.
 
-        No client waits for it then, and memory that never sufficed shows at the start. Sizes
-        between two powers of two behave as the larger one. On a GPU a network with one input size
-        is captured in CUDA graphs; if that fails it runs without them.
+        A lack of memory also shows at the start then. Powers of two suffice: other batch sizes
+        behave like the next larger one. On a GPU, a network with a fixed input size is captured in
+        CUDA graphs; if the capture fails, it runs without them.
         """
         spec = self.metadata.spec
         side = spec.crop or spec.resize
@@ -85,7 +85,7 @@ class Engine:
     def _check_golden(
         self, script: torch.jit.ScriptModule, artefact: Artefact, precision: str
     ) -> None:
-        """Raise LoadError unless ``script``, in ``precision``, gives eager PyTorch's output."""
+        """Raise LoadError unless ``script``, in ``precision``, returns eager PyTorch's output."""
         dtype, layout = getattr(torch, precision), torch.channels_last
         batch = artefact.golden_input.to(self.device, dtype, memory_format=layout)
         with torch.inference_mode():
@@ -101,7 +101,7 @@ class Engine:
 
 
 def to_tensor(picture: Pixels) -> torch.Tensor:
-    """``(H, W, 3) uint8``; it shares the picture's memory."""
+    """``(H, W, 3) uint8``, a view of the picture's memory."""
     width, height = picture.size
     return torch.frombuffer(picture.data, dtype=torch.uint8).view(height, width, 3)
 
@@ -109,8 +109,8 @@ def to_tensor(picture: Pixels) -> torch.Tensor:
 def to_input(spec: Spec, pixels: torch.Tensor) -> torch.Tensor:
     """``(N, H, W, 3) uint8`` -> ``(N, 3, H, W) float32`` on the same device, as ``spec`` says.
 
-    A GPU gets a quarter of the bytes that floats would have, and the result is channels-last
-    without a copy.
+    Copying uint8 to a GPU takes a quarter of the bytes of float32, and the result is channels-last
+    without another copy.
     """
     mean, std = (torch.tensor(values, device=pixels.device) for values in (spec.mean, spec.std))
     # (p / 255 - mean) / std in two passes over the data instead of three.
@@ -118,7 +118,7 @@ def to_input(spec: Spec, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def reduce(script: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
-    """Convert the parameters to ``dtype`` in place, except in layers that stay in float32."""
+    """Convert parameters and buffers to ``dtype`` in place, except those that stay in float32."""
     kept = tuple(
         f"{name}." for name, module in script.named_modules() if _class(module) == FLOAT32_CLASS
     )
@@ -134,7 +134,7 @@ def _class(module: torch.jit.ScriptModule) -> str:
 
 
 def _frozen(script: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """``script`` for inference only: its weights are constants."""
+    """``script`` with its weights as constants, for inference only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         frozen: torch.jit.ScriptModule = torch.jit.freeze(script)

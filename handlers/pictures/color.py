@@ -11,12 +11,11 @@ from PIL import Image, ImageCms
 
 from handlers.pictures.limits import PROFILE_BYTES
 
-# Pixels per strip. A conversion holds its source, its result and intermediate images; in strips the
-# intermediate images are small.
+# Pixels per strip. Strips keep the intermediate images of a conversion small.
 _STRIP_PIXELS = 2**20
 
-# Whether a profile is sRGB, by its SHA-256. The test takes 2 ms, and most photographs share a few
-# profiles.
+# Whether a profile is sRGB, by its SHA-256. The test takes 2 ms, and most photographs use the same
+# few profiles.
 _is_srgb_by_digest: dict[bytes, bool] = {}
 _DIGESTS = 256
 
@@ -62,13 +61,13 @@ def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image] | No
 
 
 def _profile(image: Image.Image) -> bytes | None:
-    """The ICC profile of ``image``, unless it is too large."""
+    """The ICC profile of ``image``; None if it has none or a too large one."""
     profile = image.info.get("icc_profile")
     return profile if isinstance(profile, bytes) and len(profile) <= PROFILE_BYTES else None
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The colours, and the alpha channel (L; None if every pixel is opaque)."""
+    """The colours, and the alpha channel (mode L; None if every pixel is opaque)."""
     if image.mode.startswith("I;16") and "transparency" in image.info:
         clear = image.info["transparency"]
         return image, image.convert("I").point(
@@ -78,15 +77,16 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         return image, None
     if image.mode == "La":
         image = image.convert("LA")
-    opaque = "L" if image.mode == "LA" else "RGB"  # a gray profile wants gray
+    opaque = "L" if image.mode == "LA" else "RGB"  # gray profiles apply to gray pixels only
     rgba = image.convert("RGBA")
     return rgba.convert(opaque), rgba.getchannel("A")
 
 
 def _levels(image: Image.Image) -> tuple[float, float] | None:
-    """The sample values of black and white, for modes with more than 8 bits.
+    """The sample values of black and white, for modes with more than 8 bits; None for the others.
 
-    16-bit samples span 0 to 65535 and floats 0 to 1; otherwise the picture's own extremes apply.
+    16-bit samples (12-bit: to 4095) and 32-bit integers span 0 to 65535, floats 0 to 1. If 32-bit
+    samples lie outside, the picture's minimum and maximum apply.
     """
     tags = getattr(image, "tag_v2", {})  # a TIFF's
     if image.mode.startswith("I;16"):
@@ -104,9 +104,9 @@ def _levels(image: Image.Image) -> tuple[float, float] | None:
 
 
 def _to_8_bits(image: Image.Image, low: float, high: float) -> Image.Image:
-    """16-bit, 32-bit and float samples -> L, scaled by their range, not clipped."""
+    """16-bit, 32-bit and float samples -> L: ``low`` becomes 0 and ``high`` becomes 255."""
     scale = 255.0 / (high - low) if high != low else 0.0
-    # convert() truncates: half a step makes it round.
+    # Add 0.5, because convert() truncates.
     return image.convert("F").point(lambda v: v * scale + (0.5 - low * scale)).convert("L")
 
 
@@ -140,7 +140,7 @@ def _srgb_conversion(profile: bytes | None) -> Callable[[Image.Image], Image.Ima
 
 
 def _is_redundant(profile: bytes | None) -> bool:
-    """Whether RGB samples under ``profile`` are sRGB already; True if it is None or broken."""
+    """Whether RGB samples with ``profile`` are sRGB already; True if it is None or broken."""
     if profile is None:
         return True
     digest = hashlib.sha256(profile).digest()
@@ -156,7 +156,7 @@ def _is_redundant(profile: bytes | None) -> bool:
 
 
 def _is_srgb(profile: bytes) -> bool:
-    """Judge ``profile`` by its effect on 64 colours: "sRGB-elle-V2-g10" is in fact linear."""
+    """Test ``profile`` on 64 colours. Names mislead: "sRGB-elle-V2-g10" is linear."""
     steps = (0, 85, 170, 255)
     colours = bytes(c for r in steps for g in steps for b in steps for c in (r, g, b))
     probe = Image.frombytes("RGB", (64, 1), colours)

@@ -17,7 +17,7 @@ from handlers.pictures.color import to_rgb
 from handlers.pictures.header import check_header, check_pixels
 from handlers.pictures.limits import LIMITS, Limits
 
-# EXIF 2.32, tag 0x0112: the transpose that undoes each orientation. Orientation 1 needs none.
+# EXIF 2.32, tag 0x0112: the transpose that undoes each orientation; orientation 1 needs none.
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,9 +30,9 @@ _UPRIGHT = {
 }
 
 
-# A JPEG is decoded at a half, a quarter or an eighth of its size if its shorter side stays at least
-# this many times the network's: up to five times as fast for photographs of 12 megapixels. After
-# resizing, single samples differ by one 8-bit step (docs/performance.md).
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if its shorter side is then still at least this
+# many times the required size: twice as fast for photographs of 12 megapixels. The result differs
+# by 0.25/255 on average (docs/performance.md).
 _SHRINK_MARGIN = 2
 
 _PLUGINS = ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP")
@@ -46,10 +46,10 @@ if _errno_location is not None:
 def decode(data: bytes, limits: Limits = LIMITS, *, resize: int | None = None) -> Image.Image:
     """An encoded picture -> its first frame, upright, mode RGB, alpha on white.
 
-    ``resize`` is the shorter side that the caller will resize to, in pixels: a much larger JPEG is
-    decoded at a fraction of its size. Without it every picture keeps its size.
+    ``resize`` is the shorter side in pixels that the caller will resize to. A much larger JPEG is
+    then decoded at a fraction of its size; if ``resize`` is None, every picture keeps its size.
 
-    Raises EmptyBody, TooLarge, UnsupportedFormat or BadImage, whatever the bytes are.
+    Raises EmptyBody, TooLarge, UnsupportedFormat or BadImage, and nothing else, for any bytes.
     """
     if not data:
         raise EmptyBody("the picture has no bytes")
@@ -57,7 +57,7 @@ def decode(data: bytes, limits: Limits = LIMITS, *, resize: int | None = None) -
     check_header(data, name, limits)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a client's file must not fill the log
+            warnings.simplefilter("ignore")  # warnings about clients' files would fill the log
             image = _load(data, name, limits, resize)
             turn = _turn(image)
             pixels = _on_white(image, to_rgb(image))
@@ -68,24 +68,24 @@ def decode(data: bytes, limits: Limits = LIMITS, *, resize: int | None = None) -
 
 
 def too_much_memory(limits: Limits) -> TooLarge:
-    """The error to answer with after a MemoryError, while decoding or after."""
+    """The error for a MemoryError during or after decoding."""
     limit = f"the limit of {limits.decode_bytes} bytes"
     return TooLarge(f"decoding the picture takes more memory than {limit}")
 
 
 def own_process() -> None:
-    """Set Pillow up for a process that does nothing but decode.
+    """Configure Pillow for a process that only decodes.
 
-    Load every decoder now: a decoder that fails to load for lack of memory stays missing.
+    Import every decoder now: if memory runs out during an import, that decoder stays missing.
     """
     for plugin in _PLUGINS:
         import_module(f"PIL.{plugin}ImagePlugin")
     Image.MAX_IMAGE_PIXELS = None  # limits.pixels applies instead
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # use the cores for several pictures
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # pictures are decoded in parallel instead
 
 
 def _load(data: bytes, name: str, limits: Limits, resize: int | None) -> Image.Image:
-    """The first frame, as the file stores it, or smaller."""
+    """The first frame in its own mode and orientation, smaller if ``resize`` allows that."""
     _set_errno(0)
     try:
         profile = None
@@ -107,12 +107,12 @@ def _load(data: bytes, name: str, limits: Limits, resize: int | None) -> Image.I
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the picture has more than {limits.pixels} pixels") from error
     except Exception as error:
-        # Pillow's plugins raise anything on damaged files: OSError, SyntaxError, struct.error,
-        # KeyError, ... Most decoders report a failed malloc in the same way as damage.
+        # Pillow's plugins raise any exception on damaged files: OSError, SyntaxError, struct.error,
+        # KeyError, ... Most decoders report a failed malloc in the same way.
         if _get_errno() == errno.ENOMEM:
             raise MemoryError from error
         raise BadImage(
-            f"the {name} cannot be decoded: it is damaged or cut short, or of a rare kind"
+            f"the {name} cannot be decoded: it is damaged, truncated or of an unsupported kind"
         ) from error
 
 
@@ -122,12 +122,12 @@ def _set_errno(value: int) -> None:
 
 
 def _get_errno() -> int:
-    """The errno that the last failed C function set in this thread; 0 if it is unknown."""
+    """The errno of this thread, which the last failed C function set; 0 if it is unknown."""
     return _errno_location().contents.value if _errno_location is not None else 0
 
 
 def _refuse_misread(image: Image.Image) -> None:
-    """Raise ValueError for the kinds of TIFF that Pillow reads wrongly: TIFF 6.0, section 8."""
+    """Raise ValueError for kinds of TIFF that Pillow misreads (tags: TIFF 6.0, section 8)."""
     tags = getattr(image, "tag_v2", {})
     bits, planes, signed = tags.get(258, (1,))[0], tags.get(284) == 2, tags.get(339, (1,))[0] == 2
     if bits == 16 and planes and tags.get(259) == 1:
@@ -137,7 +137,7 @@ def _refuse_misread(image: Image.Image) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """The transpose that turns ``image`` upright by its EXIF data; broken EXIF is ignored."""
+    """The transpose that turns ``image`` upright by its EXIF orientation; ignores broken EXIF."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 - Pillow parses EXIF in Python and fails in many ways
@@ -145,7 +145,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _on_white(image: Image.Image, pixels: Image.Image) -> Image.Image:
-    """Fill what surrounds a GIF's first frame with white: browsers ignore its background colour."""
+    """Make the area around a GIF's first frame white; browsers ignore its background colour too."""
     frame = getattr(image, "dispose_extent", (0, 0, *image.size))
     if frame == (0, 0, *image.size):
         return pixels

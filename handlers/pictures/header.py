@@ -1,4 +1,4 @@
-"""Refuse a picture by its header if it exceeds the limits, before Pillow opens it."""
+"""Checks the limits in a picture's header before Pillow opens the file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def check_header(data: bytes, name: str, limits: Limits) -> None:
-    """Raise TooLarge or BadImage if the header of ``data``, of format ``name``, shows it."""
+    """Raise TooLarge or BadImage if the header shows that ``data`` is too large or truncated.
+
+    ``name`` is the format. Other formats than JPEG, WebP and BMP are not checked here.
+    """
     if name == "JPEG":
         _check_jpeg(data, limits)
     if name == "WEBP":
         # Pillow allocates the canvas when it opens the file.
         _check_pixels(_webp_canvas(data), min(limits.pixels, limits.webp_pixels), "WebP")
     if name == "BMP" and _lacks_runs(data):
-        raise BadImage("the BMP cannot be decoded: it is cut short")
+        raise BadImage("the BMP cannot be decoded: it is truncated")
 
 
 def _lacks_runs(data: bytes) -> bool:
-    """Whether a run-length encoded BMP has too few bytes for its pixels: a run has at most 255.
+    """Whether a run-length encoded BMP is too short for its pixels; a run has at most 255.
 
-    Pillow would fill the rest in Python, with gigabytes if a run skips rows. The fields are those
-    of BITMAPINFOHEADER, 40 bytes, and its successors: width, height, compression.
+    Pillow would fill the rest in Python, and take gigabytes if a run skips rows. The fields (width,
+    height, compression) are those of BITMAPINFOHEADER, which has 40 bytes, and its successors.
     """
     if int.from_bytes(data[14:18], "little") < 40:
         return False
@@ -52,9 +55,9 @@ def _check_pixels(size: tuple[int, int], limit: int, what: str) -> None:
 
 
 def _check_jpeg(data: bytes, limits: Limits) -> None:
-    """Raise TooLarge for more pixels, scans, or scans times pixels than ``limits`` allow.
+    """Raise TooLarge for more pixels, scans, or scans times pixels than ``limits`` allows.
 
-    Embedded metadata and data after the picture (a motion photo's video) do not count.
+    Ignores embedded metadata (thumbnails) and data after the picture (a motion photo's video).
     """
     scans = pixels = 0
     at = 2

@@ -1,4 +1,4 @@
-"""The limits on what one request may cost, their defaults, and how a YAML changes them."""
+"""The limits on the cost of one request, with their defaults."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Each limit is checked before the work that it bounds; the 413 of a request names it.
+    """A request that exceeds a limit is answered 413, if possible before the work is done.
 
-    ``request_bytes``     encoded picture, after base64
-    ``pixels``            width x height of the picture, or of its animation's canvas, by its header
+    ``request_bytes``     size of the encoded picture, after base64 decoding
+    ``pixels``            width x height in the header, of the whole canvas for an animation
     ``webp_pixels``       the same for WebP, whose decoder takes 16 bytes per pixel
-    ``jpeg_scans``        scans of a progressive JPEG, each a pass over it; most have 10 (CMYK: 18)
+    ``jpeg_scans``        scans of a progressive JPEG; most have 10 (CMYK: 18)
     ``jpeg_scan_pixels``  scans x pixels: 20 scans of the largest picture, 100 of 10 million pixels
-    ``network_pixels``    the network's input, after resizing and cropping, and its output picture
-    ``decode_seconds``    CPU time that a decode process may spend on one picture
+    ``network_pixels``    of the network's input, after resizing and cropping, and of its output
+    ``decode_seconds``    CPU time of a decode process for one picture
     ``decode_bytes``      memory of a decode process: its private data, without shared code
     """
 
@@ -27,16 +27,16 @@ class Limits:
     jpeg_scans: int = 100
     jpeg_scan_pixels: int = 1_000_000_000
     network_pixels: int = 2_000_000
-    # 4.5 times the slowest valid picture of 50 million pixels (2.2 s on an AMD EPYC core:
-    # docs/performance.md), for processors that are slower or shared.
+    # The slowest valid picture of 50 million pixels takes 2.2 s on an AMD EPYC core
+    # (docs/performance.md); 4.5 times that, for slower or shared processors.
     decode_seconds: float = 10.0
     decode_bytes: int = 512 * 2**20
 
     @classmethod
     def from_map(cls, section: object) -> Limits:
-        """The limits of a map of names to numbers; missing names have their defaults.
+        """The limits in ``section``, a map of names to numbers; missing names have their defaults.
 
-        Raises ValueError that says what is wrong with the map.
+        Raises ValueError with an explanation if ``section`` is not such a map.
         """
         if not isinstance(section, Mapping):
             raise ValueError("limits must be a map of names to numbers")
@@ -60,8 +60,8 @@ class Limits:
 
 LIMITS = Limits()
 
-# Larger ICC profiles are ignored. Profiles for print have some megabytes of tables.
+# Larger ICC profiles are ignored. Profiles for printing have some megabytes of tables.
 PROFILE_BYTES = 4 * 2**20
 
-# A decode process holds 30 MB before its first picture.
+# A decode process takes 30 MB before its first picture.
 _LEAST_DECODE_BYTES = 64 * 2**20

@@ -1,8 +1,8 @@
-"""Reduce a PNG to the chunks that decide its pixels.
+"""Reduces a PNG to the chunks that determine its pixels.
 
-Pillow parses every chunk and refuses a file if an ancillary chunk is damaged or large, such as the
-2 MB captions that image generators write. libpng and browsers skip those. W3C PNG, third edition,
-chapters 5 and 11.
+Pillow parses every chunk and refuses a file with a damaged or large ancillary chunk, such as the
+2 MB captions that image generators write. libpng and browsers skip such chunks. Source: W3C PNG,
+third edition, chapters 5 and 11.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")
 def essential(data: bytes) -> tuple[bytes, bytes | None]:
     """A PNG file -> a file with the same pixels, and its ICC profile.
 
-    The profile is None if there is none, or it is broken or larger than ``PROFILE_BYTES``. Of an
-    animation, the default image is kept. Raises ValueError if a required palette is missing.
+    The profile is None if it is missing, broken or larger than ``PROFILE_BYTES``. An animation is
+    reduced to its default image. Raises ValueError if a required palette is missing.
     """
     kept = [_SIGNATURE]
     profile = None
@@ -38,12 +38,12 @@ def essential(data: bytes) -> tuple[bytes, bytes | None]:
         elif kind == b"iCCP":
             profile = _inflated(body)
     if header[9:10] == b"\3" and not palette:
-        raise ValueError("no palette")  # Pillow fails on it once the pixels are converted
+        raise ValueError("no palette")  # Pillow would fail later, when it converts the pixels
     return b"".join(kept), profile
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(type, data, whole chunk) of each chunk; the last one may be cut short."""
+    """(type, data, whole chunk) of each chunk; the last one may be truncated."""
     at = len(_SIGNATURE)
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -55,9 +55,9 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 
 
 def _transparency(body: bytes, header: bytes, palette: bytes) -> bytes:
-    """The tRNS chunk as Pillow understands it; empty if it does not apply.
+    """A tRNS chunk with the same effect in Pillow; empty if it does not apply.
 
-    Pillow compares the transparent level with samples already scaled to 8 bits.
+    Pillow compares the transparent level with samples that it has already scaled to 8 bits.
     """
     depth, color = header[8:10] if len(header) == 13 else (0, -1)
     if color == 3:

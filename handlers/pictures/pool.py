@@ -1,9 +1,9 @@
-"""Decoding in separate processes, which can be killed.
+"""A pool of processes that decode pictures.
 
-A stranger's file can make a decoder compute for minutes, fill the memory or crash. That ends with
-the process, and only this request gets an error: nothing in Python can interrupt a decoder that
-runs in C. Each process decodes one picture at a time and returns the network's input, so little
-data passes through the sockets.
+A hostile file can make a decoder compute for minutes, fill the memory or crash, and Python cannot
+interrupt C code. A process can be killed, so only that file's request gets an error. Each process
+decodes one picture at a time and returns the small network input, so little data passes through
+the sockets.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from handlers.pictures.process import ASK, FAILED, PICTURE, REPLY, SETUP, receiv
 
 logger = logging.getLogger(__name__)
 
-# -I: the environment has no influence on what is imported.
+# Run with -I, so that the environment cannot change what is imported.
 _COMMAND = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -51,8 +51,9 @@ process.serve()
 """
 _ROOT = Path(__file__).parents[2]
 
-# Between two pictures, a process is replaced if its resident memory has grown by more than this
-# since its start: decode_bytes is for the pictures. Valid files of 50 million pixels leave 30 MiB.
+# A process is replaced if its resident memory between two pictures has grown by more than this
+# since its start, because decode_bytes is meant for pictures. Valid files of 50 million pixels
+# leave 30 MiB behind.
 RESTING_BYTES = 64 * 2**20
 
 # Signals that mean the picture crashed the decoder. ITIMER_PROF, which measures decode_seconds,
@@ -64,7 +65,7 @@ _START_TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture file, and the shorter side that it is resized to (None: the network's default)."""
+    """A picture file, and the shorter side to resize it to (None: the network's default)."""
 
     data: bytes
     resize: int | None = None
@@ -79,9 +80,9 @@ class Pixels:
 
 
 class DecodePool:
-    """``size`` processes that decode for one network, and the threads that wait for them.
+    """``size`` processes that decode for one network, and a thread to wait for each.
 
-    A process that has grown by ``resting_bytes`` is replaced between two pictures.
+    A process whose resident memory has grown by ``resting_bytes`` is replaced.
     """
 
     def __init__(
@@ -96,21 +97,21 @@ class DecodePool:
         self._limits = limits
         self._size = size
         self._threads = ThreadPoolExecutor(size, "decode")
-        # None: a process must be started first.
+        # None stands for a process that must be started.
         self._idle: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
         for _ in range(size):
             self._idle.put(_Process(self._setup))
 
     def wait_until_ready(self) -> None:
-        """Raise LoadError unless every process decodes a small picture."""
+        """Wait for all processes. Raises LoadError unless each of them decodes a small picture."""
         buffer = io.BytesIO()
         Image.new("RGB", (8, 8)).save(buffer, "PNG")
         picture = Encoded(buffer.getvalue())
         deadline = time.monotonic() + _START_TIMEOUT_S
         for reply in self.decode_all([picture] * self._size, deadline, deadline):
-            # TooLarge is an answer too: limits may be lower than the network's own size.
+            # TooLarge is fine: the configured limits may be below the network's input size.
             if isinstance(reply, RequestError) and not isinstance(reply, TooLarge):
-                raise LoadError("a decode process does not start; its output says why") from reply
+                raise LoadError("a decode process does not start; see the worker's log") from reply
 
     def decode_all(
         self,
@@ -118,9 +119,9 @@ class DecodePool:
         start_by: float,
         deadline: float,
     ) -> list[Pixels | RequestError]:
-        """Each picture's pixels, or the error that its request is answered with.
+        """The pixels of each picture, or the error for its request.
 
-        An error among ``pictures`` is returned in its place. The times are as in ``decode``.
+        Errors in ``pictures`` are returned unchanged. The times are those of ``decode``.
         """
 
         def one(picture: Encoded | RequestError) -> Pixels | RequestError:
@@ -133,14 +134,14 @@ class DecodePool:
     def decode(
         self, picture: bytes, resize: int | None, deadline: float, *, start_by: float | None = None
     ) -> Pixels:
-        """Decode and resize one picture; several threads may call this at the same time.
+        """Decode and resize one picture. Thread-safe.
 
-        Both times are those of ``time.monotonic``: decoding begins by ``start_by`` (default: the
-        deadline) or not at all, and ends by ``deadline``, or its process is killed.
+        Both times are on the clock ``time.monotonic``. Decoding does not begin after ``start_by``
+        (default: ``deadline``), and at ``deadline`` its process is killed.
 
-        Raises what ``decode.decode`` and ``resample`` do; TooLarge beyond ``decode_seconds`` or
-        ``decode_bytes``; Overloaded if a time has passed, memory has run out, or the process was
-        killed from outside twice.
+        Raises the errors of ``decode.decode`` and ``resample``; TooLarge beyond ``decode_seconds``
+        or ``decode_bytes``; Overloaded if one of the times passes, memory runs out, or the process
+        is killed from outside twice.
         """
         process = self._wait_for_process(deadline if start_by is None else start_by)
         try:
@@ -150,8 +151,9 @@ class DecodePool:
             except _Died as death:
                 if death.status in _CRASHES or death.status == -signal.SIGPROF:
                     raise
-                # Not the picture's fault: the process was idle, or the system needed its memory.
-                logger.warning("a decode process ended (%s); trying on another", death)
+                # Not the picture's fault: the process died while it was idle, or the system killed
+                # it to free memory.
+                logger.warning("a decode process ended (%s); trying another", death)
                 process = _Process(self._setup)
                 reply = process.ask(picture, resize, deadline)
             if reply.is_last:
@@ -165,11 +167,11 @@ class DecodePool:
         except (MemoryError, OSError) as error:  # OSError: no process could be started
             raise Overloaded("no memory left for this picture: try again") from error
         finally:
-            # A process whose exchange was broken off would give its reply to the next picture.
+            # A process with a pending reply would give it to the next picture, so drop it.
             self._idle.put(process if process is not None and process.is_idle else None)
 
     def close(self) -> None:
-        """End the processes; the pool must not be in use."""
+        """End the processes. No ``decode`` may be running."""
         self._threads.shutdown()
         while not self._idle.empty():
             process = self._idle.get()
@@ -177,7 +179,7 @@ class DecodePool:
                 process.end()
 
     def _wait_for_process(self, start_by: float) -> _Process | None:
-        """A free process, or None if one must be started; raises Overloaded at ``start_by``."""
+        """An idle process, or None if one must be started. Raises Overloaded at ``start_by``."""
         try:
             seconds = start_by - time.monotonic()
             if seconds > 0:
@@ -198,7 +200,7 @@ class DecodePool:
 
 
 class _Died(Exception):
-    """The process ended or was killed from outside; ``status`` is that of subprocess."""
+    """The process ended or was killed; ``status`` is its return code in ``subprocess``."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"signal {-status}" if status < 0 else f"status {status}")
@@ -213,7 +215,7 @@ class _Reply:
     payload: bytearray
 
     def pixels(self) -> Pixels:
-        """The picture; raises the error that the process replied with."""
+        """The decoded picture. Raises the error if the reply is one."""
         if self.kind == PICTURE:
             return Pixels(self.size, self.payload)
         text = self.payload.decode()
@@ -226,13 +228,13 @@ class _Reply:
 
 
 class _Process:
-    """A decode process and the socket to it. ``is_idle``: it can take a picture."""
+    """A decode process and the socket to it. If ``is_idle``, it can take a picture."""
 
     def __init__(self, setup: bytes) -> None:
         ours, theirs = socket.socketpair()
         with theirs, contextlib.ExitStack() as stack:
             stack.callback(ours.close)
-            # TorchServe reads the worker's standard output.
+            # TorchServe parses the worker's standard output, which this process must not share.
             self._child = subprocess.Popen(
                 [sys.executable, "-I", "-c", _COMMAND, str(_ROOT)],
                 stdin=theirs.fileno(),
@@ -241,13 +243,14 @@ class _Process:
             stack.pop_all()
         self._socket = ours
         self.is_idle = True
-        with contextlib.suppress(OSError):  # it died: the first picture will show that
+        with contextlib.suppress(OSError):  # if it died, the first picture will show that
             ours.sendall(SETUP.pack(len(setup)) + setup)
 
     def ask(self, picture: bytes, resize: int | None, deadline: float) -> _Reply:
-        """Raises _Died if the process ends; Overloaded at the deadline, when it is killed.
+        """Have ``picture`` decoded and resized (``resize`` None: to the network's default).
 
-        Any exception ends the process.
+        Raises _Died if the process ends, Overloaded at the deadline. After any exception the
+        process has ended.
         """
         self.is_idle = False
         try:
@@ -270,11 +273,11 @@ class _Process:
         return _Reply(kind, is_last, (width, height), payload)
 
     def end(self) -> int:
-        """Kill the process if it still runs; returns its exit status."""
+        """End the process, by SIGKILL if necessary; returns its exit status."""
         self.is_idle = False
         self._socket.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            # A process that died a moment ago keeps its own status.
+            # If it has just died, do not replace its own exit status by that of SIGKILL.
             return self._child.wait(0.05)
         self._child.kill()
         return self._child.wait()

@@ -1,9 +1,9 @@
-"""A decode process: reads pictures from a socket and answers with the network's input pixels.
+"""A decode process: reads pictures from a socket and replies with the network's input pixels.
 
-It holds Pillow but neither PyTorch nor the network. The worker's side is ``pool``.
+It imports Pillow but not PyTorch. The worker's side is ``pool``.
 
-``multiprocessing.connection`` would frame the messages too, but sending has no timeout there, and a
-stopped process must not hold its worker.
+``multiprocessing.connection`` is not used because its send has no timeout, so that a stopped
+process would block its worker.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from handlers.pictures.decode import decode, own_process, too_much_memory
 from handlers.pictures.limits import Limits
 from handlers.pictures.resample import resample
 
-# Worker -> process: bytes of the setup, once; then resize and bytes of the picture, each time.
-# Process -> worker: kind, whether the process ends after it, width, height, bytes.
+# Headers, each followed by its payload.
+# Worker -> process: the setup's length, once; then for each picture: resize, the file's length.
+# Process -> worker: kind, whether it is the last reply, width, height, the payload's length.
 SETUP = struct.Struct("<I")
 ASK = struct.Struct("<II")
 REPLY = struct.Struct("<B?III")
 PICTURE, REFUSED, FAILED = range(3)
 
-# When memory runs out, Linux first ends the processes with the highest value (-1000 to 1000).
+# When memory runs out, Linux first kills the processes with the highest score (-1000 to 1000).
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _FIRST_TO_GO = "1000"
 
@@ -41,12 +42,15 @@ _Reply = tuple[int, tuple[int, int], bytes]
 
 
 def remaining(deadline: float) -> float:
-    """Seconds until ``deadline``, as a socket's timeout: 0 would mean non-blocking."""
+    """Seconds until ``deadline`` as a socket timeout. Never 0, which would mean non-blocking."""
     return max(deadline - time.monotonic(), 0.001)
 
 
 def receive(source: socket.socket, size: int, deadline: float | None = None) -> bytearray:
-    """Exactly ``size`` bytes. Raises ConnectionError if the other side ends before."""
+    """Read exactly ``size`` bytes.
+
+    Raises ConnectionError if the other side closes the socket, TimeoutError at ``deadline``.
+    """
     data = bytearray(size)
     view = memoryview(data)
     while view:
@@ -60,7 +64,7 @@ def receive(source: socket.socket, size: int, deadline: float | None = None) -> 
 
 
 def serve() -> None:
-    """Answer pictures until the worker closes the socket or this process has grown too large."""
+    """Decode pictures until the worker closes the socket or this process has grown too large."""
     with socket.socket(fileno=os.dup(0)) as worker:
         (size,) = SETUP.unpack(receive(worker, SETUP.size))
         values = json.loads(receive(worker, size))
@@ -78,7 +82,7 @@ def serve() -> None:
 
 
 def _restrict(limits: Limits) -> None:
-    # The decoders' warnings about clients' files would fill the log.
+    # Warnings about clients' files would fill the log.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     resource.setrlimit(resource.RLIMIT_DATA, (limits.decode_bytes, limits.decode_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -97,7 +101,7 @@ def _resident_bytes() -> int:
 
 
 def _answer(spec: Spec, limits: Limits, picture: bytearray, resize: int) -> _Reply:
-    # CPU time rather than wall time: a picture gets the same answer on a busy machine.
+    # CPU time, not wall time: a picture gets the same answer on a busy machine.
     signal.setitimer(signal.ITIMER_PROF, limits.decode_seconds)
     try:
         image = decode(bytes(picture), limits, resize=resize or spec.resize)

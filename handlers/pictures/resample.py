@@ -1,9 +1,9 @@
 """RGB image of any size -> the network's input as an RGB image.
 
-The pixels equal those of torchvision's classification presets to one 8-bit step (two in single
-samples, if both passes of an enlarging resize round the other way). The cost does not grow with the
-picture's aspect ratio: only the region that the centre crop keeps is resampled. No torch import:
-this runs in the decode processes.
+The pixels differ from those of torchvision's classification presets by at most one 8-bit step (two
+in single samples, if both passes of an enlarging resize round the other way). Only the region that
+the centre crop keeps is resampled, so the cost does not grow with the picture's aspect ratio. Does
+not import torch, because it runs in the decode processes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _FILTERS = {
 
 
 def resized_size(spec: Spec, width: int, height: int, resize: int) -> tuple[int, int]:
-    """(width, height) in pixels once the shorter side is ``resize``.
+    """(width, height) in pixels after the shorter side has been resized to ``resize``.
 
-    The longer side is truncated to whole pixels as in torchvision, or rounded to ``spec.multiple``.
+    The longer side is truncated to whole pixels, as in torchvision. If ``spec.multiple`` is above
+    1, it is rounded to a multiple of it instead.
     """
     short, long = min(width, height), max(width, height)
     if spec.multiple == 1:
@@ -45,7 +46,7 @@ def resample(
     left = top = 0
     kept = (width, height)
     if spec.crop is not None:
-        # torchvision's center_crop, rounding included.
+        # As torchvision's center_crop, including its rounding.
         left, top = round((width - spec.crop) / 2.0), round((height - spec.crop) / 2.0)
         kept = (spec.crop, spec.crop)
     largest = (kept[0] * spec.scale, kept[1] * spec.scale)

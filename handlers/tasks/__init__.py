@@ -1,7 +1,7 @@
-"""What a network's output means to a client: one module per task.
+"""Tasks turn a network's output into an answer; one module each.
 
-A module defines ``TASK``, a class as ``Task`` describes it. No torch import: serving reads the
-options and the canary too.
+A module defines ``TASK``, a class that implements ``Task``. It does not import torch, so that
+programs without torch can read the options.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """``offer`` is what a request may ask for; ``canary_options`` make the cheapest request."""
+    """``offer`` lists formats and options; ``canary_options`` are those of the canary request."""
 
     offer: Offer
     canary_options: Mapping[str, str]
@@ -29,17 +29,17 @@ class Task(Protocol):
     def __init__(self, spec: Spec) -> None: ...
 
     def answer(self, output: torch.Tensor, request: Request) -> Answer:
-        """One row of the network's output, float32 on the CPU -> the answer to ``request``."""
+        """The answer to ``request``. ``output`` is float32 on the CPU, without a batch axis."""
 
 
 def load(spec: Spec) -> Task:
-    """The task of the network that ``spec`` describes; ImportError if this copy lacks it."""
+    """The task of ``spec``. Raises ImportError if this copy of the package does not contain it."""
     task: Task = import_module(f"handlers.tasks.{spec.task}").TASK(spec)
     return task
 
 
 def canary(task: Task) -> Message:
-    """The cheapest request that uses every part of a worker; it must be answered with 200."""
+    """The cheapest request that uses every part of a worker."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), "gray").save(buffer, "PNG")
     headers = {f"x-{name.replace('_', '-')}": text for name, text in task.canary_options.items()}

@@ -25,7 +25,7 @@ class Classify:
         self._labels = spec.labels
 
     def answer(self, output: torch.Tensor, request: Request) -> Answer:
-        """``output`` are logits, ``(classes,) float32``."""
+        """``output`` holds the logits, ``(classes,) float32``."""
         probabilities, classes = output.softmax(dim=0).topk(request.options["top_k"])
         predictions = [
             {"class_id": i, "label": self._labels[i], "probability": p}

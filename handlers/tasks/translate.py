@@ -13,14 +13,15 @@ from handlers.request import Answer, Integer, Offer, Request
 if TYPE_CHECKING:
     import torch
 
-# A quarter of the time of zlib's default level, 6, for a tenth more bytes.
+# Level 1 takes a quarter of the time of zlib's default, 6, for a tenth more bytes.
 _PNG_LEVEL = 1
-# The shorter side, in pixels. Every network takes the smallest: its ``multiple`` divides 64.
+# The range of the option ``size``: the shorter side, in pixels. Every network takes the smallest:
+# its ``multiple`` divides 64.
 SMALLEST, LARGEST = 64, 1024
 
 
 class Translate:
-    """The network's picture as PNG, JPEG or WebP, RGB."""
+    """The network's output as an RGB picture: PNG, JPEG or WebP."""
 
     def __init__(self, spec: Spec) -> None:
         integers: dict[str, Integer] = {}
@@ -33,14 +34,14 @@ class Translate:
         self._range = spec.output_range
 
     def answer(self, output: torch.Tensor, request: Request) -> Answer:
-        """``output`` is a picture, ``(3, H, W) float32``."""
+        """``output`` is ``(3, H, W) float32``, with values in the specification's output_range."""
         picture = to_image(output, self._range)
         body = encode(picture, request.format, request.options["quality"])
         return Answer(body, self.offer.formats[request.format])
 
 
 def to_image(output: torch.Tensor, output_range: tuple[float, float] = (-1.0, 1.0)) -> Image.Image:
-    """``(3, H, W)`` with values in ``output_range`` -> RGB image, rounded to 8 bits, clamped."""
+    """``(3, H, W)`` with values in ``output_range`` -> RGB image, rounded and clamped to 8 bits."""
     low, high = output_range
     levels = output.sub(low).mul(255 / (high - low)).round_().clamp_(0, 255).byte()
     _, height, width = levels.shape

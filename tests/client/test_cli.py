@@ -144,7 +144,7 @@ def test_a_folder(at: dict[str, str], folder: Path) -> None:
     names = {line.split(b"\t")[0].decode() for line in run.stdout.splitlines()}
     assert names == {str(folder / "cat.jpg"), str(folder / "below" / "coffee.png")}
     errors = run.stderr.decode()
-    assert f"failed {folder}/broken.jpg: 400 BadImage: the bytes are no picture" in errors
+    assert f"failed {folder}/broken.jpg: 400 BadImage: the bytes are not a picture" in errors
     assert re.search(r"^classified 2 in \d+\.\d s, 1 failed$", errors, re.MULTILINE)
 
 

@@ -72,7 +72,7 @@ def test_a_picture_that_cannot_be_saved_leaves_nothing(
 @pytest.mark.parametrize(
     ("picture", "top_k", "code", "type", "message"),
     [
-        (b"no picture", None, 400, "BadImage", "the bytes are no picture"),
+        (b"no picture", None, 400, "BadImage", "the bytes are not a picture"),
         (b"", None, 400, "EmptyBody", "no picture"),
         (b"%PDF-1.7", None, 415, "UnsupportedFormat", "PDF is not supported"),
         (bytes(16 * 2**20 + 1), None, 413, "TooLarge", "16777216 bytes"),

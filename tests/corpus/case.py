@@ -63,8 +63,8 @@ def good(name: str, data: bytes, pixels: Image.Image | Array, tolerance: int = 0
 
 
 def bad(name: str, data: bytes, format: str = r"\w+") -> Case:
-    damaged = f"the {format} cannot be decoded: it is (damaged or )?cut short"
-    message = f"{damaged}|the bytes are no picture: send {SUPPORTED}"
+    damaged = f"the {format} cannot be decoded: it is (damaged, )?truncated"
+    message = f"{damaged}|the bytes are not a picture: send {SUPPORTED}"
     return Case(name, data, 400, "BadImage", message=message)
 
 

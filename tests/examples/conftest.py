@@ -29,8 +29,8 @@ FLAGS = {"LDFLAGS": "-Wl,--as-needed", "CXXFLAGS": "-O2 -Wall -Wextra -Wpedantic
 # By file: a part of the message. All but the last are of cyclegan, the smaller network.
 REFUSED_MODELS = {
     "missing.pt": "no such file",
-    "truncated.pt": "no TorchScript file, or is damaged",
-    "text.pt": "no TorchScript file, or is damaged",
+    "truncated.pt": "is not a TorchScript file, or is damaged",
+    "text.pt": "is not a TorchScript file, or is damaged",
     "foreign.pt": "cannot be checked",
     "half.pt": "cannot be checked",
     "flipped.pt": "misses its golden example on cpu",

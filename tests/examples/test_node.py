@@ -157,8 +157,8 @@ def test_errors(node: Node, photo: Path, tmp_path: Path, transport: str) -> None
     folder.mkdir()
     before = sorted(tmp_path.iterdir())
     cases: list[tuple[list[str | Path], str]] = [
-        (["classify", text], "400 BadImage: the bytes are no picture"),
-        (["translate", text, out], "400 BadImage: the bytes are no picture"),
+        (["classify", text], "400 BadImage: the bytes are not a picture"),
+        (["translate", text, out], "400 BadImage: the bytes are not a picture"),
         (["classify", pdf], "415 UnsupportedFormat: "),
         (["classify", photo, "0"], "422 InvalidOption: top_k must be from 1 to 1000, not 0"),
         # More than TorchServe reads: it answers without our JSON.

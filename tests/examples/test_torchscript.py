@@ -135,7 +135,8 @@ def assert_refused(ran: Run, why: str) -> None:
 
 def test_a_message_is_one_line_and_status_1(programs: Programs, refused: Path) -> None:
     ran = programs.run("classify", refused / "truncated.pt", "photo.png")
-    assert_refused(ran, f"{refused / 'truncated.pt'} is no TorchScript file, or is damaged\n")
+    assert_refused(ran, f"{refused / 'truncated.pt'} is not a TorchScript file")
+    assert len(ran.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("model", "why"), REFUSED_MODELS.items())

@@ -104,7 +104,10 @@ def test_options_of_one_network_among_several(variable: str, run: Run, tmp_path:
         ([OWN / "superres2x.py"], "superres2x has no published checkpoint"),
         ([OWN / "superres2x.py", "--weights", "no.pth"], "no checkpoint at no.pth"),
         ([OWN / "superres2x.py", "--labels", "x", "--weights", "random"], "it takes no labels"),
-        ([OWN / "superres2x.py", "--preprocess", "v7"], "preprocessing is one of plain, not v7"),
+        (
+            [OWN / "superres2x.py", "--preprocess", "v7"],
+            "preprocessing must be one of plain, not v7",
+        ),
         ([*OWN.glob("*.py"), "--labels", "x"], "need one network"),
         (["--labels", "x"], "need one network"),
     ],

@@ -79,7 +79,7 @@ def test_damaged_file(damage: Callable[[bytes, bytes], bytes], tmp_path: Path) -
     "content", [[torch.zeros(1)], torch.zeros(1), 5, {"epoch": 3}, {"state_dict": {"fc": 1}}]
 )
 def test_something_other_than_a_state_dict(content: object, save: Save) -> None:
-    with pytest.raises(ExportError, match="holds no state dict, neither plain nor"):
+    with pytest.raises(ExportError, match="contains no state dict, neither plain nor"):
         _load("cyclegan", save(content))
 
 

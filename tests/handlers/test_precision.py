@@ -41,7 +41,7 @@ def test_auto_follows_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("auto", CPU, passed)[0] == "bfloat16"
     assert choose("auto", GPU, {}) == (
         "float32",
-        "the artefact has no figures for float16: export it again",
+        "the artefact has no gate result for float16: export it again",
     )
 
 

@@ -31,7 +31,10 @@ def test_settings_that_are_not_named_keep_their_defaults() -> None:
         ({"limits": 5}, "limits must be a map"),
         ({"cpu_batch_pixels": 0}, "cpu_batch_pixels must be a whole number above 0, not 0"),
         ({"cpu_batch_pixels": True}, "above 0, not True"),
-        ({"precision": "half"}, "precision is one of auto, float32, bfloat16, float16, not 'half'"),
+        (
+            {"precision": "half"},
+            "precision must be one of auto, float32, bfloat16, float16, not 'half'",
+        ),
         ({"limits": {"pixel": 5}}, "no limit is called pixel: there are request_bytes"),
         ({"limits": {"pixels": 0}}, "pixels must be a whole number above 0, not 0"),
         ({"limits": {"pixels": -1}}, "above 0, not -1"),
@@ -76,6 +79,8 @@ def test_a_wrong_variable_fails_the_load(
     artefact: WriteArtefact, load: Load, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     monkeypatch.setenv(PRECISION_VARIABLE, wrong)
-    expected = f"{PRECISION_VARIABLE} is one of auto, float32, bfloat16, float16, not '{wrong}'"
+    expected = (
+        f"{PRECISION_VARIABLE} must be one of auto, float32, bfloat16, float16, not '{wrong}'"
+    )
     with pytest.raises(LoadError, match=expected):
         load(artefact())

@@ -58,7 +58,7 @@ def test_a_missing_archive(
 ) -> None:
     (store / "cyclegan.mar").unlink()
     message = refused(serving, make_config(tmp_path, store, load_models="cyclegan.mar"))
-    assert "cyclegan.mar is not there: run `make export`" in message
+    assert "cyclegan.mar does not exist: run `make export`" in message
 
 
 def test_an_empty_model_store(serving: Command, make_config: MakeConfig, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_model_that_is_not_in_the_store(
     config = make_config(tmp_path, model_store)
     run = serving("serve", "--config", config, "--run-dir", tmp_path / "run", "--models", "x,y")
     assert run.returncode == 1
-    assert "x.mar is not there: run `make export`" in run.stderr
+    assert "x.mar does not exist: run `make export`" in run.stderr
 
 
 def test_an_archive_without_a_task(

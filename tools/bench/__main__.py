@@ -1,7 +1,7 @@
-"""How fast the bundle is, beside the bare networks and stock TorchServe.
+"""Measures the speed of the bundle, of the bare networks and of stock TorchServe.
 
-Commands: compare (the default), gpu (what limits classifiers on a GPU), profile (where a request's
-time goes, on the running server). Goals that are not met are facts, not failures.
+Commands: compare (the default), gpu (what limits classifiers on a GPU), profile (the time that a
+request spends in each stage of the running server). Unmet goals do not change the exit status.
 """
 
 from __future__ import annotations

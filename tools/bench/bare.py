@@ -1,4 +1,4 @@
-"""The floor: a network in a process of its own, without a server."""
+"""The baseline: a network in a process of its own, without a server."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from handlers.pictures.resample import resample
 from handlers.tasks.translate import encode, to_image
 from tools.bench.common import Result, process
 
-# File -> the network's input, a thread each; input -> output; file -> the reply's body.
+# decode: file -> the network's input, in threads; network: input -> output; pipeline: file -> body.
 Work = Literal["decode", "network", "pipeline"]
-# Does a work for so many seconds, in the fastest of some batches.
+# Arguments: the work, seconds, batch sizes. Measures all batch sizes, returns the fastest.
 Measure = Callable[[Work, float, tuple[int, ...]], Result]
 
 # The largest batch that is warmed up, CUDA graphs included.

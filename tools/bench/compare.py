@@ -29,9 +29,9 @@ CURVE_CLIENTS = (1, 4, 16, 32)
 # Shares of the closed loop's rate. The sweep ends at the knee: a p95 of KNEE times a lone p50.
 CURVE_RATES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 KNEE = 5.0
-# A p95 takes so many requests: a slow network gets more time for them, up to OPEN_MAX_S.
+# A p95 needs at least this many requests; a slow network gets more time, up to OPEN_MAX_S.
 OPEN_REQUESTS, OPEN_MAX_S = 40, 30.0
-# What idle servers and the system may use of the CPU while the benchmark waits.
+# The share of the CPU that idle servers and the system may use, and the seconds to measure it.
 QUIET_SHARE, QUIET_S = 0.10, 2.0
 
 
