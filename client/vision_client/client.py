@@ -140,7 +140,7 @@ class Client(_Base):
         ``classify`` and ``translate`` are this with a decoder.
         """
         start = time.monotonic()
-        model = model or DEFAULTS[decoder.task]
+        model = DEFAULTS[decoder.task] if model is None else model
         reply = self._send(model, encoded(picture), _as_text(options))
         return decoder.decode(reply, time.monotonic() - start)
 
@@ -213,7 +213,7 @@ class AsyncClient(_Base):
     ) -> A:
         """As Client.ask."""
         start = time.monotonic()
-        model = model or DEFAULTS[decoder.task]
+        model = DEFAULTS[decoder.task] if model is None else model
         data = await asyncio.to_thread(encoded, picture)
         reply = await self._send(model, data, _as_text(options))
         return decoder.decode(reply, time.monotonic() - start)
