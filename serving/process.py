@@ -190,7 +190,7 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Process]:
         process = Process(plan, run, logs, Management(plan.config, run), stop, child)
         try:
             stop.terminate = child.terminate
-            run.write_state(ready=False)
+            run.write_state(plan.names, ready=False)
             yield process
         except (ServingError, requests.RequestException) as error:
             stop.check()
