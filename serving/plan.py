@@ -40,8 +40,8 @@ class Options:
     """What the command line asks for.
 
     ``device`` is auto, gpu or cpu. ``models`` are the names to serve (none: as the configuration
-    says), ``workers`` the workers of each (None: as its YAML says, and one per GPU), ``precision``
-    that of each (None: as its YAML says).
+    says), ``workers`` the workers of each (None: as its archive says, and one per GPU), ``precision``
+    that of each (None: as its archive says).
     """
 
     device: str = "auto"
@@ -205,7 +205,8 @@ def _check_heap(config: Config, machine: Machine, models: Collection[ModelPlan])
             f"{kept} requests of max_request_size can wait or be in work, which takes "
             f"{need / 2**30:.1f} GiB of Java's heap, and vmargs in {config.path} allow "
             f"{heap / 2**30:.1f}: set -Xmx{-(-need // 2**30)}g there, or a smaller "
-            "jobQueueSize in the models' YAML"
+            "job_queue_size: serving=Serving(...) in the networks' files (export/networks/NAME.py "
+            "or your own), then `make archive`"
         )
 
 
@@ -234,7 +235,7 @@ def _memory_warning(
         f"at its limits the server takes {need / 2**30:.1f} GiB ({listed}), and "
         f"{machine.free_memory / 2**30:.1f} GiB are free: under the heaviest load the system may "
         f"kill it. To lower this, serve fewer models (--models), set a smaller -Xmx in "
-        f"{config.path} with smaller jobQueueSizes, or a smaller decode_bytes"
+        f"{config.path} with a smaller job_queue_size, or a smaller decode_bytes"
     )
 
 
