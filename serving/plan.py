@@ -40,8 +40,8 @@ class Options:
     """What the command line asks for.
 
     ``device`` is auto, gpu or cpu. ``models`` are the names to serve (none: as the configuration
-    says), ``workers`` the workers of each (None: as its archive says, and one per GPU), ``precision``
-    that of each (None: as its archive says).
+    says), ``workers`` the workers of each (None: as its archive says, and one per GPU),
+    ``precision`` that of each (None: as its archive says).
     """
 
     device: str = "auto"
