@@ -93,9 +93,10 @@ class Client(_Base):
 
     Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError; the errors of
     ``encoded`` if the picture cannot be read; and ValueError if the token cannot be sent as a
-    header. The constructor raises ValueError if ``server`` is not such a URL or ``timeout`` is out
-    of range, MissingExtra if gRPC is not installed, and issues a UserWarning if the token would go
-    to another machine unencrypted. Redirects are not followed.
+    header, or over REST if ``model`` is "", "." or "..". The constructor raises ValueError if
+    ``server`` is not such a URL or ``timeout`` is out of range, MissingExtra if gRPC is not
+    installed, and issues a UserWarning if the token would go to another machine unencrypted.
+    Redirects are not followed.
     """
 
     def _prepare(self) -> None:

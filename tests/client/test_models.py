@@ -69,3 +69,10 @@ def test_status_of_a_named_network() -> None:
     assert run.returncode == 0
     assert run.stdout.startswith("vit_b_16   answers in")
     assert server.paths == ["/predictions/vit_b_16"]
+
+
+def test_status_of_a_name_that_is_none() -> None:
+    run = vision("status", "--classify", "..", VISION_SERVER="http://127.0.0.1:9")
+    assert run.returncode == 2
+    assert "'..' is not the name of a model" in run.stderr
+    assert "Traceback" not in run.stderr
