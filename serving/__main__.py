@@ -70,11 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     models.add_argument(
         "--workers", type=_positive, metavar="N",
-        help="workers of each model (default: its YAML's number, but at least one per GPU)",
+        help="workers of each model (default: as its archive says, and at least one per GPU)",
     )  # fmt: skip
     models.add_argument(
         "--precision", choices=PRECISIONS,
-        help="precision of every model (default: its YAML's, which is auto unless changed)",
+        help="of every model (default: as its archive says, which is auto unless changed)",
     )  # fmt: skip
     parser = argparse.ArgumentParser(
         prog="python -m serving",

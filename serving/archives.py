@@ -14,6 +14,7 @@ import yaml
 from handlers.settings import Settings
 from serving.config import Config
 from serving.errors import ServingError
+from vision_client.tasks import DECODERS
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,23 @@ def _read(path: Path) -> Archive:
             pt = file.getinfo(manifest["serializedFile"]).filename
             options = dict(yaml.safe_load(file.read(manifest["configFile"])) or {})
             metadata = json.loads(file.read(str(Path(pt).with_suffix(".json"))))
-            model, task = str(manifest["modelName"]), str(metadata["spec"]["task"])
+            model, task = str(manifest["modelName"]), dict(metadata["spec"]).get("task")
     except (zipfile.BadZipFile, yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
         raise ServingError(
             f"{path} is not a complete archive ({error}): run `make archive`, or `make export` if "
             "that does not help"
         ) from error
+    if task is None:
+        raise ServingError(f"{path} was exported by an older version: run `make export`")
+    if task not in DECODERS:
+        raise ServingError(
+            f"{path} has the task {task!r}, which cannot be checked: add its decoder to DECODERS "
+            "in client/vision_client/tasks"
+        )
     try:
         return Archive(path, model, task, options, Settings.from_yaml(options))
     except ValueError as error:
         raise ServingError(
-            f"{path}: {error}; correct `serving` in the network's file and run `make archive`"
+            f"{path}: {error}; correct serving=Serving(...) in the network's file "
+            "(export/networks/NAME.py or your own) and run `make archive`"
         ) from error

@@ -27,6 +27,7 @@ from serving.readiness import START_TIMEOUT_S, wait_until_ready
 from serving.runfolder import RunFolder
 from vision_client import Client
 from vision_client.health import check_model
+from vision_client.tasks import DECODERS
 
 STATUS_TIMEOUT_S = 15
 
@@ -38,7 +39,7 @@ def serve(config: Config, run: RunFolder, options: Options) -> int:
             workers = wait_until_ready(process)
             announce(process, workers)
             print("Ctrl-C stops it", flush=True)
-            run.write_state(ready=True)
+            run.write_state(process.plan.names, ready=True)
             process.wait(workers)
     except Stopped:
         print("stopped")
@@ -141,12 +142,17 @@ def status(config: Config, run: RunFolder) -> int:
     if run.supervisor() is None:
         print(f"no server of {run.path} is running: `make start` or `make serve`")
     try:
-        models = management.models(timeout=STATUS_TIMEOUT_S)
+        listed = management.models(timeout=STATUS_TIMEOUT_S)
     except requests.RequestException:
-        models = [path.stem for path in config.archives]
+        listed = None  # each model then says why
+    models = list(dict.fromkeys([*_expected(config, run, listed), *(listed or ())]))
     healthy = True
     with connect(config, run, timeout=STATUS_TIMEOUT_S) as client:
         for model in models:
+            if listed is not None and model not in listed:
+                healthy = False
+                print(f"{model:<10} is missing: the server does not list it")
+                continue
             error = _find_error(client, management, model)
             healthy = healthy and error is None
             print(f"{model:<10} {error or 'answers'}")
@@ -154,10 +160,24 @@ def status(config: Config, run: RunFolder) -> int:
     return 0 if healthy else 1
 
 
+def _expected(config: Config, run: RunFolder, listed: Sequence[str] | None) -> Sequence[str]:
+    """The models that must be served: those that the server of ``run`` was started with, else those
+    of ``config``, which must have one unless the server has ``listed`` some.
+    """
+    try:
+        return run.models() or [path.stem for path in config.archives]
+    except ServingError:
+        if not listed:
+            raise
+        return ()
+
+
 def _find_error(client: Client, management: Management, model: str) -> str | None:
     """Why ``model`` does not answer correctly, or None."""
     try:
         task = management.describe(model, timeout=STATUS_TIMEOUT_S)["spec"]["task"]
+        if task not in DECODERS:
+            return f"cannot be checked: the client has no decoder for the task {task!r}"
         return check_model(client, model, task).error
     except requests.Timeout:
         return f"no answer within {STATUS_TIMEOUT_S} s"

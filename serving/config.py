@@ -93,9 +93,19 @@ class Config:
         return archives
 
     def select(self, models: Iterable[str]) -> Config:
-        """The same configuration, for the archives of ``models`` alone."""
-        names = ",".join(f"{model}.mar" for model in models)
-        return replace(self, values={**self.values, "load_models": names})
+        """The same configuration, for the archives of ``models`` alone, with or without ``.mar``.
+
+        Raises ServingError if the model store has no such archive.
+        """
+        archives = dict.fromkeys(f"{model.removesuffix('.mar')}.mar" for model in models)
+        for name in archives:
+            if not (self.model_store / name).is_file():
+                names = ", ".join(sorted(path.stem for path in self.model_store.glob("*.mar")))
+                raise ServingError(
+                    f"{self.model_store / name} is not there: run `make export`"
+                    + (f", or choose from {names}" if names else "")
+                )
+        return replace(self, values={**self.values, "load_models": ",".join(archives)})
 
     def number(self, key: str, default: int) -> int:
         """The whole number of ``key``, or ``default`` if it is absent.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,17 +46,22 @@ class Management:
         page: str | None = "0"
         while page is not None:
             reply = self._request("GET", "", timeout, next_page_token=page)
-            names += [model["modelName"] for model in reply["models"]]
-            page = reply.get("nextPageToken")
+            with self._torchserve():
+                names += [model["modelName"] for model in reply["models"]]
+                page = reply.get("nextPageToken")
         return names
 
     def workers(self, model: str, *, timeout: float = TIMEOUT_S) -> list[Worker]:
         """Every worker of ``model``, started or not."""
-        return [_worker(fields) for fields in self._model(model, timeout)["workers"]]
+        fields = self._model(model, timeout)
+        with self._torchserve():
+            return [_worker(worker) for worker in fields["workers"]]
 
     def pending(self, model: str) -> int:
         """Requests for ``model`` that wait for a worker."""
-        return int(self._model(model, TIMEOUT_S)["jobQueueStatus"]["pendingRequests"])
+        fields = self._model(model, TIMEOUT_S)
+        with self._torchserve():
+            return int(fields["jobQueueStatus"]["pendingRequests"])
 
     def describe(self, model: str, *, timeout: float = TIMEOUT_S) -> dict[str, Any]:
         """The metadata in the archive and how the model is served, from one of its workers."""
@@ -69,8 +76,19 @@ class Management:
         self._request("PUT", f"/{model}", TIMEOUT_S, min_worker=count, max_worker=count)
 
     def _model(self, model: str, timeout: float, **query: str) -> dict[str, Any]:
-        versions: list[dict[str, Any]] = self._request("GET", f"/{model}", timeout, **query)
-        return versions[0]
+        versions = self._request("GET", f"/{model}", timeout, **query)
+        with self._torchserve():
+            return dict(versions[0])
+
+    @contextlib.contextmanager
+    def _torchserve(self) -> Iterator[None]:
+        """Turn the errors of reading a reply that is not TorchServe's into a RequestException."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise requests.RequestException(
+                f"{self._url} does not answer as TorchServe does: is another server there?"
+            ) from error
 
     def _request(self, verb: str, path: str, timeout: float, **query: str) -> Any:
         token = self._run.token("management") if self._run else None

@@ -40,7 +40,7 @@ class Options:
     """The options of the command line.
 
     ``device`` is auto, gpu or cpu. ``models`` are the names to serve (empty: those that the
-    configuration selects). ``workers`` and ``precision`` apply to each model; None means its YAML's
+    configuration selects). ``workers`` and ``precision`` apply to each model; None means its archive's
     value, and for workers at least one per GPU.
     """
 
@@ -206,7 +206,8 @@ def _check_heap(config: Config, machine: Machine, models: Collection[ModelPlan])
             f"{kept} requests of max_request_size can wait or be in work, which takes "
             f"{need / 2**30:.1f} GiB of Java's heap, and vmargs in {config.path} allow "
             f"{heap / 2**30:.1f}: set -Xmx{-(-need // 2**30)}g there, or a smaller "
-            "job_queue_size in the networks' Serving"
+            "job_queue_size: serving=Serving(...) in the networks' files (export/networks/NAME.py "
+            "or your own), then `make archive`"
         )
 
 
@@ -235,7 +236,7 @@ def _memory_warning(
         f"at its limits the server takes {need / 2**30:.1f} GiB ({listed}), and "
         f"{machine.free_memory / 2**30:.1f} GiB are free: under the heaviest load the system may "
         f"kill it. To lower this, serve fewer models (--models), set a smaller -Xmx in "
-        f"{config.path} with smaller values of job_queue_size, or a smaller decode_bytes"
+        f"{config.path} with a smaller job_queue_size, or a smaller decode_bytes"
     )
 
 

@@ -190,7 +190,7 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Process]:
         process = Process(plan, run, logs, Management(plan.config, run), stop, child)
         try:
             stop.terminate = child.terminate
-            run.write_state(ready=False)
+            run.write_state(plan.names, ready=False)
             yield process
         except (ServingError, requests.RequestException) as error:
             stop.check()
@@ -217,11 +217,11 @@ def _start(plan: Plan, run: RunFolder, temporary: Path) -> subprocess.Popen[byte
             stdin=subprocess.DEVNULL,
             stdout=output,
             start_new_session=True,
-            preexec_fn=_prepare_child,
+            preexec_fn=prepare_child,
         )
 
 
-def _prepare_child() -> None:
+def prepare_child() -> None:
     """In the child: reset the signals, and ask for SIGTERM when this process dies (Linux).
 
     Under nohup, or with & in a script, some signals are ignored, and children inherit that.

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -85,10 +86,15 @@ class RunFolder:
     def _state(self) -> Path:
         return self.path / "server.json"
 
-    def write_state(self, *, ready: bool) -> None:
-        """Record that this process serves from here, and whether every model answers."""
+    def write_state(self, models: Sequence[str], *, ready: bool) -> None:
+        """Record that this process serves ``models`` from here, and whether all of them answer."""
         supervisor = psutil.Process()
-        state = {"pid": supervisor.pid, "created": supervisor.create_time(), "ready": ready}
+        state = {
+            "pid": supervisor.pid,
+            "created": supervisor.create_time(),
+            "models": list(models),
+            "ready": ready,
+        }
         temporary = self._state.with_suffix(".tmp")
         temporary.write_text(json.dumps(state))
         temporary.replace(self._state)
@@ -104,6 +110,15 @@ class RunFolder:
             return process if process.create_time() == state["created"] else None
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
+
+    def models(self) -> list[str]:
+        """The models that the server of this folder was started with; empty if none runs."""
+        if self.supervisor() is None:
+            return []
+        try:
+            return list(json.loads(self._state.read_text())["models"])
+        except (OSError, ValueError, KeyError):
+            return []
 
     def require_free(self) -> None:
         """ServingError if a server runs from this folder."""

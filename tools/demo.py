@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -22,6 +23,7 @@ from serving.config import Config
 from serving.errors import ServingError
 from serving.inference import connect
 from serving.management import Management
+from serving.process import prepare_child
 from serving.runfolder import RunFolder
 from tools import server
 from vision_client import Client, VisionError
@@ -46,16 +48,13 @@ def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
     export(config.model_store)
     print(flush=True)
     where = ["--config", str(config.path), "--run-dir", str(run.path), "--device", arguments.device]
-    # In a session of its own, Ctrl-C in the terminal reaches only this process, which passes it on.
-    child = subprocess.Popen(
-        [sys.executable, "-m", "serving", "serve", *where], start_new_session=True
-    )
+    child = start(where)
     try:
         while not run.is_ready(child.pid):
             if child.poll() is not None:
                 return child.returncode or 1
             time.sleep(0.1)
-        models = server.tasks(Management(config, run))
+        models = showable(server.tasks(Management(config, run)))
         with connect(config, run, timeout=TIMEOUT_S) as client:
             show(client, models, run.path)
         print_next(config, models)
@@ -66,8 +65,35 @@ def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED if arguments.once else 0
     finally:
+        end(child)
+
+
+def start(options: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start `serve`, which ends if this process is killed.
+
+    In a session of its own, Ctrl-C in the terminal reaches only this process, which passes it on.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "serving", "serve", *options],
+        start_new_session=True,
+        preexec_fn=prepare_child,
+    )
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End the server; a further Ctrl-C makes it drop the requests that it has accepted."""
+    while child.poll() is None:
         child.terminate()
-        child.wait()
+        with contextlib.suppress(KeyboardInterrupt):
+            child.wait()
+
+
+def showable(models: Mapping[str, str]) -> dict[str, str]:
+    """``models`` without those of a task that the demo does not know, which are reported."""
+    for model, task in models.items():
+        if task not in ("classify", "translate"):
+            print(f"skipping {model}: the demo does not know the task {task}")
+    return {m: task for m, task in models.items() if task in ("classify", "translate")}
 
 
 def export(model_store: Path) -> None:

@@ -93,9 +93,10 @@ class Client(_Base):
 
     Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError; the errors of
     ``encoded`` if the picture cannot be read; and ValueError if the token cannot be sent as a
-    header. The constructor raises ValueError if ``server`` is not such a URL or ``timeout`` is out
-    of range, MissingExtra if gRPC is not installed, and issues a UserWarning if the token would go
-    to another machine unencrypted. Redirects are not followed.
+    header, or over REST if ``model`` is "", "." or "..". The constructor raises ValueError if
+    ``server`` is not such a URL or ``timeout`` is out of range, MissingExtra if gRPC is not
+    installed, and issues a UserWarning if the token would go to another machine unencrypted.
+    Redirects are not followed.
     """
 
     def _prepare(self) -> None:
@@ -140,7 +141,7 @@ class Client(_Base):
         ``classify`` and ``translate`` are this with a decoder.
         """
         start = time.monotonic()
-        model = model or DEFAULTS[decoder.task]
+        model = DEFAULTS[decoder.task] if model is None else model
         reply = self._send(model, encoded(picture), _as_text(options))
         return decoder.decode(reply, time.monotonic() - start)
 
@@ -213,7 +214,7 @@ class AsyncClient(_Base):
     ) -> A:
         """As Client.ask."""
         start = time.monotonic()
-        model = model or DEFAULTS[decoder.task]
+        model = DEFAULTS[decoder.task] if model is None else model
         data = await asyncio.to_thread(encoded, picture)
         reply = await self._send(model, data, _as_text(options))
         return decoder.decode(reply, time.monotonic() - start)

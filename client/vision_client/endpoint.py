@@ -74,8 +74,10 @@ class Endpoint:
         return f"{self.scheme}://{self.address}{self.prefix}"
 
     def prediction(self, model: str) -> str:
-        """The URL of ``model`` over REST."""
-        return f"{self}/predictions/{quote(model)}"
+        """The URL of ``model`` over REST. ValueError if ``model`` would change the path."""
+        if model in ("", ".", ".."):
+            raise ValueError(f"{model!r} is not the name of a model")
+        return f"{self}/predictions/{quote(model, safe='')}"
 
 
 def warn_of_plain_token(endpoint: Endpoint, token: Token) -> None:

@@ -26,6 +26,17 @@ def test_a_network_by_name(kind: Kind) -> None:
     assert server.asked[0]["x-size"] == "64"
 
 
+@OVER_HTTP
+def test_a_name_that_is_no_part_of_a_path(kind: Kind) -> None:
+    with Answering.started(body=PREDICTIONS) as server:
+        client = kind.make(server.url)
+        client.classify(b"x", model="../models/a?b#c%2f")
+        for name in ("", ".", ".."):
+            with pytest.raises(ValueError, match="is not the name of a model"):
+                client.classify(b"x", model=name)
+    assert server.paths == ["/predictions/..%2Fmodels%2Fa%3Fb%23c%252f"]
+
+
 def test_a_network_that_is_not_served(client: Client | Blocking, jpeg: bytes) -> None:
     with pytest.raises(ServerError, match="404 ModelNotFoundException"):
         client.classify(jpeg, model="vit_b_16")
@@ -58,3 +69,10 @@ def test_status_of_a_named_network() -> None:
     assert run.returncode == 0
     assert run.stdout.startswith("vit_b_16   answers in")
     assert server.paths == ["/predictions/vit_b_16"]
+
+
+def test_status_of_a_name_that_is_none() -> None:
+    run = vision("status", "--classify", "..", VISION_SERVER="http://127.0.0.1:9")
+    assert run.returncode == 2
+    assert "'..' is not the name of a model" in run.stderr
+    assert "Traceback" not in run.stderr

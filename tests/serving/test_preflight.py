@@ -91,7 +91,7 @@ def test_an_archive_without_a_task(
         for name, data in members.items():
             archive.writestr(name, data)
     message = refused(serving, make_config(tmp_path, store))
-    assert "cyclegan.mar is not a complete archive ('task'): run `make archive`" in message
+    assert "cyclegan.mar was exported by an older version: run `make export`" in message
 
 
 def test_a_damaged_archive(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
-from tests.running import Command
+from tests.running import ROOT, Command, wait_until
+from tools import demo
 
 
 @pytest.mark.slow
@@ -31,3 +39,50 @@ def test_demo_without_network(
     with Image.open(tmp_path / "run" / "before_after.png") as picture:
         assert picture.size == (2 * 384 + 8, 256)
     assert not (tmp_path / "run" / "server.json").exists()
+
+
+def test_a_second_interrupt_is_passed_on() -> None:
+    """The server stops taking requests after the first signal, and ends at the second."""
+    script = "trap 'trap \"exit 7\" TERM; echo first' TERM; echo up; while :; do sleep 0.05; done"
+    child = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"up\n"
+
+    def interrupt() -> None:
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    try:
+        demo.end(child)
+        assert child.returncode == 7
+    finally:
+        child.kill()
+        interrupter.join()
+        child.stdout.close()
+
+
+def test_the_server_of_a_killed_demo_ends(tmp_path: Path) -> None:
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\nexec sleep 60\n")
+    fake.chmod(0o755)
+    code = (
+        "import sys, time; from tools import demo; sys.executable = sys.argv[1]; "
+        "print(demo.start([]).pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(fake)], cwd=ROOT, stdout=subprocess.PIPE
+    ) as killed:
+        assert killed.stdout is not None
+        server = psutil.Process(int(killed.stdout.readline()))
+        killed.kill()
+    wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_models_of_other_tasks_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    models = {"a": "classify", "b": "segment", "c": "translate"}
+    assert demo.showable(models) == {"a": "classify", "c": "translate"}
+    assert capsys.readouterr().out == "skipping b: the demo does not know the task segment\n"

@@ -50,7 +50,10 @@ def status(
     If a network is named, only those that are named are asked.
     """
     with connect(server, grpc, token_file, ca, timeout, retries=0) as client:
-        models = check(client, _named(classify, translate) or DEFAULTS)
+        try:
+            models = check(client, _named(classify, translate) or DEFAULTS)
+        except ValueError as error:  # of a name that is none
+            raise typer.BadParameter(str(error)) from error
         for model in models:
             print(printable(f"{model.model:<10} {_describe(model)}"))
         print(printable(f"at         {client.endpoint}"))
