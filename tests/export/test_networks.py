@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -124,6 +125,14 @@ NETWORK = Network(
 )
 """
 
+PICTURE = """
+from export.networks import Network, Preprocessing, Serving, Sizes
+NETWORK = Network(
+    name="mine", task="translate", build=lambda spec: None, sizes=Sizes(), scale=2,
+    variants={"plain": Preprocessing(resize=128, multiple=4)},
+)
+"""
+
 
 def _write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "mine.py"
@@ -168,6 +177,17 @@ def test_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (GOOD.replace("variants", "serving=Serving(batch_size=0), variants"), "batch_size"),
         (GOOD.replace("variants", "serving=Serving(precision='int8'), variants"), "precision"),
         (GOOD.replace("variants", "serving=Serving(limits={'mega': 5}), variants"), "mega"),
+        (GOOD.replace("variants", "serving=Serving(limits=[]), variants"), "limits must be a map"),
+        (GOOD.replace("variants", "serving=Serving(workers=None), variants"), "workers must be"),
+        (GOOD.replace("variants", "serving=None, variants"), "serving must be a Serving"),
+        (GOOD.replace('("a", "b")', '("a",)'), "needs labels, at least two"),
+        (GOOD.replace("crop=64", "crop=1500"), "1500x1500 pixels; the limit network_pixels"),
+        (PICTURE.replace("resize=128", "resize=48"), "'plain': resize must be 64 to 1024, not 48"),
+        (PICTURE.replace("resize=128", "resize=1200").replace(" scale=2,", ""), "not 1200"),
+        (PICTURE.replace("multiple=4", "multiple=24"), "resize 128 is not a multiple of 24"),
+        (PICTURE.replace("scale=2", "scale=12"), "1536x1536 pixels; the limit network_pixels"),
+        (GOOD.replace('"mine"', '"cyclegan"'), "the bundle has a network called cyclegan"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
 def test_faults_of_an_own_file(text: str, reason: str, tmp_path: Path) -> None:
@@ -175,3 +195,32 @@ def test_faults_of_an_own_file(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=reason) as refusal:
         find(str(path))
     assert str(path) in str(refusal.value)
+
+
+def test_a_limit_of_the_network_s_own(tmp_path: Path) -> None:
+    serving = "serving=Serving(limits={'network_pixels': 3_000_000}), variants"
+    larger = GOOD.replace("crop=64", "crop=1500").replace("variants", serving)
+    assert find(str(_write(tmp_path, larger))).spec().crop == 1500
+
+
+def test_own_file_imports_its_siblings(tmp_path: Path) -> None:
+    (tmp_path / "sibling_of_mine.py").write_text("LABELS = ('x', 'y')")
+    text = "from sibling_of_mine import LABELS" + GOOD.replace('("a", "b")', "LABELS")
+    before = list(sys.path)
+    assert find(str(_write(tmp_path, text))).labels == ("x", "y")
+    assert sys.path == before
+
+
+def test_a_folder_is_no_network(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"is a folder, not a \.py file"):
+        find(str(tmp_path))
+
+
+def test_the_bundle_s_own_file_by_its_path() -> None:
+    path = Path(torchvision.__file__).with_name("cyclegan.py")
+    assert find(str(path)).name == "cyclegan"
+
+
+def test_a_name_like_no_other_lists_the_bundle_s_networks() -> None:
+    with pytest.raises(ExportError, match=r"there is cyclegan, resnet101\. Any classifier"):
+        find("zzzzzz")
