@@ -180,11 +180,10 @@ class Network:
             isinstance(variant, Preprocessing) for variant in self.variants.values()
         ):
             yield "variants must map one name or more to a Preprocessing"
-        for field_name, kind in (("sizes", Sizes), ("example", Example)):
-            if not isinstance(getattr(self, field_name), kind | None):
+        for field_name, kind in (("sizes", Sizes), ("serving", Serving), ("example", Example)):
+            value = getattr(self, field_name)
+            if not isinstance(value, kind) and (value is not None or kind is Serving):
                 yield f"{field_name} must be a {kind.__name__}"
-        if not isinstance(self.serving, Serving):
-            yield "serving must be a Serving"
         if self.head and len(self.labels) < 2:
             yield "a network with a head needs labels, at least two"
         if self.sizes is None and any(v.crop is None for v in self.variants.values()):

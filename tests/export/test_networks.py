@@ -96,8 +96,11 @@ def test_every_classifier_of_torchvision_can_be_found(name: str) -> None:
     assert (list(spec.mean), list(spec.std)) == (list(transforms.mean), list(transforms.std))
     assert spec.interpolation == transforms.interpolation.value
     assert list(spec.labels) == best.meta["categories"]
-    for checkpoint in network.checkpoints.values():
+    for checkpoint_name, checkpoint in network.checkpoints.items():
         assert re.fullmatch("[0-9a-f]{8,}", checkpoint.download.sha256)
+        entry = models.get_model_weights(name)[checkpoint_name]
+        assert checkpoint.download.max_bytes >= max(2**30, entry.meta["_file_size"] * 2**20)
+        assert checkpoint.download.max_bytes < 1.1 * max(2**30, entry.meta["_file_size"] * 2**20)
 
 
 def test_fixed_size_networks_are_exported_at_their_size() -> None:
