@@ -35,7 +35,7 @@ lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml
 	@$(LOCK) -o requirements-dev.lock --group dev --constraints requirements.lock
 
 export: install ## the networks into model_store/: checkpoint, trace, proof, archive (NETWORK: one, also of your own)
-	@$(PY) -m export $(if $(NETWORK),'$(NETWORK)') --weights '$(WEIGHTS)' $(EXPORT_OPTIONS)
+	@$(PY) -m export --from-environment $(if $(NETWORK),'$(NETWORK)') --weights '$(WEIGHTS)' $(EXPORT_OPTIONS)
 
 archive: install ## rebuild the archives whose handlers or serving defaults have changed
 	@$(PY) -m export.archive
@@ -96,6 +96,6 @@ clean: ## remove everything that was installed, built or logged
 	@find model_store -mindepth 1 ! -name .gitkeep -delete
 
 option = $(if $($(1)),--$(2) '$($(1))')
-# `python -m export` reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS from the environment.
+# With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
 EXPORT_OPTIONS = $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed)
 SERVE_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision)

@@ -25,8 +25,8 @@ weights:
   PATH            your own checkpoint: a state dict, plain or under 'state_dict'
 
 The options of one network among several have its name: {option} is --weights for
-{example} alone. The environment variables {variables}
-are their defaults.
+{example} alone. With --from-environment, as `make export` has it, their defaults are
+the environment variables {variables}.
 
 Every network is traced, loaded again in a fresh process and proved equal to eager PyTorch before
 its files in the model store change. Exit status: 0 done, 1 for a reason that is printed; a model
@@ -35,7 +35,7 @@ that failed keeps the files it had.
 
 NAME_WIDTH = 10
 # Options without a value.
-FLAGS = ("-h", "--help", "--force")
+FLAGS = ("-h", "--help", "--force", "--from-environment")
 
 
 def main() -> int:
@@ -69,6 +69,9 @@ def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
         raise ExportError(f"a network has the name of an option: {error}") from error
     arguments = parser.parse_args(argv)
     options = vars(arguments)
+    if arguments.from_environment:
+        for network in networks.values():
+            _read_environment(network, options)
     if len(networks) > 1 and (arguments.labels or arguments.preprocess):
         parser.error("--labels and --preprocess need one network: name it")
     jobs = []
@@ -86,11 +89,21 @@ def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
     return jobs, arguments
 
 
+def _read_environment(network: Network, options: dict[str, str | None]) -> None:
+    """Fill in the options of ``network`` that were not given."""
+    for option in ("weights", "preprocess", "labels"):
+        key = f"{network.name}/{option}"
+        if key in options and options[key] is None:
+            options[key] = os.environ.get(network.variable(option.upper()))
+
+
 def _positional(argv: Sequence[str]) -> list[str]:
     """The references to networks, which decide what options there are."""
-    references = []
+    references: list[str] = []
     previous = ""
-    for argument in argv:
+    for i, argument in enumerate(argv):
+        if argument == "--":
+            return [*references, *argv[i + 1 :]]
         takes_value = previous.startswith("--") and previous not in FLAGS and "=" not in previous
         if not argument.startswith("-") and not takes_value:
             references.append(argument)
@@ -127,32 +140,29 @@ def _parser(networks: dict[str, Network]) -> argparse.ArgumentParser:
     for name, network in networks.items():
         _add_options(parser.add_argument_group(name), network)
     parser.add_argument("--seed", type=int, default=0, help="of random weights (default: 0)")
+    parser.add_argument(
+        "--from-environment", action="store_true", help="read environment variables; see below"
+    )
     parser.add_argument("--force", action="store_true", help="export what has not changed, too")
     return parser
 
 
 def _add_options(group: argparse._ArgumentGroup, network: Network) -> None:
-    def default(suffix: str) -> str | None:
-        return os.environ.get(network.variable(suffix)) or None
-
     group.add_argument(
         f"--{network.name}",
         dest=f"{network.name}/weights",
         metavar="WEIGHTS",
-        default=default("WEIGHTS"),
         help="weights of this network; see below",
     )
     group.add_argument(
         f"--{network.name}-preprocess",
         dest=f"{network.name}/preprocess",
         choices=list(network.variants),
-        default=default("PREPROCESS"),
         help=f"what your own checkpoint was trained with (default: {next(iter(network.variants))})",
     )
     if network.head:
         group.add_argument(
             f"--{network.name}-labels", dest=f"{network.name}/labels", metavar="FILE",
-            default=default("LABELS"),
             help="class names: a JSON list, a JSON map from index to name, or one a line",
         )  # fmt: skip
 

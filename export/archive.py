@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,9 @@ def main() -> int:
     )
     parser.add_argument("--model-store", type=Path, default=store.DEFAULT, metavar="DIR")
     arguments = parser.parse_args()
+    for name in arguments.name:
+        if not re.fullmatch("[a-z0-9_]+", name):
+            parser.error(f"no model can be called {name!r}: give a name without folder and suffix")
     folder = arguments.model_store
     try:
         with store.locked(folder):
@@ -174,7 +178,10 @@ def exported_network(pt: Path) -> Network:
         reference = json.loads(receipt.read_text())["network"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{receipt} does not name its network: run `make export`") from error
-    network = find(str(reference))
+    try:
+        network = find(str(reference))
+    except ExportError as error:
+        raise ExportError(f"{pt.stem}: {error}") from error
     if network.name != pt.stem:
         raise ExportError(f"{reference} now defines {network.name}, not {pt.stem}")
     return network

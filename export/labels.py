@@ -13,6 +13,13 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     TorchServe's own ``index_to_name.json``, whose values are ``[wordnet id, name]``, is such a map.
     """
+    labels = _read(path)
+    if not labels:
+        raise ExportError(f"{path} holds no labels")
+    return labels
+
+
+def _read(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix != ".json":

@@ -15,6 +15,7 @@ from export.serving import Serving
 from export.weights import Download
 from handlers import tasks
 from handlers.metadata import Spec
+from handlers.pictures.limits import Limits
 
 TASKS = Path(tasks.__file__).parent
 
@@ -180,10 +181,11 @@ class Network:
         ):
             yield "variants must map one name or more to a Preprocessing"
         for field_name, kind in (("sizes", Sizes), ("serving", Serving), ("example", Example)):
-            if not isinstance(getattr(self, field_name), kind | None):
+            value = getattr(self, field_name)
+            if not isinstance(value, kind) and (value is not None or kind is Serving):
                 yield f"{field_name} must be a {kind.__name__}"
-        if self.head and not self.labels:
-            yield "a network with a head needs labels"
+        if self.head and len(self.labels) < 2:
+            yield "a network with a head needs labels, at least two"
         if self.sizes is None and any(v.crop is None for v in self.variants.values()):
             yield "sizes must be given for a network without a crop"
         low, high = self.output_range
@@ -191,8 +193,30 @@ class Network:
             yield f"the output_range {self.output_range} is empty"
         if type(self.scale) is not int or self.scale < 1:
             yield f"the scale must be a whole number above 0, not {self.scale!r}"
+        for variant in self.variants:
+            yield from self._size_problems(variant)
         for name, checkpoint in self.checkpoints.items():
             if checkpoint.variant not in self.variants:
                 yield f"the checkpoint {name} has the unknown variant {checkpoint.variant!r}"
         if self.example and self.example.checkpoint not in self.checkpoints:
             yield f"the example's checkpoint {self.example.checkpoint!r} is not in checkpoints"
+
+    def _size_problems(self, variant: str) -> Iterator[str]:
+        """What keeps a request without options from being answered."""
+        spec = self.spec(variant)
+        limits = Limits.from_map(self.serving.limits)
+        side = self.scale * (spec.crop or spec.resize)
+        if side**2 > limits.network_pixels:
+            yield (
+                f"variant {variant!r}: a square picture gives {side}x{side} pixels; "
+                f"the limit network_pixels is {limits.network_pixels}"
+            )
+        size = tasks.load(spec).offer.integers.get("size")
+        if size and not size.low <= size.default <= size.high:
+            yield (
+                f"variant {variant!r}: resize must be {size.low} to {size.high}, not {size.default}"
+            )
+        if size and size.default % size.multiple:
+            yield (
+                f"variant {variant!r}: resize {size.default} is not a multiple of {size.multiple}"
+            )

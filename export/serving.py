@@ -43,8 +43,11 @@ class Serving:
     cpu_batch_pixels: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.limits, Mapping):
+            raise ValueError("serving: limits must be a map of names to numbers")
         for name, value in vars(self).items():
-            if name in ("precision", "limits") or value is None:
+            optional = name in ("job_queue_size", "cpu_batch_pixels")
+            if name in ("precision", "limits") or (optional and value is None):
                 continue
             if type(value) is not int or value < 1:
                 raise ValueError(f"serving: {name} must be a whole number above 0, not {value!r}")

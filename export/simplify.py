@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from export.errors import ExportError
+
 
 class CentredGroupNorm(nn.Module):
     """InstanceNorm2d without parameters, several times as fast on channels-last tensors.
@@ -58,9 +60,13 @@ def simplified(module: nn.Module, head: str = "") -> nn.Module:
 
     ``head`` names a classifier's last layer. A batch norm is folded into a convolution if it is the
     next child of the same parent. Callers check that the copy still gives the same: a network may
-    use its layers in another order than it defines them.
+    use its layers in another order than it defines them. Raises ExportError if ``module`` cannot be
+    copied, and whatever the replacement of its layers raises.
     """
-    module = copy.deepcopy(module)
+    try:
+        module = copy.deepcopy(module)
+    except Exception as error:  # the module is the user's: it may raise anything
+        raise ExportError(f"the network cannot be copied by copy.deepcopy: {error}") from error
     for parent in list(module.modules()):
         for (name, layer), (next_name, following) in pairwise(list(parent.named_children())):
             if (

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.jit._trace import TracerWarning
 
 from export.checkpoints import Loaded
@@ -45,9 +46,7 @@ def trace(loaded: Loaded, path: Path) -> Metadata:
         warnings.filterwarnings("ignore", category=TracerWarning)
         output = loaded(golden)
         _check_output(spec, golden, output)
-        simple = simplified(loaded.module, loaded.network.head)
-        if relative_error(simple(golden), output) > MISFOLDED:
-            simple = loaded.module
+        simple = _simplified(loaded, golden, output)
         traced = torch.jit.trace(simple, example, check_trace=False)
         metadata = Metadata(
             name=spec.name,
@@ -64,6 +63,18 @@ def trace(loaded: Loaded, path: Path) -> Metadata:
         }
         torch.jit.save(traced, path, _extra_files=extra)
     return metadata
+
+
+def _simplified(loaded: Loaded, golden: torch.Tensor, output: torch.Tensor) -> nn.Module:
+    """The simplified module, or the module itself if that fails or gives other values."""
+    try:
+        simple = simplified(loaded.module, loaded.network.head)
+        misfolded = relative_error(simple(golden), output) > MISFOLDED
+    except ExportError:
+        raise
+    except Exception:  # noqa: BLE001  # the network may use what the replaced layers had
+        return loaded.module
+    return loaded.module if misfolded else simple
 
 
 def _check_output(spec: Spec, golden: torch.Tensor, output: object) -> None:

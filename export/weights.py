@@ -22,8 +22,7 @@ from export.store import exclusive
 CHUNK = 2**18
 TIMEOUT_S = (10, 60)  # to connect, and between two chunks
 ATTEMPTS = 4
-# The limit for a file of unknown size. torchvision's largest checkpoint has 2.6e9 bytes.
-MAX_BYTES = 3 * 2**30
+MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,14 @@ class Download:
     """A published file.
 
     ``sha256`` is the digest, or its first digits if no more is published. ``bytes`` is None if the
-    size is not published.
+    size is not published; then the file may have ``max_bytes``.
     """
 
     file: str
     url: str
     sha256: str
     bytes: int | None = None
+    max_bytes: int = MAX_BYTES
 
 
 def cache_folder() -> Path:
@@ -58,7 +58,7 @@ def fetch(download: Download, folder: Path | None = None) -> Path:
     A download is written to ``<file>.part``, resumed from there, and renamed only after its size
     and digest have been checked. One process at a time downloads into ``folder``; others wait and
     use its file. Raises WeightsUnavailable if there is no network, and ExportError for a wrong file
-    or one larger than published (MAX_BYTES if no size is published).
+    or one larger than published (``max_bytes`` if no size is published).
     """
     folder = folder or cache_folder()
     path = folder / download.file
@@ -147,7 +147,7 @@ def _download_rest(download: Download, part: Path) -> None:
 
 def _check_size(download: Download, size: int) -> None:
     """Raise ExportError if ``size`` bytes are more than the file may have."""
-    limit = download.bytes or MAX_BYTES
+    limit = download.bytes or download.max_bytes
     if size > limit:
         raise ExportError(f"{download.url} gives more than {limit} bytes: not what was published")
 

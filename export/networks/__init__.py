@@ -59,6 +59,9 @@ def registered() -> dict[str, Network]:
 def find(reference: str) -> Network:
     """The network of that name, here or in torchvision, or of the file at that path.
 
+    A file can import its siblings while it is executed. An export notices changes of the file
+    itself only: after a change of a sibling, export with ``--force``.
+
     Raises ExportError that says what is wrong with the name or the file.
     """
     from export.networks import torchvision
@@ -71,7 +74,9 @@ def find(reference: str) -> Network:
         return torchvision.network(reference)
     known = {*registered(), *torchvision.names()}
     close = difflib.get_close_matches(reference, known, n=4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(registered())}"
+    hint = (
+        f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(registered())}."
+    )
     raise ExportError(
         f"no network is called {reference!r}: {hint} Any classifier of torchvision can be named, "
         "and so can a .py file"
@@ -79,6 +84,8 @@ def find(reference: str) -> Network:
 
 
 def _from_file(path: Path) -> Network:
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder, not a .py file")
     if not path.is_file():
         raise ExportError(f"{path}: there is no such file")
     if path.suffix != ".py":
@@ -90,13 +97,21 @@ def _from_file(path: Path) -> Network:
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # the file is the user's: it may raise anything
+    except (Exception, SystemExit) as error:  # the file is the user's: it may raise anything
         why = str(error) or "no message"
         raise ExportError(f"{path} cannot be read: {type(error).__name__}: {why}") from error
+    finally:
+        sys.path.remove(str(path.parent))
     network = getattr(module, "NETWORK", None)
     if not isinstance(network, Network):
         what = "no NETWORK" if network is None else f"a NETWORK of type {type(network).__name__}"
         raise ExportError(f"{path} defines {what}; it must be an export.networks.Network")
+    if network.name in registered() and path.parent != Path(__file__).resolve().parent:
+        raise ExportError(
+            f"{path}: the bundle has a network called {network.name}, whose files this one would "
+            "replace: choose another name"
+        )
     return dataclasses.replace(network, reference=str(path))

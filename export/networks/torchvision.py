@@ -17,6 +17,7 @@ from torchvision.models import resnet
 
 from export import untrained
 from export.networks import Checkpoint, Download, Network, Preprocessing, Sizes, StateDict
+from export.weights import MAX_BYTES
 from handlers.metadata import Spec
 
 # Weight of each ResNet block's last batch norm: the blocks then add up instead of blowing up, and
@@ -106,8 +107,10 @@ def _checkpoint(entry: Any) -> Checkpoint:
     file = entry.url.rpartition("/")[2]
     digits = re.search(r"-([0-9a-f]{8,})\.pth$", file)
     assert digits is not None, file
+    # torchvision publishes the size in MiB, rounded.
+    largest = max(MAX_BYTES, int(1.01 * 2**20 * entry.meta["_file_size"]))
     return Checkpoint(
-        Download(file=file, url=entry.url, sha256=digits[1]),
+        Download(file=file, url=entry.url, sha256=digits[1], max_bytes=largest),
         variant=entry.name.lower(),
         source=f"torchvision.models.{entry}",
         licence=entry.meta.get("license", LICENCE),

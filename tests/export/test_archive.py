@@ -96,6 +96,21 @@ def test_command_without_an_export_says_what_to_run(run: Run, tmp_path: Path) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_deleted_file_of_a_network_is_reported_with_its_name(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").touch()
+    (tmp_path / "mine.json").write_text(json.dumps({"network": "/no/such/mine.py"}))
+    done = run("export.archive", "--model-store", tmp_path)
+    assert done.returncode == 1
+    assert "error: mine: /no/such/mine.py: there is no such file" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["../mine", "/mine", "mine.mar", ""])
+def test_names_of_models_are_no_paths(name: str, run: Run, tmp_path: Path) -> None:
+    done = run("export.archive", name, "--model-store", tmp_path)
+    assert done.returncode == 2
+    assert f"no model can be called {name!r}" in done.stderr
+
+
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with everything that goes into an archive; the .pt has a few bytes."""

@@ -50,6 +50,8 @@ def test_formats(name: str, content: object, tmp_path: Path) -> None:
         ("text.json", '"ab"'),
         ("broken.json", '["a", "b"'),
         ("latin1.txt", "caf\xe9"),
+        ("empty.txt", "\n \n"),
+        ("empty.json", "[]"),
     ],
 )
 def test_no_labels(name: str, content: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -95,8 +96,11 @@ def test_every_classifier_of_torchvision_can_be_found(name: str) -> None:
     assert (list(spec.mean), list(spec.std)) == (list(transforms.mean), list(transforms.std))
     assert spec.interpolation == transforms.interpolation.value
     assert list(spec.labels) == best.meta["categories"]
-    for checkpoint in network.checkpoints.values():
+    for checkpoint_name, checkpoint in network.checkpoints.items():
         assert re.fullmatch("[0-9a-f]{8,}", checkpoint.download.sha256)
+        entry = models.get_model_weights(name)[checkpoint_name]
+        assert checkpoint.download.max_bytes >= max(2**30, entry.meta["_file_size"] * 2**20)
+        assert checkpoint.download.max_bytes < 1.1 * max(2**30, entry.meta["_file_size"] * 2**20)
 
 
 def test_fixed_size_networks_are_exported_at_their_size() -> None:
@@ -121,6 +125,14 @@ from export.networks import Network, Preprocessing, Serving
 NETWORK = Network(
     name="mine", task="classify", build=lambda spec: None, head="fc", labels=("a", "b"),
     variants={"plain": Preprocessing(resize=64, crop=64)},
+)
+"""
+
+PICTURE = """
+from export.networks import Network, Preprocessing, Serving, Sizes
+NETWORK = Network(
+    name="mine", task="translate", build=lambda spec: None, sizes=Sizes(), scale=2,
+    variants={"plain": Preprocessing(resize=128, multiple=4)},
 )
 """
 
@@ -168,6 +180,17 @@ def test_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (GOOD.replace("variants", "serving=Serving(batch_size=0), variants"), "batch_size"),
         (GOOD.replace("variants", "serving=Serving(precision='int8'), variants"), "precision"),
         (GOOD.replace("variants", "serving=Serving(limits={'mega': 5}), variants"), "mega"),
+        (GOOD.replace("variants", "serving=Serving(limits=[]), variants"), "limits must be a map"),
+        (GOOD.replace("variants", "serving=Serving(workers=None), variants"), "workers must be"),
+        (GOOD.replace("variants", "serving=None, variants"), "serving must be a Serving"),
+        (GOOD.replace('("a", "b")', '("a",)'), "needs labels, at least two"),
+        (GOOD.replace("crop=64", "crop=1500"), "1500x1500 pixels; the limit network_pixels"),
+        (PICTURE.replace("resize=128", "resize=48"), "'plain': resize must be 64 to 1024, not 48"),
+        (PICTURE.replace("resize=128", "resize=1200").replace(" scale=2,", ""), "not 1200"),
+        (PICTURE.replace("multiple=4", "multiple=24"), "resize 128 is not a multiple of 24"),
+        (PICTURE.replace("scale=2", "scale=12"), "1536x1536 pixels; the limit network_pixels"),
+        (GOOD.replace('"mine"', '"cyclegan"'), "the bundle has a network called cyclegan"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
 def test_faults_of_an_own_file(text: str, reason: str, tmp_path: Path) -> None:
@@ -175,3 +198,32 @@ def test_faults_of_an_own_file(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=reason) as refusal:
         find(str(path))
     assert str(path) in str(refusal.value)
+
+
+def test_a_limit_of_the_network_s_own(tmp_path: Path) -> None:
+    serving = "serving=Serving(limits={'network_pixels': 3_000_000}), variants"
+    larger = GOOD.replace("crop=64", "crop=1500").replace("variants", serving)
+    assert find(str(_write(tmp_path, larger))).spec().crop == 1500
+
+
+def test_own_file_imports_its_siblings(tmp_path: Path) -> None:
+    (tmp_path / "sibling_of_mine.py").write_text("LABELS = ('x', 'y')")
+    text = "from sibling_of_mine import LABELS" + GOOD.replace('("a", "b")', "LABELS")
+    before = list(sys.path)
+    assert find(str(_write(tmp_path, text))).labels == ("x", "y")
+    assert sys.path == before
+
+
+def test_a_folder_is_no_network(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"is a folder, not a \.py file"):
+        find(str(tmp_path))
+
+
+def test_the_bundle_s_own_file_by_its_path() -> None:
+    path = Path(torchvision.__file__).with_name("cyclegan.py")
+    assert find(str(path)).name == "cyclegan"
+
+
+def test_a_name_like_no_other_lists_the_bundle_s_networks() -> None:
+    with pytest.raises(ExportError, match=r"there is cyclegan, resnet101\. Any classifier"):
+        find("zzzzzz")

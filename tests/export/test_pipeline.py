@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from export.__main__ import main
+from export.__main__ import _parse, main
 from export.errors import ExportError
 from export.networks import find
 from export.pipeline import Job, export
@@ -87,7 +87,7 @@ def test_options_of_one_network_among_several(variable: str, run: Run, tmp_path:
     if variable.startswith("--"):
         done = run("export", *arguments, variable, weights)
     else:
-        done = run("export", *arguments, **{variable: weights})
+        done = run("export", *arguments, "--from-environment", **{variable: weights})
     assert done.returncode == 0, done.stderr
     assert "5 classes without names: TINY_CLASSIFIER_LABELS=FILE gives them" in done.stdout
     picture = json.loads((tmp_path / "store" / "superres2x.json").read_text())
@@ -100,6 +100,8 @@ def test_options_of_one_network_among_several(variable: str, run: Run, tmp_path:
     ("arguments", "reason"),
     [
         (["no_such_network"], "no network is called 'no_such_network'"),
+        (["--", "no_such_network"], "no network is called 'no_such_network'"),
+        (["--from-environment", "no_such_network"], "no network is called 'no_such_network'"),
         (["no/such.py"], "no/such.py: there is no such file"),
         ([OWN / "superres2x.py"], "superres2x has no published checkpoint"),
         ([OWN / "superres2x.py", "--weights", "no.pth"], "no checkpoint at no.pth"),
@@ -179,3 +181,24 @@ def test_the_example_in_the_docs(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "store" / "pets.json").read_text())
     fields = {key: written[key] for key in Metadata.__dataclass_fields__}
     assert Metadata.from_json(json.dumps(fields)).spec.labels == ("cat", "dog", "horse")
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"), [([], "random"), (["--from-environment"], "a.pth")]
+)
+def test_the_environment_counts_only_if_asked_for(
+    options: list[str], weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CYCLEGAN_WEIGHTS", "a.pth")
+    monkeypatch.setenv("CYCLEGAN_PREPROCESS", "original")
+    jobs, _ = _parse(["cyclegan", "--weights", "random", *options])
+    assert [(job.weights, job.variant) for job in jobs] == [
+        (weights, "original" if options else None)
+    ]
+
+
+def test_make_export_passes_the_environment() -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "export"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "-m export --from-environment" in done.stdout

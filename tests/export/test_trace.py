@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from export.networks import registered
+from export.errors import ExportError
+from export.networks import find, registered
+from export.pipeline import Job, export
 from handlers.metadata import Metadata
 
 # The export itself proves none of these shapes.
@@ -100,3 +102,43 @@ def test_json_beside_is_the_metadata_and_how_the_export_went(name: str, model_st
     assert beside == json.loads(_extra_files(pt)[1]["model.json"])
     assert proof["worst"] <= proof["tolerance"]
     assert len(proof["cases"]) >= 3
+
+
+OWN = """
+import threading
+import torch
+from torch import nn
+from export.networks import Network, Preprocessing, Sizes
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        # Simplifying replaces the norm.
+        mean, scale = self.norm.running_mean, self.norm.weight
+        x = (self.norm(self.conv(x)) - mean[:, None, None]) * scale[:, None, None]
+        return self.fc(x.mean((2, 3)))
+
+NETWORK = Network(
+    name="own", task="classify", build=lambda spec: Own(), head="fc", labels=("a", "b"),
+    variants={"plain": Preprocessing(resize=64, crop=64)},
+    sizes=Sizes(proof=((1, 64, 64), (3, 64, 96)), gate=(2, 64, 64)),
+)
+"""
+
+
+def test_a_network_that_cannot_be_simplified_is_exported_as_it_is(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(OWN)
+    [report] = export([Job(find(str(own)), "random")], tmp_path / "store")
+    assert report.worst <= 1e-4
+
+
+def test_a_network_that_cannot_be_copied_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(OWN.replace("self.fc = ", "self.lock = threading.Lock(); self.fc = "))
+    with pytest.raises(ExportError, match=r"cannot be copied.*lock"):
+        export([Job(find(str(own)), "random")], tmp_path / "store")

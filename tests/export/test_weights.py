@@ -268,12 +268,10 @@ def test_download_ends_at_the_largest_size(
     step: str,
     size: int | None,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("export.weights.MAX_BYTES", 2 * CHUNK, raising=False)
     publisher.steps = [step]
     with pytest.raises(ExportError, match=rf"more than {2 * CHUNK} bytes"):
-        fetch(dataclasses.replace(download, bytes=size), tmp_path)
+        fetch(dataclasses.replace(download, bytes=size, max_bytes=2 * CHUNK), tmp_path)
     assert publisher.sent < FLOOD * len(PAYLOAD) / 2
     assert len(publisher.ranges) == 1
     assert _names(tmp_path) == []
