@@ -216,6 +216,8 @@ class Network:
             yield (
                 f"variant {variant!r}: resize must be {size.low} to {size.high}, not {size.default}"
             )
+        if size and size.low % size.multiple:
+            yield f"variant {variant!r}: multiple must divide {size.low}, not be {size.multiple}"
         if size and size.default % size.multiple:
             yield (
                 f"variant {variant!r}: resize {size.default} is not a multiple of {size.multiple}"

@@ -40,8 +40,8 @@ class Options:
     """The options of the command line.
 
     ``device`` is auto, gpu or cpu. ``models`` are the names to serve (empty: those that the
-    configuration selects). ``workers`` and ``precision`` apply to each model; None means its archive's
-    value, and for workers at least one per GPU.
+    configuration selects). ``workers`` and ``precision`` apply to each model; None means the value
+    in its archive, and for workers at least one per GPU.
     """
 
     device: str = "auto"
