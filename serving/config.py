@@ -102,7 +102,7 @@ class Config:
             if not (self.model_store / name).is_file():
                 names = ", ".join(sorted(path.stem for path in self.model_store.glob("*.mar")))
                 raise ServingError(
-                    f"{self.model_store / name} is not there: run `make export`"
+                    f"{self.model_store / name} does not exist: run `make export`"
                     + (f", or choose from {names}" if names else "")
                 )
         return replace(self, values={**self.values, "load_models": ",".join(archives)})

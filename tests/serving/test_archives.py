@@ -56,5 +56,5 @@ def test_models_by_name(config: Config) -> None:
         archive(config.model_store, name, {"task": "classify"})
     chosen = config.select(["c", "a.mar", "a", "c"])
     assert [archive.model for archive in read_archives(chosen)] == ["c", "a"]
-    with pytest.raises(ServingError, match=r"x.mar is not there: .* choose from a, b, c"):
+    with pytest.raises(ServingError, match=r"x.mar does not exist: .* choose from a, b, c"):
         config.select(["a", "x"])
