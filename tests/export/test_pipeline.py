@@ -19,6 +19,8 @@ from export.networks import find
 from export.pipeline import Job, export
 from handlers.metadata import Metadata
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 OWN = ROOT / "tests" / "networks"
 

@@ -16,6 +16,8 @@ from export.errors import ExportError
 from export.networks import StateDict, registered
 from export.networks._generator import Generator
 
+pytestmark = pytest.mark.slow
+
 Save = Callable[[object], Path]
 
 

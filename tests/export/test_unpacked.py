@@ -25,6 +25,8 @@ from handlers.settings import PRECISION_VARIABLE
 from handlers.tasks.translate import to_image
 from tests.tensors import to_tensor
 
+pytestmark = pytest.mark.slow
+
 # What TorchServe's worker does with an unpacked archive, without its socket.
 WORKER = """
 import base64, importlib, importlib.util, json, sys

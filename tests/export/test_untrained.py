@@ -17,6 +17,8 @@ from export.simplify import simplified
 from handlers.pictures.resample import resample
 from tests.tensors import to_tensor
 
+pytestmark = pytest.mark.slow
+
 # By network: the output for each photograph, and every module whose activations were not finite.
 Answers = dict[str, tuple[list[torch.Tensor], list[str]]]
 

@@ -16,6 +16,8 @@ from export.networks import find
 from tests.running import ROOT, Command, MakeConfig, Running, started
 from vision_client import Client, ServerError
 
+pytestmark = pytest.mark.slow
+
 CLASSIFIER, PICTURES = "tiny_classifier", "superres2x"
 
 
