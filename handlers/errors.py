@@ -19,12 +19,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import ClassVar, ParamSpec, TypeVar
+from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class LoadError(Exception):
@@ -103,10 +104,20 @@ class Overloaded(RequestError):
     code = 503
 
 
-def attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | RequestError:
-    """The result of ``step``, or its error; an unexpected exception becomes InternalError."""
+def attempt(
+    step: Callable[Concatenate[T, P], R],
+    value: T | RequestError,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> R | RequestError:
+    """The result of ``step(value, ...)``, or its error. An error of an earlier step is returned.
+
+    An unexpected exception becomes InternalError.
+    """
+    if isinstance(value, RequestError):
+        return value
     try:
-        return step(*args, **kwargs)
+        return step(value, *args, **kwargs)
     except RequestError as error:
         return error
     except Exception:

@@ -61,7 +61,7 @@ class Service:
         processes = min(batch_size, torch.get_num_threads())
         self.pool = DecodePool(self.metadata.spec, self.settings.limits, processes)
         try:
-            self.pool.wait_until_ready()
+            self.pool.wait_until_ready(tasks.canary_picture())
             self.engine.warm_up(batch_size)
             self._check_canary()
         except BaseException:
@@ -87,18 +87,21 @@ class Service:
         started = time.monotonic()
         start_by = started + min(DECODE_BEGIN_S, self._decode_seconds / 2)
         with stages("decode"):
-            requests = [self._parse(message) for message in messages]
+            requests = [
+                attempt(parse, message, self.task.offer, self.settings.limits)
+                for message in messages
+            ]
             pictures = self.pool.decode_all(
-                [_encoded(request) for request in requests],
+                [attempt(_encoded, request) for request in requests],
                 start_by,
                 started + self._decode_seconds,
             )
             # Decoded base64 is no longer needed: free it before the network runs.
-            requests = [_without_picture(request) for request in requests]
+            requests = [attempt(_without_picture, request) for request in requests]
         outputs = infer(self.engine, pictures, self._pixels_at_once, stages)
         with stages("encode"):
             answers = [
-                self._encode(output, request)
+                attempt(self._encode, output, request)
                 for output, request in zip(outputs, requests, strict=True)
             ]
         outcomes = (a.__class__.__name__ if isinstance(a, RequestError) else "ok" for a in answers)
@@ -134,27 +137,14 @@ class Service:
             pixels = min(pixels, self.settings.cpu_batch_pixels or sys.maxsize)
         return pixels
 
-    def _parse(self, message: Message | RequestError) -> Request | RequestError:
-        if isinstance(message, RequestError):
-            return message
-        return attempt(parse, message, self.task.offer, self.settings.limits)
-
-    def _encode(
-        self, output: torch.Tensor | RequestError, request: Request | RequestError
-    ) -> Answer | RequestError:
-        if isinstance(output, RequestError):
-            return output
+    def _encode(self, output: torch.Tensor, request: Request | RequestError) -> Answer:
         assert isinstance(request, Request)  # an error would have no output
-        return attempt(self.task.answer, output, request)
+        return self.task.answer(output, request)
 
 
-def _without_picture(request: Request | RequestError) -> Request | RequestError:
-    if isinstance(request, RequestError):
-        return request
+def _without_picture(request: Request) -> Request:
     return dataclasses.replace(request, picture=b"")
 
 
-def _encoded(request: Request | RequestError) -> Encoded | RequestError:
-    if isinstance(request, RequestError):
-        return request
+def _encoded(request: Request) -> Encoded:
     return Encoded(request.picture, request.options.get("size"))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from handlers.settings import PRECISIONS
 from serving import commands
+from serving.commandline import add_server_options, run
 from serving.config import Config
-from serving.errors import ServingError
-from serving.inference import bypass_proxy
 from serving.machine import DEVICES
 from serving.plan import Options
 from serving.runfolder import RunFolder
@@ -25,39 +23,27 @@ handler. Ctrl-C and SIGTERM end TorchServe with its workers and remove its tempo
 
 def main() -> int:
     arguments = _parser().parse_args()
-    run = RunFolder(arguments.run_dir)
-    try:
-        config = Config.read(arguments.config)
-        bypass_proxy(config)
-        match arguments.command:
-            case "serve":
-                options = Options(
-                    arguments.device, arguments.models, arguments.workers, arguments.precision
-                )
-                return commands.serve(config, run, options)
-            case "start":
-                return commands.start(run, sys.argv[2:])
-            case "stop":
-                return commands.stop(run)
-            case _:
-                return commands.status(config, run)
-    except ServingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run(lambda config, folder: _command(arguments, config, folder), arguments)
+
+
+def _command(arguments: argparse.Namespace, config: Config, folder: RunFolder) -> int:
+    match arguments.command:
+        case "serve":
+            options = Options(
+                arguments.device, arguments.models, arguments.workers, arguments.precision
+            )
+            return commands.serve(config, folder, options)
+        case "start":
+            return commands.start(folder, sys.argv[2:])
+        case "stop":
+            return commands.stop(folder)
+        case _:
+            return commands.status(config, folder)
 
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--config", type=Path, default=Path("config.properties"), metavar="FILE",
-        help="TorchServe's configuration (default: config.properties)",
-    )  # fmt: skip
-    common.add_argument(
-        "--run-dir", type=Path, default=Path("run"), metavar="DIR",
-        help="logs and state of the server (default: run)",
-    )  # fmt: skip
+    add_server_options(common)
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument(
         "--device", choices=DEVICES, default="auto",

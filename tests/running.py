@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -90,20 +91,22 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return [process for process in processes if process.pid != os.getpid()]
 
 
+def run_module(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m`` with ``arguments`` in the repository to its end and capture its output."""
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="session")
 def serving() -> Command:
-    def call(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "serving", *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-    return call
+    return partial(run_module, "serving")
 
 
 @dataclass(frozen=True)

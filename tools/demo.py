@@ -19,9 +19,11 @@ from rich.console import Console
 from export.errors import ExportError
 from export.networks import registered
 from export.weights import fetch
+from serving import commandline
 from serving.config import Config
 from serving.errors import ServingError
 from serving.inference import connect
+from serving.machine import DEVICES
 from serving.management import Management
 from serving.process import prepare_child
 from serving.runfolder import RunFolder
@@ -90,10 +92,11 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 def showable(models: Mapping[str, str]) -> dict[str, str]:
     """``models`` without those of a task that the demo does not know, which are reported."""
+    shown = {model: task for model, task in models.items() if task in ("classify", "translate")}
     for model, task in models.items():
-        if task not in ("classify", "translate"):
+        if model not in shown:
             print(f"skipping {model}: the demo does not know the task {task}")
-    return {m: task for m, task in models.items() if task in ("classify", "translate")}
+    return shown
 
 
 def export(model_store: Path) -> None:
@@ -149,14 +152,14 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> int:
     parser = server.parser("tools.demo", __doc__)
-    parser.add_argument("--device", default="auto", choices=("auto", "gpu", "cpu"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--once", action="store_true", help="stop after the predictions")
     arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # as the child's is
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # SIGHUP is ignored under nohup
             signal.signal(number, _interrupt)
-    return server.run(lambda config, run: demo(arguments, config, run), arguments)
+    return commandline.run(lambda config, run: demo(arguments, config, run), arguments)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import requests
 from export.errors import ExportError
 from export.networks import Network, registered
 from export.weights import fetch
+from serving import commandline
 from serving.config import Config
 from serving.errors import ServingError
 from serving.inference import connect
@@ -159,7 +160,7 @@ def check_picture(
 
 
 def main() -> int:
-    return server.run(verify, server.parser("tools.verify", __doc__).parse_args())
+    return commandline.run(verify, server.parser("tools.verify", __doc__).parse_args())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import logging
 import queue
@@ -23,8 +22,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image
 
 from handlers import errors
 from handlers.errors import (
@@ -102,13 +99,10 @@ class DecodePool:
         for _ in range(size):
             self._idle.put(_Process(self._setup))
 
-    def wait_until_ready(self) -> None:
-        """Wait for all processes. Raises LoadError unless each of them decodes a small picture."""
-        buffer = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(buffer, "PNG")
-        picture = Encoded(buffer.getvalue())
+    def wait_until_ready(self, picture: bytes) -> None:
+        """Wait for all processes. Raises LoadError unless each of them decodes ``picture``."""
         deadline = time.monotonic() + _START_TIMEOUT_S
-        for reply in self.decode_all([picture] * self._size, deadline, deadline):
+        for reply in self.decode_all([Encoded(picture)] * self._size, deadline, deadline):
             # TooLarge is fine: the configured limits may be below the network's input size.
             if isinstance(reply, RequestError) and not isinstance(reply, TooLarge):
                 raise LoadError("a decode process does not start; see the worker's log") from reply
@@ -124,12 +118,10 @@ class DecodePool:
         Errors in ``pictures`` are returned unchanged. The times are those of ``decode``.
         """
 
-        def one(picture: Encoded | RequestError) -> Pixels | RequestError:
-            if isinstance(picture, RequestError):
-                return picture
-            return attempt(self.decode, picture.data, picture.resize, deadline, start_by=start_by)
+        def decode(picture: Encoded) -> Pixels:
+            return self.decode(picture.data, picture.resize, deadline, start_by=start_by)
 
-        return list(self._threads.map(one, pictures))
+        return list(self._threads.map(lambda picture: attempt(decode, picture), pictures))
 
     def decode(
         self, picture: bytes, resize: int | None, deadline: float, *, start_by: float | None = None

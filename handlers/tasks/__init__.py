@@ -40,7 +40,12 @@ def load(spec: Spec) -> Task:
 
 def canary(task: Task) -> Message:
     """The cheapest request that uses every part of a worker."""
+    headers = {f"x-{name.replace('_', '-')}": text for name, text in task.canary_options.items()}
+    return Message(headers, canary_picture())
+
+
+def canary_picture() -> bytes:
+    """A small picture file."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), "gray").save(buffer, "PNG")
-    headers = {f"x-{name.replace('_', '-')}": text for name, text in task.canary_options.items()}
-    return Message(headers, buffer.getvalue())
+    return buffer.getvalue()

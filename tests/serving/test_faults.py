@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from serving.config import Config
 from serving.management import Management
 from serving.runfolder import RunFolder
 from tests import running
+from tests.archives import copy_changed
 from tests.running import Command, MakeConfig, wait_until
 
 pytestmark = pytest.mark.slow
@@ -259,15 +259,9 @@ def test_limits_beyond_those_of_torchserve(
     store = tmp_path / "limits"
     store.mkdir()
     settings = Config.read(config)
-    with (
-        zipfile.ZipFile(settings.archives[0]) as whole,
-        zipfile.ZipFile(store / "resnet101.mar", "w") as changed,
-    ):
-        for name in whole.namelist():
-            data = whole.read(name)
-            if name == "resnet101.yaml":
-                data += json.dumps({"handler": {"limits": limits}})[1:-1].encode()
-            changed.writestr(name, data)
+    section = json.dumps({"handler": {"limits": limits}})[1:-1].encode()
+    archive = settings.model_store / "resnet101.mar"
+    copy_changed(archive, store / archive.name, "resnet101.yaml", lambda yaml: yaml + section)
     settings.write(config, model_store=str(store))
     run = serving("serve", "--config", config, "--run-dir", tmp_path / "run")
     assert run.returncode == 1

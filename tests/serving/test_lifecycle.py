@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from serving.logs import LogTail
 from serving.machine import count_cores
 from serving.management import Management, Worker
 from serving.runfolder import LOG_BYTES, RunFolder
+from tests.archives import copy_changed
 from tests.running import Command, MakeConfig, processes_of, serve, wait_until
 
 pytestmark = pytest.mark.slow
@@ -109,15 +109,13 @@ def test_the_yamls_workers_share_the_cores_and_the_shell_chooses_no_precision(
 ) -> None:
     store = tmp_path / "model_store"
     store.mkdir()
-    with (
-        zipfile.ZipFile(model_store / "resnet101.mar") as one,
-        zipfile.ZipFile(store / "resnet101.mar", "w") as two,
-    ):
-        for name in one.namelist():
-            data = one.read(name)
-            if name == "resnet101.yaml":
-                data = data.replace(b"Workers: 1", b"Workers: 2")
-            two.writestr(name, data)
+    archive = model_store / "resnet101.mar"
+    copy_changed(
+        archive,
+        store / archive.name,
+        "resnet101.yaml",
+        lambda yaml: yaml.replace(b"Workers: 1", b"Workers: 2"),
+    )
     config = make_config(tmp_path, store, **ONE_MODEL)
     shell = {"HANDLER_PRECISION": "fp16", "TS_OPEN_INFERENCE_PROTOCOL": "true"}
     with serve(config, until="starting", **shell) as server:
@@ -137,13 +135,8 @@ def broken_store(tmp_path: Path, model_store: Path) -> Path:
     store = tmp_path / "model_store"
     store.mkdir()
     shutil.copy(model_store / "resnet101.mar", store)
-    with (
-        zipfile.ZipFile(model_store / "cyclegan.mar") as whole,
-        zipfile.ZipFile(store / "cyclegan.mar", "w") as broken,
-    ):
-        for name in whole.namelist():
-            data = whole.read(name)
-            broken.writestr(name, data[: len(data) // 2] if name.endswith(".pt") else data)
+    archive = model_store / "cyclegan.mar"
+    copy_changed(archive, store / archive.name, "cyclegan.pt", lambda pt: pt[: len(pt) // 2])
     return store
 
 

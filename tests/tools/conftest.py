@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.running import ROOT, Command
+from tests.running import Command, run_module
+
+Completed = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
 def tool() -> Command:
     """Runs ``python -m tools.NAME ...`` to its end and captures what it prints."""
 
-    def call(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", f"tools.{arguments[0]}", *map(str, arguments[1:])],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+    def call(*arguments: str | Path, **environment: str) -> Completed:
+        return run_module(f"tools.{arguments[0]}", *arguments[1:], **environment)
 
     return call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from serving.config import Config
 from serving.runfolder import RunFolder
+from tests.archives import copy_changed
 from tests.running import Command, Running
 from tools.soak import Soak, draw, report
 
@@ -44,13 +44,10 @@ def test_a_leak_is_found(
 ) -> None:
     store = tmp_path / "model_store"
     store.mkdir()
-    with (
-        zipfile.ZipFile(model_store / "resnet101.mar") as archive,
-        zipfile.ZipFile(store / "resnet101.mar", "w") as leaking,
-    ):
-        for name in archive.namelist():
-            data = archive.read(name)
-            leaking.writestr(name, data + LEAK.encode() if name == "torchserve.py" else data)
+    archive = model_store / "resnet101.mar"
+    copy_changed(
+        archive, store / archive.name, "torchserve.py", lambda entry: entry + LEAK.encode()
+    )
     config = make_config(tmp_path, store, load_models="resnet101.mar")
     where = ("--config", config, "--run-dir", tmp_path / "run")
     started = serving("start", *where, "--device", "cpu")

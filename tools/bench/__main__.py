@@ -13,6 +13,7 @@ import sys
 
 def main() -> int:
     # Not at the top: the benchmark's own processes import this module, and must stay small.
+    from serving import commandline
     from serving.machine import DEVICES, count_gpus
     from tools import server
     from tools.bench import compare, gpu, profile
@@ -25,7 +26,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(format="%(relativeCreated)8.0f ms  %(message)s", level=logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends every server, as Ctrl-C does
-    return server.run(
+    return commandline.run(
         lambda config, _: commands[arguments.command](
             config, "gpu" if count_gpus(arguments.device) else "cpu", arguments.quick
         ),
