@@ -104,7 +104,7 @@ class Service:
                 attempt(self._encode, output, request)
                 for output, request in zip(outputs, requests, strict=True)
             ]
-        outcomes = (a.__class__.__name__ if isinstance(a, RequestError) else "ok" for a in answers)
+        outcomes = map(_outcome, messages, answers)
         logger.info("batch of %d: %s; %s", len(messages), ", ".join(outcomes), stages)
         return answers
 
@@ -140,6 +140,12 @@ class Service:
     def _encode(self, output: torch.Tensor, request: Request | RequestError) -> Answer:
         assert isinstance(request, Request)  # an error would have no output
         return self.task.answer(output, request)
+
+
+def _outcome(message: Message | RequestError, answer: Answer | RequestError) -> str:
+    """For the log: the request's id, and "ok" or its error."""
+    outcome = type(answer).__name__ if isinstance(answer, RequestError) else "ok"
+    return f"{message.id} {outcome}" if isinstance(message, Message) else outcome
 
 
 def _without_picture(request: Request) -> Request:

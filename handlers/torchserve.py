@@ -31,6 +31,8 @@ RESPONSE_TIMEOUT_S = 120
 DECODE_SHARE = 0.5
 # TorchServe adds headers with this prefix to calls of the gRPC method StreamPredictions2.
 _SEQUENCE_HEADERS = "ts_request_sequence"
+# The gateway adds these headers of a gRPC call to its fields, because TorchServe passes no headers.
+_ADDED = ("x-request-id", "traceparent")
 
 
 class Handler:
@@ -73,6 +75,8 @@ class Handler:
 
     def _respond(self, context: Any, i: int, answer: Answer | RequestError) -> bytes:
         if isinstance(answer, RequestError):
+            # The gateway's log does not see bodies.
+            context.set_response_header(i, "x-error-type", type(answer).__name__)
             answer = Answer(answer.to_json(), "application/json", answer.code)
         context.set_response_status(answer.code, HTTPStatus(answer.code).phrase, i)
         context.set_response_content_type(i, answer.content_type)
@@ -84,6 +88,10 @@ def message(row: Mapping[str, Any], headers: Mapping[str, str]) -> Message | Req
     """One row of TorchServe's batch and its headers -> Message, or the error for it."""
     if is_bidirectional(headers):
         return BadRequest("StreamPredictions2 is not served: use Predictions")
+    if is_grpc(headers):
+        added = {name: row[name] for name in _ADDED if isinstance(row.get(name), bytes | bytearray)}
+        headers = {name: value.decode("ascii", "replace") for name, value in added.items()}
+        row = {name: value for name, value in row.items() if name not in _ADDED}
     return Message(headers, row.get("body"), row)
 
 

@@ -134,3 +134,17 @@ def test_a_plain_python_caller_needs_bytes_and_no_torchserve(
         check=False,
     )
     assert run.stdout == "200 image/png PNG\n", run.stderr
+
+
+def test_the_log_names_requests_by_their_ids(
+    service: Service, chelsea: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "handlers")
+    service.answer(
+        [
+            Message({"x-request-id": "4bf9-a.B_1"}, chelsea),
+            Message({"x-request-id": "a\nb"}, b"junk"),
+            Message({}, chelsea),
+        ]
+    )
+    assert "batch of 3: 4bf9-a.B_1 ok, - BadImage, - ok; " in caplog.text
