@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -159,15 +158,3 @@ def certificate_yaml(chain: str, key: str) -> str:
 def clients_yaml(authority: str) -> str:
     """The authority of client certificates as a secret of Envoy's."""
     return _TEMPLATES.get_template("certificate.yaml.j2").render(authority=authority)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace ``path`` at once, with a file that only its owner can read.
-
-    Envoy reads a file again when another is moved over it.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    with open(temporary, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(text)
-    temporary.replace(path)

@@ -126,7 +126,9 @@ local function from_torchserve(sentence)
 end
 
 local function finish(handle, target, code, kind, json)
-  target:replace("grpc-status", tostring(GRPC_STATUS[code] or 13))
+  -- A route that does not exist is a method that is not implemented.
+  local status = kind == "NotFound" and 12 or GRPC_STATUS[code] or 13
+  target:replace("grpc-status", tostring(status))
   target:replace("grpc-message", encode_message(json))
   handle:headers():replace("x-error-type", kind)
 end

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import envoy
 import grpc
@@ -15,6 +16,7 @@ import httpx
 from serving.children import bound
 from serving.config import DEFAULT_SIZE
 from serving.errors import ServingError
+from serving.files import PRIVATE, replace
 from serving.gateway import configuration
 from serving.gateway.admission import Capacity, ModelQueue
 from serving.gateway.configuration import Files, GatewayLimits, GatewayModel
@@ -79,7 +81,7 @@ class Gateway:
 
     def start(self) -> None:
         """Start Envoy and wait until it listens."""
-        configuration.write_private(self._files.envoy, self._envoy_yaml())
+        _write({self._files.envoy: self._envoy_yaml()})
         self._write_dynamic()
         self._files.log.parent.mkdir(parents=True, exist_ok=True)
         command = [
@@ -179,16 +181,16 @@ class Gateway:
             for client in clients or ()
             if client.concurrent is not None
         }
-        if pair := self._credentials.server_certificate():
-            configuration.write_private(
-                self._files.certificate, configuration.certificate_yaml(*pair)
+        files = {
+            self._files.routes: configuration.routes_yaml(
+                self._models, self._limits, state[1] or "", clients
             )
+        }
+        if pair := self._credentials.server_certificate():
+            files[self._files.certificate] = configuration.certificate_yaml(*pair)
         if authority := self._credentials.authority():
-            configuration.write_private(self._files.clients, configuration.clients_yaml(authority))
-        configuration.write_private(
-            self._files.routes,
-            configuration.routes_yaml(self._models, self._limits, state[1] or "", clients),
-        )
+            files[self._files.clients] = configuration.clients_yaml(authority)
+        _write(files)
         self._written = state
 
     def _rotate(self) -> None:
@@ -197,6 +199,11 @@ class Gateway:
             if log.stat().st_size > LOG_BYTES:
                 log.replace(f"{log}.1")
                 self._ask("POST", "/reopen_logs")
+
+
+def _write(texts: Mapping[Path, str]) -> None:
+    """Envoy reads a file again when another is moved over it."""
+    replace({path: (text.encode(), PRIVATE) for path, text in texts.items()})
 
 
 def capacity(planned: ModelPlan, gpus: int) -> Capacity:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -88,12 +87,3 @@ def test_envoy_accepts_its_routes(tmp_path: Path, clients: tuple[Client, ...] | 
 def test_a_name_is_not_a_pattern() -> None:
     routes = configuration.routes_yaml(MODELS, LIMITS, "token", None)
     assert r"/predictions/a\.b\-c_1(/" in routes
-
-
-def test_nobody_else_reads_a_private_file(tmp_path: Path) -> None:
-    path = tmp_path / "routes.yaml"
-    for text in ("first", "second"):
-        configuration.write_private(path, text)
-        assert path.read_text() == text
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [file.name for file in tmp_path.iterdir()] == ["routes.yaml"]
