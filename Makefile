@@ -13,7 +13,7 @@ PY := .venv/bin/python
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status ui verify test test-all tools fuzz soak bench bench-gpu profile lint audit clean
+.PHONY: help demo install lock export archive serve start stop status cert key ui verify test test-all tools fuzz soak bench bench-gpu profile lint audit clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -51,6 +51,12 @@ stop: install ## stop the server and its workers
 
 status: install ## check each model with a request, and list its workers
 	@$(PY) -m serving status
+
+cert: install ## a local authority and a certificate in tls/ (HOSTS=localhost,127.0.0.1,NAME or CLIENT=NAME)
+	@$(PY) -m serving cert $(call option,HOSTS,hosts) $(call option,CLIENT,client)
+
+key: install ## an API key for a client, written to keys.txt (NAME=alice; REPLACE=1: another key)
+	@$(PY) -m serving key '$(NAME)' $(if $(REPLACE),--replace)
 
 ui: install ## a page in the browser: drop a photograph, see its classes and translation (SERVER=URL, CLASSIFY=NAME, TRANSLATE=NAME)
 	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port) \
