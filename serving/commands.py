@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -55,6 +56,8 @@ def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
     planned = plan(config, archives, machine.inspect(options.device), options, os.environ)
     preflight.check_ports(config)
     preflight.check_space(archives, run)
+    if os.geteuid() == 0:
+        print("warning: serving as root: use an account of its own", file=sys.stderr, flush=True)
     if planned.warning:
         print(f"warning: {planned.warning}", file=sys.stderr, flush=True)
     return planned
@@ -156,6 +159,8 @@ def status(config: Config, run: RunFolder) -> int:
             error = _find_error(client, management, model)
             healthy = healthy and error is None
             print(f"{model:<10} {error or 'answers'}")
+            if error is None:
+                _print_sandbox(management, model)
             _print_workers(management, model)
     return 0 if healthy else 1
 
@@ -187,6 +192,12 @@ def _find_error(client: Client, management: Management, model: str) -> str | Non
         return str(error)
     except (KeyError, TypeError):
         return "is not a model of this project"
+
+
+def _print_sandbox(management: Management, model: str) -> None:
+    with contextlib.suppress(requests.RequestException):
+        layers = management.describe(model, timeout=STATUS_TIMEOUT_S).get("sandbox", ())
+        print(f"  decoders confined by {', '.join(layers) or 'nothing'}")
 
 
 def _print_workers(management: Management, model: str) -> None:

@@ -45,7 +45,8 @@ def listing(*names: str) -> Any:
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model that is asked answers."""
-    monkeypatch.setattr(Management, "describe", lambda *_, **__: {"spec": {"task": "classify"}})
+    description = {"spec": {"task": "classify"}, "sandbox": ["rlimits", "seccomp"]}
+    monkeypatch.setattr(Management, "describe", lambda *_, **__: description)
     monkeypatch.setattr(Management, "workers", lambda *_, **__: [])
     monkeypatch.setattr(commands, "check_model", lambda _, model, __: ModelHealth(model, True))
 
@@ -55,7 +56,12 @@ def test_all_models_answer(
     make_config: MakeConfig, run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status(make_config, run, listing("a", "b"), "a", "b") == 0
-    assert capsys.readouterr().out.splitlines()[1:] == ["a          answers", "b          answers"]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "a          answers",
+        "  decoders confined by rlimits, seccomp",
+        "b          answers",
+        "  decoders confined by rlimits, seccomp",
+    ]
 
 
 @pytest.mark.usefixtures("answers")
