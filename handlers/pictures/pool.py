@@ -302,7 +302,7 @@ class _Process:
             logger.warning("a picture of %d bytes was not decoded in time", len(picture))
             raise Overloaded("the picture was not decoded in time: try again") from None
         except OSError as error:
-            raise _Died(self.end()) from error
+            raise _Died(self.end(patience=1)) from error  # a busy machine is slow to end it
         except (ValueError, KeyError) as error:
             self.end()
             raise _Died(_VIOLATION) from error
@@ -338,12 +338,12 @@ class _Process:
             return _Reply(InternalError(), is_last)
         raise ValueError(f"a reply of kind {kind}")
 
-    def end(self) -> int:
-        """End the process, by SIGKILL if necessary; returns its exit status."""
+    def end(self, patience: float = 0.05) -> int:
+        """End the process, after ``patience`` seconds by SIGKILL; returns its exit status."""
         self.is_idle = False
         self._socket.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             # If it has just died, do not replace its own exit status by that of SIGKILL.
-            return self._child.wait(0.05)
+            return self._child.wait(patience)
         self._child.kill()
         return self._child.wait()

@@ -157,13 +157,14 @@ def test_a_crash_is_a_bad_image(
     assert pool.decode(chelsea, None, soon()).size == (224, 224)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_killed_while_idle_is_replaced(
-    decoders: Decoders, make_pool: MakePool, chelsea: bytes
+    decoders: Decoders, make_pool: MakePool, chelsea: bytes, number: signal.Signals
 ) -> None:
     pool = make_pool()
     first = pool.decode(chelsea, None, soon())
     (process,) = decoders()
-    process.kill()
+    process.send_signal(number)
     assert pool.decode(chelsea, None, soon()).data == first.data
     assert process not in decoders()
 

@@ -201,7 +201,7 @@ def test_a_newer_system_call_fails_so_that_libraries_do_without_it(hostile: Host
                 "symbolic link", "program", "signal", "signal to a thread",
             )
         ),
-        ("landlock", "socket.create_connection(('127.0.0.1', 9))"),
+        ("landlock", "socket.socket().connect(('127.0.0.1', 9))"),
         *(
             ("rlimits", ATTACKS[name])
             for name in (
