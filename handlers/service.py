@@ -109,13 +109,14 @@ class Service:
         return answers
 
     def describe(self) -> dict[str, Any]:
-        """The metadata of the artefact, and how it is served: device, precision and limits."""
+        """The metadata of the artefact, and how it is served: device, precision, limits, ..."""
         return {
             **self.metadata.to_map(),
             "device": str(self.engine.device),
             "precision": self.engine.precision,
             "precision_reason": self.engine.precision_reason,
             "limits": dataclasses.asdict(self.settings.limits),
+            "sandbox": self.pool.sandbox,
         }
 
     def close(self) -> None:

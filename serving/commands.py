@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -59,6 +60,8 @@ def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
     planned = plan(config, archives, machine.inspect(options.device), options, os.environ)
     preflight.check_ports(config)
     preflight.check_space(archives, run)
+    if os.geteuid() == 0:
+        print("warning: serving as root: use an account of its own", file=sys.stderr, flush=True)
     if planned.warning:
         print(f"warning: {planned.warning}", file=sys.stderr, flush=True)
     return planned
@@ -160,6 +163,7 @@ def status(config: Config, run: RunFolder) -> int:
     management = Management.of(run)
     for model, state in report["models"].items():
         print(f"{model:<10} {'answers' if state['ready'] else state['reason']}")
+        _print_sandbox(management, model)
         _print_workers(management, model)
     return 0 if report["ready"] else 1
 
@@ -172,6 +176,12 @@ def _readiness(run: RunFolder) -> dict[str, Any] | None:
             return report
     except (httpx.HTTPError, ValueError):
         return None
+
+
+def _print_sandbox(management: Management, model: str) -> None:
+    with contextlib.suppress(httpx.HTTPError):
+        layers = management.describe(model, timeout=STATUS_TIMEOUT_S).get("sandbox", ())
+        print(f"  decoders confined by {', '.join(layers) or 'nothing'}")
 
 
 def _print_workers(management: Management, model: str) -> None:

@@ -85,7 +85,9 @@ def test_describe_is_the_metadata_and_the_state_of_the_worker(service: Service) 
         "precision": "float32",
         "precision_reason": service.engine.precision_reason,
         "limits": dataclasses.asdict(SETTINGS.limits),
+        "sandbox": service.pool.sandbox,
     }
+    assert service.pool.sandbox
 
 
 def test_a_network_that_cannot_answer_is_not_served(
