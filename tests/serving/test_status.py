@@ -14,8 +14,8 @@ from serving.config import Config
 from serving.errors import ServingError
 from serving.management import Management
 from serving.runfolder import RunFolder
-from tests.client.conftest import Answering
 from tests.running import MakeConfig
+from tests.standin import Answering
 from vision_client.health import ModelHealth
 
 
@@ -32,6 +32,7 @@ def status(
     for name in archives:
         (run.path / f"{name}.mar").touch()
     with Answering.started(body=json.dumps(reply).encode()) as server:
+        server.models = None
         changes = {"management_address": server.url, **changes}
         return commands.status(Config.read(make_config(run.path, run.path, **changes)), run)
 
