@@ -1,4 +1,4 @@
-"""Serve the archives in the model store with TorchServe, and check that every model answers."""
+"""Serve the archives in the model store, and keep every model answering."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def _command(arguments: argparse.Namespace, config: Config, folder: RunFolder) -
     match arguments.command:
         case "serve":
             options = Options(
-                arguments.device, arguments.models, arguments.workers, arguments.precision
+                arguments.device,
+                arguments.models,
+                arguments.workers,
+                arguments.precision,
+                arguments.gateway,
             )
             return commands.serve(config, folder, options)
         case "start":
@@ -61,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--precision", choices=PRECISIONS,
         help="of every model (default: as its archive says, which is auto unless changed)",
+    )  # fmt: skip
+    models.add_argument(
+        "--no-gateway", action="store_false", dest="gateway",
+        help="let TorchServe itself listen on the public addresses, without any protection",
     )  # fmt: skip
     parser = argparse.ArgumentParser(
         prog="python -m serving",

@@ -10,37 +10,41 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import httpx
 import psutil
-import requests
 
 from serving import machine, preflight
 from serving.archives import read_archives
 from serving.config import Config
 from serving.errors import ServingError
-from serving.inference import connect
 from serving.management import Management, Worker
 from serving.plan import Options, Plan, plan
-from serving.process import Process, Stopped, running
 from serving.readiness import START_TIMEOUT_S, wait_until_ready
 from serving.runfolder import RunFolder
-from vision_client import Client
-from vision_client.health import check_model
-from vision_client.tasks import DECODERS
+from serving.signals import Stopped
+from serving.sockets import client
+from serving.supervisor import Supervisor, running
 
 STATUS_TIMEOUT_S = 15
+# Above the largest responseTimeout of this bundle, which accepted requests may take.
+STOP_TIMEOUT_S = 660
+UNGUARDED = (
+    "no gateway (GATEWAY=0): no limits on connections and uploads, no fairness between clients, no "
+    "TLS, no API keys, no readiness on the public port, no gRPC statuses for errors in mixed "
+    "batches, and every user of this machine reaches TorchServe's gRPC management port"
+)
 
 
 def serve(config: Config, run: RunFolder, options: Options) -> int:
     """Serve in the foreground until a signal."""
     try:
-        with running(prepare(config, run, options), run) as process:
-            workers = wait_until_ready(process)
-            announce(process, workers)
+        with running(prepare(config, run, options), run) as server:
+            announce(server, wait_until_ready(server))
             print("Ctrl-C stops it", flush=True)
-            run.write_state(process.plan.names, ready=True)
-            process.wait(workers)
+            run.write_state(server.plan.names, ready=True)
+            server.supervise()
     except Stopped:
         print("stopped")
     return 0
@@ -60,12 +64,12 @@ def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
     return planned
 
 
-def announce(process: Process, workers: Mapping[str, Sequence[Worker]]) -> None:
+def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> None:
     """Print what is served, on which devices, and where."""
-    config = process.plan.config
+    config = server.plan.config
     print()
     for model in workers:
-        description = process.management.describe(model)
+        description = server.management.describe(model)
         weights = description["weights"]
         warning = "" if weights["trained"] else ": the answers mean nothing"
         devices = ", ".join(f"{worker.device} (process {worker.pid})" for worker in workers[model])
@@ -73,8 +77,11 @@ def announce(process: Process, workers: Mapping[str, Sequence[Worker]]) -> None:
         print(f"{model:<10} on {devices} in {precision}, weights {weights['name']}{warning}")
     print(f"REST       {config.inference}/predictions/{{{','.join(workers)}}}")
     print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
-    print(f"management {config.management}   metrics {config.metrics}/metrics")
-    print(f"logs       {process.run.logs}", flush=True)
+    print(f"health     {config.metrics}/readyz   metrics {config.metrics}/metrics")
+    print(f"logs       {server.run.logs}")
+    if not server.plan.gateway:
+        print(f"warning: {UNGUARDED}")
+    sys.stdout.flush()
 
 
 def start(run: RunFolder, arguments: Sequence[str]) -> int:
@@ -122,14 +129,17 @@ def _follow(child: subprocess.Popen[bytes], run: RunFolder, log: Path) -> int:
 
 
 def stop(run: RunFolder) -> int:
-    """Stop the server of this folder, and wait until all of its processes have ended."""
+    """Stop the server of this folder, and wait until all of its processes have ended.
+
+    A person stops it, so no balancer must notice: it does not accept any more requests.
+    """
     supervisor = run.supervisor()
     if supervisor is None:
         print("nothing is running")
         return 0
-    supervisor.terminate()
+    supervisor.send_signal(signal.SIGINT)
     try:
-        supervisor.wait(60)
+        supervisor.wait(STOP_TIMEOUT_S)
     except psutil.TimeoutExpired:
         supervisor.kill()  # TorchServe ends with it
     print("stopped")
@@ -137,62 +147,37 @@ def stop(run: RunFolder) -> int:
 
 
 def status(config: Config, run: RunFolder) -> int:
-    """Show each model and worker: 0 if every model answers correctly, else 1."""
-    management = Management(config, run)
-    if run.supervisor() is None:
+    """Show each model and worker: 0 if the server is ready, else 1."""
+    report = _readiness(run)
+    if report is None:
         print(f"no server of {run.path} is running: `make start` or `make serve`")
+        for model in run.models() or [path.stem for path in config.archives]:
+            print(f"{model:<10} no connection")
+        return 1
+    if "models" not in report:
+        print(f"the server is {report['reason']}")
+        return 1
+    management = Management.of(run)
+    for model, state in report["models"].items():
+        print(f"{model:<10} {'answers' if state['ready'] else state['reason']}")
+        _print_workers(management, model)
+    return 0 if report["ready"] else 1
+
+
+def _readiness(run: RunFolder) -> dict[str, Any] | None:
+    """What the supervisor says at /readyz, None if it does not answer."""
     try:
-        listed = management.models(timeout=STATUS_TIMEOUT_S)
-    except requests.RequestException:
-        listed = None  # each model then says why
-    models = list(dict.fromkeys([*_expected(config, run, listed), *(listed or ())]))
-    healthy = True
-    with connect(config, run, timeout=STATUS_TIMEOUT_S) as client:
-        for model in models:
-            if listed is not None and model not in listed:
-                healthy = False
-                print(f"{model:<10} is missing: the server does not list it")
-                continue
-            error = _find_error(client, management, model)
-            healthy = healthy and error is None
-            print(f"{model:<10} {error or 'answers'}")
-            _print_workers(management, model)
-    return 0 if healthy else 1
-
-
-def _expected(config: Config, run: RunFolder, listed: Sequence[str] | None) -> Sequence[str]:
-    """The models that must be served: those that the server of ``run`` was started with, else those
-    of ``config``, which must have one unless the server has ``listed`` some.
-    """
-    try:
-        return run.models() or [path.stem for path in config.archives]
-    except ServingError:
-        if not listed:
-            raise
-        return ()
-
-
-def _find_error(client: Client, management: Management, model: str) -> str | None:
-    """Why ``model`` does not answer correctly, or None."""
-    try:
-        task = management.describe(model, timeout=STATUS_TIMEOUT_S)["spec"]["task"]
-        if task not in DECODERS:
-            return f"cannot be checked: the client has no decoder for the task {task!r}"
-        return check_model(client, model, task).error
-    except requests.Timeout:
-        return f"no answer within {STATUS_TIMEOUT_S} s"
-    except requests.ConnectionError:
-        return "no connection"
-    except requests.RequestException as error:
-        return str(error)
-    except (KeyError, TypeError):
-        return "is not a model of this project"
+        with client(run.sockets.control) as http:
+            report: dict[str, Any] = http.get("/readyz", timeout=STATUS_TIMEOUT_S).json()
+            return report
+    except (httpx.HTTPError, ValueError):
+        return None
 
 
 def _print_workers(management: Management, model: str) -> None:
     try:
-        workers = management.workers(model)
-    except requests.RequestException:
+        workers = management.workers(model, timeout=STATUS_TIMEOUT_S)
+    except httpx.HTTPError:
         return
     for worker in workers:
         memory = f", {worker.rss / 2**20:.0f} MiB" if worker.rss else ""

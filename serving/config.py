@@ -43,11 +43,8 @@ class Config:
         return self.inference.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
 
     @property
-    def management(self) -> str:
-        return self.values.get("management_address", "http://127.0.0.1:8081")
-
-    @property
     def metrics(self) -> str:
+        """Base URL of the supervisor's health and metrics."""
         return self.values.get("metrics_address", "http://127.0.0.1:8082")
 
     @property
@@ -58,16 +55,11 @@ class Config:
 
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
-        """Every (host, port) that TorchServe binds, by the property that sets it."""
+        """Every public (host, port) of the server, by the property that sets it."""
         urls = {
             "inference_address": self.inference,
-            "management_address": self.management,
             "metrics_address": self.metrics,
             "grpc_inference_port": "//" + self.grpc,
-            "grpc_management_port": "//{}:{}".format(
-                self.values.get("grpc_management_address", "127.0.0.1"),
-                self.values.get("grpc_management_port", "7071"),
-            ),
         }
         parts = {name: urlsplit(url) for name, url in urls.items()}
         return {name: (part.hostname or "", part.port or 0) for name, part in parts.items()}
@@ -123,8 +115,9 @@ class Config:
         return self.values.get("vmargs", "").split()
 
     @property
-    def has_tokens(self) -> bool:
-        return self.values.get("disable_token_authorization", "false") != "true"
+    def drain_seconds(self) -> int:
+        """How long the server still accepts requests after SIGTERM, for balancers to notice."""
+        return self.number("drain_seconds", 5)
 
     def write(self, path: Path, **overrides: str) -> None:
         """Write the file with ``overrides`` appended: the last value of a key counts."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from serving.config import Config
-from serving.runfolder import RunFolder
 from vision_client import Client
 
 
@@ -18,18 +17,6 @@ def bypass_proxy(config: Config) -> None:
     os.environ["no_proxy"] = ",".join(filter(None, hosts))
 
 
-def connect(config: Config, run: RunFolder, *, timeout: float, retries: int = 0) -> Client:
-    """A client for the server of ``config`` with the token in ``run``; ``timeout`` in seconds.
-
-    TorchServe opens its ports before it has written the tokens; until then it refuses requests.
-    """
-
-    def token() -> str:
-        return run.token("inference") or ""
-
-    return Client(
-        config.local_inference,
-        token=token if config.has_tokens else None,
-        timeout=timeout,
-        retries=retries,
-    )
+def connect(config: Config, *, timeout: float, retries: int = 0) -> Client:
+    """A client for the server of ``config``; ``timeout`` in seconds."""
+    return Client(config.local_inference, timeout=timeout, retries=retries)

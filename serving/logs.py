@@ -6,10 +6,12 @@ log has the worker's traceback immediately.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 # serving/log4j2.xml writes each event as one line with this prefix and escapes line breaks in what
 # clients send, so a line that starts with it is TorchServe's own.
@@ -18,7 +20,13 @@ _WORKER = (
     _PREFIX + r"(?P<worker>W-\d+-(?P<model>\S+)_[\d.]+) org\.pytorch\.serve\.wlm\.WorkerThread - "
 )
 _STATE = re.compile(_WORKER + r"W-\S+ State change \S+ -> (?P<state>WORKER_\w+)$", re.MULTILINE)
-_WORK = re.compile(_WORKER + r"(?P<step>Flushing req\.cmd|Backend response time)", re.MULTILINE)
+_EVENT = re.compile(
+    _WORKER
+    + r"(?:W-\S+ State change \S+ -> (?P<state>WORKER_\w+)$"
+    + r"|Flushing req\.cmd (?P<command>\w+)|(?P<answered>Backend response time)"
+    + r"|(?P<retry>Retry worker))",
+    re.MULTILINE,
+)
 _REFUSED = re.compile(
     _PREFIX + r"main \S+\.ModelServer - Failed to load model: (\S+) +(.*?)(?:\\n.*)?$",
     re.MULTILINE,
@@ -54,15 +62,53 @@ def find_failure(ts_log: str, model_log: str, ignore: Collection[str] = ()) -> F
     return Failure(refused[1], refused[2], "") if refused else None
 
 
-def changed_models(ts_log: str) -> set[str]:
-    """The models with a worker that changed its state; the management API has the new one."""
-    return {match["model"] for match in _STATE.finditer(ts_log)}
+@dataclass
+class WorkerLog:
+    """What the log says about one worker of ``model``; the times are those of the reader's clock.
+
+    ``state`` is TorchServe's. ``busy_since`` is when it got the batch that it has, or None.
+    ``stopped_since`` is when it stopped without another attempt to start it being announced.
+    """
+
+    id: str
+    model: str
+    state: str = ""
+    busy_since: float | None = None
+    stopped_since: float | None = None
 
 
-def is_working(ts_log: str) -> bool:
-    """Whether a worker has a batch at the end of ``ts_log``, of which the tail is enough."""
-    last = {match["worker"]: match["step"] for match in _WORK.finditer(ts_log)}
-    return "Flushing req.cmd" in last.values()
+class Activity:
+    """The workers' states, kept by reading TorchServe's log as it grows."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, WorkerLog] = {}
+
+    @property
+    def workers(self) -> list[WorkerLog]:
+        return list(self._workers.values())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker has a batch."""
+        return any(log.busy_since is not None for log in self._workers.values())
+
+    def update(self, ts_log: str, now: float) -> set[str]:
+        """Read the next lines; the models with a worker that changed its state."""
+        changed = set()
+        for match in _EVENT.finditer(ts_log):
+            name, model = match["worker"], match["model"]
+            log = self._workers.setdefault(name, WorkerLog(name.split("-")[1], model))
+            if state := match["state"]:
+                log.state, log.busy_since = state, None
+                log.stopped_since = now if state == "WORKER_STOPPED" else None
+                changed.add(model)
+            elif match["retry"]:
+                log.stopped_since = None
+            elif match["answered"]:
+                log.busy_since = None
+            elif match["command"] != "LOAD":
+                log.busy_since = now
+        return changed
 
 
 def _explain(model: str, model_log: str) -> Failure:
@@ -88,32 +134,49 @@ class LogTail:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+        self._start = path.stat().st_size if path.exists() else 0
+        self._file: BinaryIO | None = None
+        self._partial = b""
 
     def read(self) -> str:
-        """All of that text. Does not advance."""
-        return self._from(self._offset).decode("utf-8", "replace")
+        """All of that text that the file still has. Does not advance."""
+        if not self._path.exists():
+            return ""
+        with self._path.open("rb") as file:
+            if file.seek(0, 2) >= self._start:  # else log4j has started a new file
+                file.seek(self._start)
+            else:
+                file.seek(0)
+            return file.read().decode("utf-8", "replace")
 
     def advance(self) -> str:
-        """The complete lines since the last call."""
-        data = self._from(self._offset)
-        data = data[: data.rfind(b"\n") + 1]
-        self._offset += len(data)
-        return data.decode("utf-8", "replace")
+        """The complete lines since the last call, or since the start, without a gap.
 
-    def last(self, size: int) -> str:
-        """The last ``size`` bytes of the file, older text included."""
-        end = self._path.stat().st_size if self._path.exists() else 0
-        return self._from(max(end - size, 0)).decode("utf-8", "replace")
+        The file stays open, so its end is read even after log4j has replaced it.
+        """
+        data = self._partial
+        if self._file is None and self._path.exists():
+            self._file = self._path.open("rb")
+            self._file.seek(self._start)
+        if self._file is not None:
+            data += self._file.read()
+            if self._is_replaced(self._file):
+                data += self._file.read()
+                self._file.close()
+                self._file = self._path.open("rb")
+                data += self._file.read()
+        end = data.rfind(b"\n") + 1
+        self._partial = data[end:]
+        return data[:end].decode("utf-8", "replace")
 
-    def _from(self, offset: int) -> bytes:
-        if not self._path.exists():
-            return b""
-        with self._path.open("rb") as file:
-            if file.seek(0, 2) < offset:  # log4j has started a new file
-                self._offset = offset = 0
-            file.seek(offset)
-            return file.read()
+    def _is_replaced(self, file: BinaryIO) -> bool:
+        return self._path.exists() and not os.path.samestat(
+            self._path.stat(), os.fstat(file.fileno())
+        )
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 class ServerLogs:

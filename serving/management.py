@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import psutil
-import requests
 
-from serving.config import Config
 from serving.runfolder import RunFolder
+from serving.sockets import client
 
-TIMEOUT_S = 30
+TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,18 @@ class Worker:
 
 
 class Management:
-    """The management API of the server that ``config`` describes and that runs from ``run``.
+    """The management API behind ``http``.
 
-    Every method may raise ``requests.RequestException``. ``timeout`` is in seconds.
+    Every method may raise ``httpx.HTTPError``. ``timeout`` is in seconds.
     """
 
-    def __init__(self, config: Config, run: RunFolder) -> None:
-        self._url = f"{config.management}/models"
-        self._run = run if config.has_tokens else None
-        self._http = requests.Session()
-        self._http.trust_env = False  # never use a proxy for our own server
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Management:
+        """That of the server that runs from ``run``."""
+        return cls(client(run.sockets.management, lambda: run.token("management")))
 
     def models(self, *, timeout: float = TIMEOUT_S) -> list[str]:
         """The names of all models."""
@@ -82,25 +84,19 @@ class Management:
 
     @contextlib.contextmanager
     def _torchserve(self) -> Iterator[None]:
-        """Turn the errors of reading a reply that is not TorchServe's into a RequestException."""
+        """Turn the errors of reading a reply that is not TorchServe's into a HTTPError."""
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise requests.RequestException(
-                f"{self._url} does not answer as TorchServe does: is another server there?"
+            raise httpx.DecodingError(
+                "the management API does not answer as TorchServe does: is another server there?"
             ) from error
 
     def _request(self, verb: str, path: str, timeout: float, **query: str) -> Any:
-        token = self._run.token("management") if self._run else None
-        response = self._http.request(
-            verb,
-            self._url + path,
-            params=query,
-            headers={"authorization": f"Bearer {token}"} if token else {},
-            timeout=timeout,
-        )
+        response = self._http.request(verb, f"/models{path}", params=query, timeout=timeout)
         response.raise_for_status()
-        return response.json()
+        with self._torchserve():
+            return response.json()
 
 
 def _worker(fields: dict[str, Any]) -> Worker:

@@ -16,6 +16,7 @@ from serving.archives import Archive
 from serving.config import DEFAULT_SIZE, Config
 from serving.errors import ServingError
 from serving.machine import Machine
+from serving.sockets import Sockets
 
 # Defaults for the workers' libraries; shell variables win.
 WORKER_DEFAULTS = {
@@ -32,6 +33,10 @@ WORKER_DEFAULTS = {
 _HEAP_SPARE = 256 * 2**20
 # A worker on the CPU: Python, PyTorch, the weights and the network's intermediate results.
 _WORKER_BYTES = 2 * 2**30
+# The tokens of TorchServe are only for this server's own processes and end with it.
+_CENTURY_MIN = 100 * 365 * 24 * 60
+# TorchServe's default, in seconds.
+_RESPONSE_TIMEOUT_S = 120
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -41,13 +46,15 @@ class Options:
 
     ``device`` is auto, gpu or cpu. ``models`` are the names to serve (empty: those that the
     configuration selects). ``workers`` and ``precision`` apply to each model; None means the value
-    in its archive, and for workers at least one per GPU.
+    in its archive, and for workers at least one per GPU. Without ``gateway``, TorchServe itself
+    listens on the public addresses.
     """
 
     device: str = "auto"
     models: tuple[str, ...] = ()
     workers: int | None = None
     precision: str | None = None
+    gateway: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,12 +70,18 @@ class ModelPlan:
     def model(self) -> str:
         return self.archive.model
 
+    @property
+    def response_timeout(self) -> int:
+        """Seconds after which TorchServe kills a worker that has not answered."""
+        return int(self.archive.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S))
+
 
 @dataclass(frozen=True)
 class Plan:
     """``environment`` is that of TorchServe, which its workers inherit.
 
-    ``warning`` says that the machine is too small for the server's limits, or is empty.
+    ``warning`` says that the machine is too small for the server's limits, or is empty. ``gateway``
+    is as in Options.
     """
 
     config: Config
@@ -76,18 +89,33 @@ class Plan:
     models: tuple[ModelPlan, ...]
     environment: Mapping[str, str]
     warning: str
+    gateway: bool
 
     @property
     def names(self) -> list[str]:
         return [planned.model for planned in self.models]
 
-    @property
-    def properties(self) -> dict[str, str]:
+    def properties(self, sockets: Sockets) -> dict[str, str]:
         """The properties to append to the configuration, for ``Config.write``."""
-        return {
+        private = {
+            "use_native_io": "true",
+            "management_address": f"unix:{sockets.management}",
+            "metrics_address": f"unix:{sockets.metrics}",
+            "grpc_management_address": "127.0.0.1",
+            "grpc_management_port": str(sockets.grpc_management_port),
+            "disable_token_authorization": "true",
             "load_models": ",".join(planned.archive.path.name for planned in self.models),
             "number_of_gpu": str(self.machine.gpus),
         }
+        if self.gateway:
+            private |= {
+                "inference_address": f"unix:{sockets.inference}",
+                "grpc_inference_address": "127.0.0.1",
+                "grpc_inference_port": str(sockets.grpc_port),
+                "disable_token_authorization": "false",
+                "token_expiration_min": str(_CENTURY_MIN),
+            }
+        return private
 
     def command(self, properties: Path, temporary: Path) -> list[str]:
         """The JVM's command line, for the configuration ``properties`` and a folder of its own.
@@ -138,6 +166,7 @@ def plan(
         models,
         _environment(shell, threads, options.precision),
         _memory_warning(config, machine, models, threads),
+        options.gateway,
     )
 
 

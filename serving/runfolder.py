@@ -15,6 +15,7 @@ from typing import BinaryIO
 import psutil
 
 from serving.errors import ServingError
+from serving.sockets import Sockets
 
 # Bytes. A longer log is moved to <name>.1, which replaces the one before: twice this is kept.
 LOG_BYTES = 10 * 2**20
@@ -22,7 +23,7 @@ LOG_BYTES = 10 * 2**20
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One server's folder; everything in it but ``server.json`` outlives the server."""
+    """One server's folder; all but ``server.json`` and ``sockets`` outlives the server."""
 
     path: Path
 
@@ -71,20 +72,29 @@ class RunFolder:
                         os.truncate(path, 0)
 
     @property
-    def key_file(self) -> Path:
-        """TorchServe writes its tokens here, if authorization is on."""
-        return self.path / "key_file.json"
+    def _link(self) -> Path:
+        return self.path / "sockets"
+
+    @property
+    def sockets(self) -> Sockets:
+        """The sockets of the server that runs from here, without the numbers of its ports."""
+        return Sockets(self._link)
 
     def token(self, api: str) -> str | None:
-        """The token of ``api``, inference or management; None until TorchServe has written it."""
+        """TorchServe's token for ``api``, inference or management; None until it has written it."""
         try:
-            return str(json.loads(self.key_file.read_text())[api]["key"])
+            return str(json.loads(self.sockets.key_file.read_text())[api]["key"])
         except (OSError, ValueError, KeyError):
             return None
 
     @property
     def _state(self) -> Path:
         return self.path / "server.json"
+
+    def link(self, sockets: Sockets) -> None:
+        """Let the other commands find ``sockets`` here."""
+        self._link.unlink(missing_ok=True)
+        self._link.symlink_to(sockets.folder)
 
     def write_state(self, models: Sequence[str], *, ready: bool) -> None:
         """Record that this process serves ``models`` from here, and whether all of them answer."""
@@ -101,6 +111,7 @@ class RunFolder:
 
     def clear_state(self) -> None:
         self._state.unlink(missing_ok=True)
+        self._link.unlink(missing_ok=True)
 
     def supervisor(self) -> psutil.Process | None:
         """The process that serves from this folder, or None; a reused process id does not count."""

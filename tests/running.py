@@ -38,6 +38,8 @@ DEVICE = os.environ.get("DEVICE", "auto")
 PRECISION = os.environ.get("PRECISION", "float32")
 
 TIMEOUT_S = 120
+# TorchServe itself listens on the public addresses.
+DIRECT = "--no-gateway"
 
 
 class Command(Protocol):
@@ -127,7 +129,7 @@ def serve(
     """
     log = config.parent / "said.log"
     command = [*before, sys.executable, "-m", "serving", "serve", "--config", str(config)]
-    command += ["--run-dir", str(config.parent / "run"), "--device", "cpu"]
+    command += ["--run-dir", str(config.parent / "run"), "--device", "cpu", DIRECT]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environment},
@@ -159,10 +161,9 @@ def make_config() -> MakeConfig:
     def make(folder: Path, model_store: Path, **changes: str) -> Path:
         changes = {
             "inference_address": f"http://127.0.0.1:{free_port()}",
-            "management_address": f"http://127.0.0.1:{free_port()}",
             "metrics_address": f"http://127.0.0.1:{free_port()}",
             "grpc_inference_port": str(free_port()),
-            "grpc_management_port": str(free_port()),
+            "drain_seconds": "0",
             "model_store": str(model_store),
             **changes,
         }
@@ -179,13 +180,13 @@ def make_config() -> MakeConfig:
 def started(folder: Path, config_path: Path, serving: Command, precision: str) -> Iterator[Running]:
     """A server of all models from ``start`` to ``stop``, which must leave no process behind."""
     where = ("--config", config_path, "--run-dir", folder / "run")
-    start = serving("start", *where, "--device", DEVICE, "--precision", precision)
+    start = serving("start", *where, "--device", DEVICE, "--precision", precision, DIRECT)
     assert start.returncode == 0, start.stdout + start.stderr
     config, run = Config.read(config_path), RunFolder(folder / "run")
-    management = Management(config, run)
+    management = Management.of(run)
     with (
         grpc.insecure_channel(config.grpc, [("grpc.max_receive_message_length", -1)]) as channel,
-        connect(config, run, timeout=TIMEOUT_S) as client,
+        connect(config, timeout=TIMEOUT_S) as client,
     ):
         stub = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
         yield Running(config, run, management, client, stub)

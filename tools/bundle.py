@@ -15,7 +15,6 @@ from serving.config import Config
 from serving.errors import ServingError
 
 ROOT = Path(__file__).parents[1]
-APIS = ("inference", "management", "metrics")
 
 
 def export(store: Path) -> None:
@@ -34,7 +33,11 @@ def started(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "bundle.properties"  # the server writes a config.properties there
-    properties = {"model_store": str(store.resolve()), **free_addresses(), **properties}
+    properties = {
+        "model_store": str(store.resolve()),
+        **free_addresses("inference", "metrics"),
+        **properties,
+    }
     Config.read(ROOT / "config.properties").write(path, **properties)
     where = ["--config", str(path), "--run-dir", str(folder)]
     python("serving", "stop", *where)  # a server that a killed tool has left
@@ -55,12 +58,12 @@ def python(module: str, *arguments: str, **environment: str) -> None:
         raise ServingError(f"python -m {module} ended with status {done.returncode}")
 
 
-def free_addresses() -> dict[str, str]:
-    """TorchServe's address properties, on free ports of the loopback interface."""
+def free_addresses(*apis: str) -> dict[str, str]:
+    """The address properties of REST ``apis`` and of gRPC, on free ports of loopback."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(5)]
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2 * len(apis))]
         for free in sockets:
             free.bind(("127.0.0.1", 0))
         ports = [str(free.getsockname()[1]) for free in sockets]
-    urls = {f"{api}_address": f"http://127.0.0.1:{ports.pop()}" for api in APIS}
-    return urls | {f"grpc_{api}_port": ports.pop() for api in APIS[:2]}
+    urls = {f"{api}_address": f"http://127.0.0.1:{ports.pop()}" for api in apis}
+    return urls | {f"grpc_{api}_port": ports.pop() for api in apis if api != "metrics"}

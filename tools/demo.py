@@ -20,12 +20,12 @@ from export.errors import ExportError
 from export.networks import registered
 from export.weights import fetch
 from serving import commandline
+from serving.children import bound
 from serving.config import Config
 from serving.errors import ServingError
 from serving.inference import connect
 from serving.machine import DEVICES
 from serving.management import Management
-from serving.process import prepare_child
 from serving.runfolder import RunFolder
 from tools import server
 from vision_client import Client, VisionError
@@ -56,8 +56,8 @@ def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
             if child.poll() is not None:
                 return child.returncode or 1
             time.sleep(0.1)
-        models = showable(server.tasks(Management(config, run)))
-        with connect(config, run, timeout=TIMEOUT_S) as client:
+        models = showable(server.tasks(Management.of(run)))
+        with connect(config, timeout=TIMEOUT_S) as client:
             show(client, models, run.path)
         print_next(config, models)
         if arguments.once:
@@ -76,16 +76,14 @@ def start(options: Sequence[str]) -> subprocess.Popen[bytes]:
     In a session of its own, Ctrl-C in the terminal reaches only this process, which passes it on.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "serving", "serve", *options],
-        start_new_session=True,
-        preexec_fn=prepare_child,
+        bound([sys.executable, "-m", "serving", "serve", *options]), start_new_session=True
     )
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
     """End the server; a further Ctrl-C makes it drop the requests that it has accepted."""
     while child.poll() is None:
-        child.terminate()
+        child.send_signal(signal.SIGINT)
         with contextlib.suppress(KeyboardInterrupt):
             child.wait()
 

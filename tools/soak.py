@@ -95,7 +95,7 @@ class Soak:
     ) -> None:
         """``valid`` is the share of pictures that the server can answer with 200."""
         self._valid = valid
-        self._management = Management(config, run)
+        self._management = Management.of(run)
         self._models = self._management.models()
         self._client = Client(config)
         supervisor = run.supervisor()

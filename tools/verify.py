@@ -35,7 +35,7 @@ TIMEOUT_S = 120
 
 def verify(config: Config, run: RunFolder) -> int:
     """0 if the answers are the published ones, else 1; ServingError if they cannot be compared."""
-    management = Management(config, run)
+    management = Management.of(run)
     try:
         models = management.models()
         networks = [n for n in registered().values() if n.example and n.name in models]
@@ -44,7 +44,7 @@ def verify(config: Config, run: RunFolder) -> int:
         descriptions = [management.describe(network.name) for network in networks]
         for network, description in zip(networks, descriptions, strict=True):
             check_weights(network, description)
-        with connect(config, run, timeout=TIMEOUT_S) as client:
+        with connect(config, timeout=TIMEOUT_S) as client:
             # A list, not a generator: check every network, even after a difference.
             same = [
                 check(client, network, description, config.model_store, run.path)

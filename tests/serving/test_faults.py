@@ -62,7 +62,7 @@ def serve(config_path: Path, before: tuple[str, ...] = ()) -> Iterator[Lone]:
     config, run = Config.read(config_path), RunFolder(config_path.parent / "run")
     url = f"{config.inference}/predictions/resnet101"
     with running.serve(config_path, before=before) as server:
-        yield Lone(server.process, Management(config, run), url, server.said)
+        yield Lone(server.process, Management.of(run), url, server.said)
 
 
 @pytest.fixture

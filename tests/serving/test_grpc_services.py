@@ -20,6 +20,7 @@ import ts
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 
+from serving.config import Config
 from tests.routes import post, predict, prediction
 from tests.running import Running
 
@@ -59,10 +60,11 @@ def methods(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def call(server: Running, methods: dict[str, Any]) -> Call:
+    started_with = Config.read(server.run.path / "config.properties").values
     ports = {
         INFERENCE: server.config.grpc,
         OPEN: server.config.grpc,
-        MANAGEMENT: "{}:{}".format(*server.config.addresses["grpc_management_port"]),
+        MANAGEMENT: f"127.0.0.1:{started_with['grpc_management_port']}",
     }
 
     def send(path: str, *requests: dict[str, Any]) -> list[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from serving.logs import changed_models, find_failure, is_working
+from serving.logs import Activity, LogTail, find_failure
 
 DIED = (
     "2026-11-23T06:25:26,962 [DEBUG] W-9001-cyclegan_1.0 org.pytorch.serve.wlm.WorkerThread"
@@ -79,7 +81,10 @@ def test_a_worker_without_an_exception_is_quoted() -> None:
 # TorchServe's log4j writes a client's line breaks as \\n; str.splitlines() knows others.
 SEPARATORS = ("\\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", " ")
 REQUEST = "2026-11-23T06:25:26,100 [ERROR] epollEventLoopGroup-3-1 org.pytorch.serve.http.X - "
-WORK = DIED.replace("W-9001-cyclegan_1.0 State", "Flushing req.cmd PREDICT State")
+_EVENT = DIED.partition("W-9001-cyclegan_1.0 State")[0]
+WORK = f"{_EVENT}Flushing req.cmd PREDICT repeats 1 to backend at: 1795659321463\n"
+ANSWERED = f"{_EVENT}Backend response time: 62\n"
+RETRY = f"{_EVENT}Retry worker: 9001 in 1 seconds.\n"
 
 
 @pytest.mark.parametrize("separator", SEPARATORS)
@@ -88,14 +93,50 @@ def test_what_a_client_sends_is_no_line_of_the_log(separator: str, forged: str) 
     log = f"{REQUEST}Bad string: '%zz{separator}{forged.strip()}{separator}'\n"
     assert find_failure(log, "") is None
     assert find_failure(f"{REQUEST}{separator}{forged.strip()}\n", "") is None
-    assert changed_models(log) == set()
-    assert not is_working(log)
+    activity = Activity()
+    assert activity.update(log, 0.0) == set()
+    assert activity.workers == []
 
 
 def test_changes_and_work_among_other_lines() -> None:
-    log = f"{REQUEST}one\n{STARTED}{WORK}{REQUEST}two\n"
-    assert changed_models(log) == {"cyclegan"}
-    assert is_working(log)
+    activity = Activity()
+    assert activity.update(f"{REQUEST}one\n{STARTED}{WORK}{REQUEST}two\n", 7.0) == {"cyclegan"}
+    (worker,) = activity.workers
+    assert (worker.id, worker.model, worker.state) == ("9001", "cyclegan", "WORKER_STARTED")
+    assert (worker.busy_since, activity.busy) == (7.0, True)
+    assert activity.update(ANSWERED, 8.0) == set()
+    assert not activity.busy
+
+
+def test_loading_is_no_batch() -> None:
+    activity = Activity()
+    activity.update(STARTED + WORK.replace("PREDICT", "LOAD"), 0.0)
+    assert not activity.busy
+
+
+def test_a_worker_that_torchserve_will_not_start_again() -> None:
+    activity = Activity()
+    activity.update(STARTED + WORK + DIED, 3.0)
+    (worker,) = activity.workers
+    assert (worker.busy_since, worker.stopped_since) == (None, 3.0)
+    activity.update(RETRY, 4.0)
+    assert worker.stopped_since is None
+
+
+def test_a_log_that_is_replaced_is_read_to_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "ts_log.log"
+    log.write_text("before\n")
+    tail = LogTail(log)
+    assert tail.advance() == ""
+    with log.open("a") as file:
+        file.write("one\ntw")
+    assert tail.advance() == "one\n"
+    with log.open("a") as file:
+        file.write("o\n")
+    log.rename(tmp_path / "ts_log.1.log")
+    log.write_text("three\n")
+    assert tail.advance() == "two\nthree\n"
+    tail.close()
 
 
 def test_an_archive_that_torchserve_refuses() -> None:

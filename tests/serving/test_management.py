@@ -1,33 +1,48 @@
-"""Clients of a server whose tokens are not written yet."""
+"""The management API: unix socket, keys, replies that are not TorchServe's."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-import requests
 
 from serving.config import Config
-from serving.inference import connect
 from serving.management import Management
 from serving.runfolder import RunFolder
+from tests.client.conftest import Answering
 from tests.running import MakeConfig, Running
-from vision_client.health import check_model
 
 
 @pytest.mark.parametrize("content", [None, "", '{"management": {"key": "abc', "{}"])
-def test_a_key_file_that_is_being_written(
-    make_config: MakeConfig, tmp_path: Path, content: str | None
-) -> None:
-    """TorchServe opens its ports before it has written its tokens."""
-    config = Config.read(make_config(tmp_path, tmp_path, disable_token_authorization="false"))
+def test_a_key_file_that_is_being_written(tmp_path: Path, content: str | None) -> None:
+    """TorchServe listens before it has written its tokens."""
     run = RunFolder(tmp_path)
+    run.sockets.folder.mkdir()
     if content is not None:
-        run.key_file.write_text(content)
-    with pytest.raises(requests.ConnectionError):
-        Management(config, run).workers("any")
-    with connect(config, run, timeout=5) as client:
-        assert "no connection" in str(check_model(client, "any", "classify").error)
+        run.sockets.key_file.write_text(content)
+    assert run.token("management") is None
+    with pytest.raises(httpx.ConnectError):
+        Management.of(run).workers("any")
+
+
+@pytest.mark.parametrize("reply", [{}, [], [1], "x", None, {"models": [{}]}, {"models": 1}])
+def test_a_list_that_is_not_torchserves(reply: Any) -> None:
+    with Answering.started(body=json.dumps(reply).encode()) as server:
+        management = Management(httpx.Client(base_url=server.url))
+        with pytest.raises(httpx.HTTPError, match="as TorchServe does"):
+            management.models()
+
+
+@pytest.mark.parametrize("reply", [{}, [{}], [{"workers": [{}]}], [{"workers": 1}]])
+def test_a_description_that_is_not_torchserves(reply: Any) -> None:
+    with Answering.started(body=json.dumps(reply).encode()) as server:
+        management = Management(httpx.Client(base_url=server.url))
+        for ask in (management.workers, management.pending):
+            with pytest.raises(httpx.HTTPError, match="as TorchServe does"):
+                ask("a")
 
 
 @pytest.mark.parametrize(
@@ -46,8 +61,5 @@ def test_a_server_on_all_addresses_is_asked_on_loopback(
 
 
 def test_every_archive_of_the_model_store_is_served(server: Running, model_store: Path) -> None:
-    archived = {path.stem for path in model_store.glob("*.mar")}
-    assert archived
-    assert set(server.management.models()) == archived
-    for model in archived:
-        assert server.management.describe(model)["name"] == model
+    archives = {path.stem for path in model_store.glob("*.mar")}
+    assert set(server.management.models()) == archives

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from handlers.settings import Settings
 from serving.archives import Archive, read_archives
@@ -16,6 +15,7 @@ from serving.config import Config
 from serving.errors import ServingError
 from serving.machine import Java, Machine
 from serving.plan import Options, Plan, plan
+from serving.sockets import Sockets, client
 from tests.running import MakeConfig, Running
 
 GIB = 2**30
@@ -165,7 +165,13 @@ def test_the_shell_adds_variables_and_changes_no_configuration(config: Config) -
 
 def test_what_torchserve_is_started_with(config: Config, tmp_path: Path) -> None:
     planned = make(changed(config, vmargs="-Xmx6g -Xms1g"), archives(ONE, THREE), gpus=2)
-    assert planned.properties == {"load_models": "a.mar,b.mar", "number_of_gpu": "2"}
+    properties = planned.properties(Sockets(Path("/tmp/ts"), 7, 8))
+    assert properties["load_models"] == "a.mar,b.mar"
+    assert properties["number_of_gpu"] == "2"
+    assert properties["disable_token_authorization"] == "false"
+    for api in ("inference", "management", "metrics"):
+        assert properties[f"{api}_address"] == f"unix:/tmp/ts/{api}"
+    assert (properties["grpc_inference_port"], properties["grpc_management_port"]) == ("7", "8")
     command = planned.command(tmp_path / "run.properties", Path("/tmp/ts"))
     assert command[:2] == ["/java", "--enable-native-access=ALL-UNNAMED"]
     assert command.index("-Xmx6g") < command.index("org.pytorch.serve.ModelServer")
@@ -177,6 +183,14 @@ def test_what_torchserve_is_started_with(config: Config, tmp_path: Path) -> None
 def test_torchserve_uses_the_queue_of_the_yaml(server: Running) -> None:
     for archive in read_archives(server.config):
         queue = archive.yaml.get("jobQueueSize", 100)
-        url = f"{server.config.management}/models/{archive.model}"
-        (reply,) = requests.get(url, timeout=30).json()
+        with client(server.run.sockets.management) as http:
+            (reply,) = http.get(f"/models/{archive.model}", timeout=30).json()
         assert reply["jobQueueStatus"] == {"remainingCapacity": queue, "pendingRequests": 0}
+
+
+def test_without_a_gateway_only_the_public_addresses_are_open(config: Config) -> None:
+    planned = make(config, archives(ONE), gateway=False)
+    properties = planned.properties(Sockets(Path("/tmp/ts"), 7, 8))
+    assert "inference_address" not in properties
+    assert properties["management_address"] == "unix:/tmp/ts/management"
+    assert properties["disable_token_authorization"] == "true"

@@ -1,123 +1,106 @@
-"""`status` against a management API that answers as told, without TorchServe."""
+"""`status`, beside a supervisor that answers as told."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from serving import commands
 from serving.config import Config
 from serving.errors import ServingError
-from serving.management import Management
 from serving.runfolder import RunFolder
-from tests.client.conftest import Answering
 from tests.running import MakeConfig
-from vision_client.health import ModelHealth
+
+ANSWERS = {"ready": True, "reason": None}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.create()
+    folder.sockets.folder.mkdir()
     return folder
 
 
-def status(
-    make_config: MakeConfig, run: RunFolder, reply: Any, *archives: str, **changes: str
-) -> int:
-    for name in archives:
-        (run.path / f"{name}.mar").touch()
-    with Answering.started(body=json.dumps(reply).encode()) as server:
-        changes = {"management_address": server.url, **changes}
-        return commands.status(Config.read(make_config(run.path, run.path, **changes)), run)
+@contextlib.contextmanager
+def saying(run: RunFolder, reply: bytes) -> Iterator[None]:
+    """A supervisor that answers everything with ``reply``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with socketserver.UnixStreamServer(str(run.sockets.control), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def listing(*names: str) -> Any:
-    """TorchServe's list of models."""
-
-    return {"models": [{"modelName": name} for name in names]}
+def status(make_config: MakeConfig, run: RunFolder) -> int:
+    return commands.status(Config.read(make_config(run.path, run.path)), run)
 
 
-@pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model that is asked answers."""
-    monkeypatch.setattr(Management, "describe", lambda *_, **__: {"spec": {"task": "classify"}})
-    monkeypatch.setattr(Management, "workers", lambda *_, **__: [])
-    monkeypatch.setattr(commands, "check_model", lambda _, model, __: ModelHealth(model, True))
-
-
-@pytest.mark.usefixtures("answers")
-def test_all_models_answer(
-    make_config: MakeConfig, run: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert status(make_config, run, listing("a", "b"), "a", "b") == 0
-    assert capsys.readouterr().out.splitlines()[1:] == ["a          answers", "b          answers"]
-
-
-@pytest.mark.usefixtures("answers")
-def test_a_missing_model(
-    make_config: MakeConfig, run: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert status(make_config, run, listing("b", "c"), "a", "b") == 1
-    output = capsys.readouterr().out
-    assert "a          is missing: the server does not list it" in output
-    assert "b          answers" in output
-    assert "c          answers" in output
-
-
-@pytest.mark.usefixtures("answers")
-def test_no_model_at_all(
-    make_config: MakeConfig, run: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert status(make_config, run, listing(), "a") == 1
-    assert "a          is missing" in capsys.readouterr().out
-    (run.path / "a.mar").unlink()
-    with pytest.raises(ServingError, match="no archives in"):
-        status(make_config, run, listing())
-    assert status(make_config, run, listing("a")) == 0  # a server of another model store
-
-
-@pytest.mark.usefixtures("answers")
-def test_models_that_the_server_was_not_started_with(
-    make_config: MakeConfig, run: RunFolder
-) -> None:
-    """`MODELS=b`: the other archive of the model store is not missing."""
-    run.write_state(["b"], ready=True)
-    assert status(make_config, run, listing("b"), "a", "b") == 0
-    run.clear_state()
-
-
-def test_a_task_without_a_decoder(
+@pytest.mark.parametrize(
+    ("reply", "code", "lines"),
+    [
+        ({"ready": True, "models": {"a": ANSWERS, "b": ANSWERS}}, 0, ["a answers", "b answers"]),
+        (
+            {"ready": False, "models": {"a": ANSWERS, "b": {"ready": False, "reason": "hangs"}}},
+            1,
+            ["a answers", "b hangs"],
+        ),
+        ({"ready": False, "reason": "draining"}, 1, ["the server is draining"]),
+    ],
+)
+def test_what_the_supervisor_says(
     make_config: MakeConfig,
     run: RunFolder,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    reply: Any,
+    code: int,
+    lines: list[str],
 ) -> None:
-    monkeypatch.setattr(Management, "describe", lambda *_, **__: {"spec": {"task": "segment"}})
-    monkeypatch.setattr(Management, "workers", lambda *_, **__: [])
-    assert status(make_config, run, listing("a"), "a") == 1
-    assert "has no decoder for the task 'segment'" in capsys.readouterr().out
+    with saying(run, json.dumps(reply).encode()):
+        assert status(make_config, run) == code
+    output = capsys.readouterr().out.splitlines()
+    assert [" ".join(line.split()) for line in output] == lines
 
 
-@pytest.mark.parametrize("reply", [{}, [], [1], "x", None, {"models": [{}]}, {"models": 1}])
-def test_another_server_on_the_management_port(
-    make_config: MakeConfig, run: RunFolder, capsys: pytest.CaptureFixture[str], reply: Any
+def test_no_server(
+    make_config: MakeConfig, run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status(make_config, run, reply, "a") == 1
-    assert "does not answer as TorchServe does" in capsys.readouterr().out
+    (run.path / "a.mar").touch()
+    assert status(make_config, run) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert "is running: `make start`" in first
+    assert second == "a          no connection"
+    (run.path / "a.mar").unlink()
+    with pytest.raises(ServingError, match="no archives in"):
+        status(make_config, run)
 
 
-@pytest.mark.parametrize("reply", [{}, [{}], [{"workers": [{}]}], [{"workers": 1}]])
-def test_another_server_is_a_request_error(
-    make_config: MakeConfig, run: RunFolder, reply: Any
-) -> None:
-    with Answering.started(body=json.dumps(reply).encode()) as server:
-        config = make_config(run.path, run.path, management_address=server.url)
-        management = Management(Config.read(config), run)
-        for ask in (management.workers, management.pending):
-            with pytest.raises(requests.RequestException, match="as TorchServe does"):
-                ask("a")
+def test_another_server_on_the_socket(make_config: MakeConfig, run: RunFolder) -> None:
+    (run.path / "a.mar").touch()
+    with saying(run, b"hello"):
+        assert status(make_config, run) == 1

@@ -147,7 +147,7 @@ def start(stack: contextlib.ExitStack, device: str, quick: bool) -> tuple[list[S
         stack.enter_context(stock(FOLDER / "stock", pictures["320x240"], FOLDER / log, properties))
         for log, properties in (("stock.log", gpu), ("stock-one.log", gpu | one))
     )
-    shared = first, second, config, Management(config, run_folder), pictures
+    shared = first, second, config, Management.of(run_folder), pictures
     subjects = []
     for network in networks:
         task = TASKS[network.task]

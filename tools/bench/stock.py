@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-import requests
+import httpx
 import torch
 
 from export.checkpoints import load
@@ -27,7 +27,6 @@ from serving.config import Config
 from serving.errors import ServingError
 from serving.machine import find_java
 from serving.management import Management
-from serving.runfolder import RunFolder
 from tools.bench.common import TASKS
 from tools.bench.load import Load, measure
 from tools.bundle import free_addresses, python
@@ -68,7 +67,7 @@ def stock(store: Path, picture: Path, log: Path, properties: Mapping[str, str]) 
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(_folder()))
         path = folder / "config.properties"
-        lines = {**free_addresses(), **properties}.items()
+        lines = {**free_addresses("inference", "management", "metrics"), **properties}.items()
         path.write_text("".join(f"{key}={value}\n" for key, value in lines))
         command = [str(Path(sys.executable).with_name("torchserve")), "--start", "--foreground"]
         command += ["--ncs", "--disable-token-auth", "--ts-config", str(path)]
@@ -88,13 +87,14 @@ def stock(store: Path, picture: Path, log: Path, properties: Mapping[str, str]) 
         stack.callback(process.wait)
         stack.callback(os.killpg, process.pid, signal.SIGKILL)
         config = Config.read(path)
-        management = Management(config, RunFolder(folder))
+        http = stack.enter_context(httpx.Client(base_url=config.values["management_address"]))
+        management = Management(http)
         deadline, ready = time.monotonic() + START_TIMEOUT_S, False
         while not ready:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ServingError(f"stock TorchServe did not start: see {log}")
             time.sleep(1)
-            with contextlib.suppress(requests.RequestException, ServingError):
+            with contextlib.suppress(httpx.HTTPError, ServingError):
                 for model in models:
                     measure(Load("", config.inference, model, picture, seconds=0, clients=1))
                 workers = [worker for model in models for worker in management.workers(model)]

@@ -1,0 +1,37 @@
+"""What the supervisor does on its own: each action is a line of its output and is counted."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter
+
+
+class Action(StrEnum):
+    KILL_WORKER = "kill_worker"
+    SCALE_AGAIN = "scale_again"
+    RESTART_TORCHSERVE = "restart_torchserve"
+    RESTART_GATEWAY = "restart_gateway"
+
+
+class Actions:
+    """Counts actions in ``registry``."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._counter = Counter(
+            "vision_watchdog_actions",
+            "What the supervisor did to keep the models answering",
+            ["action", "model"],
+            registry=registry,
+        )
+
+    def record(self, action: Action, why: str, model: str = "") -> None:
+        """Count ``action`` and print why it is taken; ``model`` is empty if it concerns all."""
+        self._counter.labels(action.value, model).inc()
+        say(f"{model}: {why}" if model else why)
+
+
+def say(text: str) -> None:
+    """Print a line with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)

@@ -1,0 +1,147 @@
+"""Which models answer: a record that several threads keep and read."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# A model is ready only if it has answered a request, or worked on one, within this time.
+FRESH_S = 15.0
+
+
+@dataclass
+class _Record:
+    """Times are those of the clock; ``failure`` is why the last canary was not answered.
+
+    ``down_since`` is when the last worker was lost, None while there is one.
+    """
+
+    wanted: int
+    down_since: float | None
+    workers: int = 0
+    answered: float | None = None
+    worked: float | None = None
+    failure: str | None = None
+    weights: str | None = None
+
+
+class Health:
+    """The health of the models in ``wanted``, the number of workers by name.
+
+    A model is ready while all of its workers are, and it has answered within FRESH_S: a canary or
+    real traffic. A worker that computes a batch counts too, because one batch may take longer.
+    """
+
+    def __init__(
+        self, wanted: Mapping[str, int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._records = {model: _Record(number, clock()) for model, number in wanted.items()}
+        self.draining = False
+
+    @property
+    def models(self) -> list[str]:
+        return list(self._records)
+
+    def succeeded(self, model: str, weights: str | None = None) -> None:
+        """``model`` has answered a request with 200; unknown models are ignored."""
+        with self._lock:
+            if record := self._records.get(model):
+                record.answered = self._clock()
+                record.failure = None
+                record.weights = weights or record.weights
+
+    def failed(self, model: str, reason: str) -> None:
+        """A canary of ``model`` was not answered as it must be."""
+        with self._lock:
+            self._records[model].failure = reason
+
+    def worked(self, model: str) -> None:
+        """A worker of ``model`` is computing a batch."""
+        with self._lock:
+            self._records[model].worked = self._clock()
+
+    def set_workers(self, model: str, ready: int) -> None:
+        with self._lock:
+            self._set_workers(self._records[model], ready)
+
+    def lose(self, reason: str) -> None:
+        """TorchServe is gone, and with it every worker."""
+        with self._lock:
+            for record in self._records.values():
+                self._set_workers(record, 0)
+                record.answered = record.worked = None
+                record.failure = reason
+
+    def needs_canary(self, model: str, idle_s: float) -> bool:
+        """Whether ``model`` has a worker, and failed or has not answered for ``idle_s`` seconds."""
+        with self._lock:
+            record = self._records[model]
+            if record.workers == 0:
+                return False
+            if record.failure is not None or record.answered is None:
+                return True
+            return self._clock() - record.answered >= idle_s
+
+    def down_for(self, model: str) -> float:
+        """Seconds for which ``model`` has had no worker; 0 if it has one."""
+        with self._lock:
+            since = self._records[model].down_since
+            return 0.0 if since is None else self._clock() - since
+
+    def weights(self, model: str) -> str | None:
+        """The weights that ``model`` answered with; None before its first canary."""
+        return self._records[model].weights
+
+    def is_ready(self, model: str) -> bool:
+        """Whether ``model`` answers; does not consider ``draining``."""
+        with self._lock:
+            return self._reason(self._records[model]) is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model answers and the server is not about to end."""
+        return not self.draining and all(map(self.is_ready, self._records))
+
+    def report_model(self, model: str) -> dict[str, Any]:
+        """The state of ``model``, for JSON."""
+        with self._lock:
+            record = self._records[model]
+            ago = None if record.answered is None else round(self._clock() - record.answered, 1)
+            reason = "draining" if self.draining else self._reason(record)
+            return {
+                "ready": reason is None,
+                "workers": record.workers,
+                "wanted": record.wanted,
+                "answered_s_ago": ago,
+                "reason": reason,
+            }
+
+    def report(self) -> dict[str, Any]:
+        """The state of the server and of each model, for JSON."""
+        if self.draining:
+            return {"ready": False, "reason": "draining"}
+        models = {model: self.report_model(model) for model in self._records}
+        return {"ready": all(state["ready"] for state in models.values()), "models": models}
+
+    def _set_workers(self, record: _Record, ready: int) -> None:
+        record.workers = ready
+        if ready:
+            record.down_since = None
+        elif record.down_since is None:
+            record.down_since = self._clock()
+
+    def _reason(self, record: _Record) -> str | None:
+        """Why a model is not ready, or None."""
+        if record.failure is not None:
+            return record.failure
+        if record.workers < record.wanted:
+            return f"{record.workers} of {record.wanted} workers are ready"
+        if record.answered is None:
+            return "no request was answered yet"
+        idle = self._clock() - max(record.answered, record.worked or 0.0)
+        return f"no answer for {idle:.0f} s" if idle > FRESH_S else None

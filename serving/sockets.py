@@ -1,0 +1,94 @@
+"""The unix sockets through which the processes of one server reach each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+# A path of a unix socket has at most so many bytes.
+LONGEST_PATH = 107
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """The sockets in ``folder``, which only the user of the server can enter.
+
+    TorchServe's gRPC services cannot listen on a unix socket: ``grpc_port`` (inference) and
+    ``grpc_management_port`` are on loopback, and TorchServe refuses calls without its token there.
+    They are 0 where they are not known.
+    """
+
+    folder: Path
+    grpc_port: int = 0
+    grpc_management_port: int = 0
+
+    @property
+    def inference(self) -> Path:
+        """TorchServe's inference API; absent if it listens on the public address itself."""
+        return self.folder / "inference"
+
+    @property
+    def management(self) -> Path:
+        """TorchServe's management API."""
+        return self.folder / "management"
+
+    @property
+    def metrics(self) -> Path:
+        """TorchServe's metrics API."""
+        return self.folder / "metrics"
+
+    @property
+    def admin(self) -> Path:
+        """The gateway's own API."""
+        return self.folder / "admin"
+
+    @property
+    def control(self) -> Path:
+        """The supervisor over HTTP: health, models."""
+        return self.folder / "control"
+
+    @property
+    def admission(self) -> Path:
+        """The supervisor over gRPC: health, and the gateway's admission of requests."""
+        return self.folder / "admission"
+
+    @property
+    def key_file(self) -> Path:
+        """TorchServe writes its tokens here, in a file of mode 0600."""
+        return self.folder / "key_file.json"
+
+
+class Token(httpx.Auth):
+    """Adds TorchServe's token, read for each request: a TorchServe that starts has a new one."""
+
+    def __init__(self, read: Callable[[], str | None]) -> None:
+        self._read = read
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        token = self._read()
+        if token:
+            request.headers["authorization"] = f"Bearer {token}"
+        yield request
+
+
+def client(socket: Path, token: Callable[[], str | None] = lambda: None) -> httpx.Client:
+    """A client of the HTTP server that listens on ``socket``."""
+    # A run folder's link to the sockets may be longer than the path of a socket can be.
+    path = socket.resolve()
+
+    def check(request: httpx.Request) -> None:
+        if not path.exists():  # httpcore would leave a socket open
+            raise httpx.ConnectError(f"nothing listens on {path}", request=request)
+
+    return httpx.Client(
+        # A connection to this machine costs nothing, and none is left open.
+        transport=httpx.HTTPTransport(
+            uds=str(path), limits=httpx.Limits(max_keepalive_connections=0)
+        ),
+        base_url="http://localhost",
+        auth=Token(token),
+        event_hooks={"request": [check]},
+    )

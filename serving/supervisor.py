@@ -1,0 +1,228 @@
+"""Starts TorchServe and the gateway, keeps both running and every model answering, ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import grpc
+import httpx
+from prometheus_client import CollectorRegistry
+
+from serving.actions import Action, Actions, say
+from serving.canary import Canary
+from serving.control import Control
+from serving.drain import drain
+from serving.errors import ServingError
+from serving.health import Health
+from serving.management import Management
+from serving.plan import Plan
+from serving.restarts import Restarts
+from serving.runfolder import RunFolder
+from serving.signals import Stopped, StopRequest, handled
+from serving.sockets import Sockets
+from serving.torchserve import TorchServe
+from serving.watchdog import Watchdog
+from serving.workers import Workers
+
+POLL_S = 0.25
+# The gateway is told as often to read its files again.
+REFRESH_S = 1.0
+CHECK_S = 1.0
+
+
+class Gateway(Protocol):
+    """The proxy on the public addresses. Methods raise ServingError if it does not answer."""
+
+    @property
+    def handler(self) -> grpc.GenericRpcHandler: ...
+
+    def start(self) -> None: ...
+    def ended(self) -> int | None: ...
+    def stop_accepting(self) -> None: ...
+    def active_requests(self) -> int: ...
+    def refresh(self) -> None: ...
+    def end(self) -> None: ...
+
+
+class Supervisor:
+    """A server that is being started or runs; ``running`` makes one and ends it."""
+
+    def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets, stop: StopRequest) -> None:
+        wanted = {planned.model: planned.workers for planned in plan.models}
+        registry = CollectorRegistry()
+        self.plan = plan
+        self.run = run
+        self.stop = stop
+        self.health = Health(wanted)
+        self.management = Management.of(run)
+        self.torchserve = TorchServe(plan, run, sockets)
+        self.gateway = _make_gateway(plan, run, sockets, self.health)
+        self.workers = Workers(plan, self.management, self.health, f"{run.logs}/model_log.log")
+        canary = Canary(plan, run, sockets)
+        handlers = [self.gateway.handler] if self.gateway else []
+        self._control = Control(plan, sockets, self.health, registry, canary, handlers)
+        self._actions = Actions(registry)
+        self._watchdog = Watchdog(wanted, self.management, self.health, self._actions)
+        self._torchserve_restarts = Restarts(
+            self.torchserve, "TorchServe", f"{run.logs}/ts_log.log", self._actions,
+            Action.RESTART_TORCHSERVE,
+        )  # fmt: skip
+        if self.gateway:
+            self._gateway_restarts = Restarts(
+                self.gateway, "the gateway", str(run.logs), self._actions, Action.RESTART_GATEWAY
+            )
+        self._refreshed = self._checked = 0.0
+        self._fault = ""
+
+    def start(self) -> None:
+        """Start every process; ServingError if one cannot be started."""
+        self._control.start()
+        self.torchserve.start()
+        if self.gateway:
+            self.gateway.start()
+
+    def check_starting(self) -> None:
+        """Look at the workers of a server that starts.
+
+        Raises Stopped if a signal has come, ServingError if a process has ended.
+        """
+        self.stop.check()
+        if self.torchserve.ended() is not None:
+            last = "\n".join(self.torchserve.output().splitlines()[-5:])
+            raise ServingError(f"TorchServe ended while starting:\n{last}")
+        if self.gateway and self.gateway.ended() is not None:
+            raise ServingError(f"the gateway ended while starting: see {self.run.logs}")
+        self.workers.poll(self.torchserve.logs.ts, announce=False)
+
+    def supervise(self) -> NoReturn:
+        """Keep every model answering until a signal.
+
+        Raises Stopped when all accepted requests are answered; ServingError if a process ends again
+        and again.
+        """
+        self.stop.may_drain = True
+        while not self.stop.asked:
+            self.poll()
+            time.sleep(POLL_S)
+        self.health.draining = True
+        # Nobody's balancer must notice that a person has pressed Ctrl-C.
+        open_s = 0 if self.stop.by == signal.SIGINT else self.plan.config.drain_seconds
+        longest = max(planned.response_timeout for planned in self.plan.models)
+        drain(self.stop, self.poll, self, open_s=open_s, timeout_s=longest)
+        raise Stopped
+
+    def poll(self) -> None:
+        """Look at every process once, and act on what is wrong."""
+        now = time.monotonic()
+        if self._torchserve_restarts.poll():
+            self._look_at_torchserve(now)
+        else:
+            self.workers.reset()
+            self.health.lose("TorchServe is started again")
+        if self.gateway and self._gateway_restarts.poll() and now - self._refreshed >= REFRESH_S:
+            self._refreshed = now
+            self._refresh(self.gateway)
+        self.run.bound_logs()
+
+    def _refresh(self, gateway: Gateway) -> None:
+        """Report what is wrong with the gateway's files once; it goes on with what it has."""
+        fault = ""
+        try:
+            gateway.refresh()
+        except ServingError as error:
+            fault = str(error)
+        if fault and fault != self._fault:
+            say(fault)
+        self._fault = fault
+
+    def _look_at_torchserve(self, now: float) -> None:
+        self.workers.poll(self.torchserve.logs.ts, announce=not self.stop.asked)
+        if self.workers.is_deaf:
+            self._torchserve_restarts.replace(
+                self.torchserve.kill, "does not answer its management API"
+            )
+        elif now - self._checked >= CHECK_S:
+            self._checked = now
+            self._watchdog.check(self.workers.activity.workers, self.workers.by_model)
+
+    def stop_accepting(self) -> None:
+        """Close the public listeners; without a gateway they stay open."""
+        if self.gateway:
+            with contextlib.suppress(ServingError):
+                self.gateway.stop_accepting()
+
+    def is_idle(self) -> bool:
+        """Whether no accepted request waits for its answer."""
+        try:
+            if self.gateway:
+                return self.gateway.active_requests() == 0
+            waiting = sum(map(self.management.pending, self.plan.names))
+        except (ServingError, httpx.HTTPError):
+            return False
+        return not waiting and not self.workers.activity.busy
+
+    def end(self) -> None:
+        """End every process."""
+        if self.gateway:
+            self.gateway.end()
+        self.torchserve.end()
+        self._control.end()
+
+
+@contextlib.contextmanager
+def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
+    """A server, started as ``plan`` says and ended on the way out.
+
+    Raises Stopped if SIGINT, SIGTERM or SIGHUP asked for the end. A request to the management API
+    that fails in the body becomes a ServingError, unless it failed because of such a signal.
+    """
+    stop = StopRequest()
+    with (
+        handled(stop),
+        # Paths of sockets must be short. The folder is 0700.
+        tempfile.TemporaryDirectory(prefix="torchserve-", ignore_cleanup_errors=True) as temporary,
+    ):
+        sockets = Sockets(Path(temporary), *_free_ports(2))
+        run.link(sockets)
+        server = Supervisor(plan, run, sockets, stop)
+        try:
+            stop.terminate = server.torchserve.terminate
+            run.write_state(plan.names, ready=False)
+            server.start()
+            yield server
+        except (ServingError, httpx.HTTPError) as error:
+            stop.check()
+            if isinstance(error, ServingError):
+                raise
+            raise ServingError(f"TorchServe does not answer its own tools: {error}") from error
+        finally:
+            server.end()
+            run.clear_state()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Different free ports of the loopback interface."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def _make_gateway(plan: Plan, run: RunFolder, sockets: Sockets, health: Health) -> Gateway | None:
+    if not plan.gateway:
+        return None
+    try:
+        module = importlib.import_module("serving.gateway.process")
+    except ModuleNotFoundError:
+        return None
+    gateway: Gateway = module.Gateway(plan, run, sockets, health.down_for, health.succeeded)
+    return gateway

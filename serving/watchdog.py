@@ -1,0 +1,120 @@
+"""Replaces workers that hang, and those that TorchServe has given up."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import httpx
+import psutil
+
+from serving.actions import Action, Actions
+from serving.health import Health
+from serving.logs import WorkerLog
+from serving.management import Management, Worker
+
+# A worker hangs if it has had a batch for so long and used no CPU time in so long.
+HANG_S = 10.0
+# One that computes uses far more than this much CPU time, in seconds, within HANG_S.
+IDLE_CPU_S = 0.1
+# TorchServe announces its next attempt to start a worker as soon as the last one has failed.
+GIVEN_UP_S = 5.0
+
+
+@dataclass
+class _Progress:
+    """A worker's CPU time in seconds, and when it was last seen to have grown."""
+
+    cpu: float
+    since: float
+
+
+class Watchdog:
+    """Looks at each worker once per ``check``; keeps ``health`` informed about those at work.
+
+    ``wanted`` is the number of workers by model.
+    """
+
+    def __init__(
+        self,
+        wanted: Mapping[str, int],
+        management: Management,
+        health: Health,
+        actions: Actions,
+        cpu_seconds: Callable[[int], float | None] | None = None,
+    ) -> None:
+        self._wanted = wanted
+        self._management = management
+        self._health = health
+        self._actions = actions
+        self._cpu_seconds = cpu_seconds or cpu_seconds_of
+        self._progress: dict[int, _Progress] = {}
+
+    def check(self, logs: list[WorkerLog], workers: Mapping[str, list[Worker]]) -> None:
+        """Act on workers that hang or stay dead; ``workers`` are those of each model."""
+        now = time.monotonic()
+        pids = {(model, w.id): w.pid for model, listed in workers.items() for w in listed}
+        self._progress = {pid: p for pid, p in self._progress.items() if pid in pids.values()}
+        for log in logs:
+            pid = pids.get((log.model, log.id))
+            if log.busy_since is None:
+                if pid is not None:
+                    self._progress.pop(pid, None)
+            elif pid is not None:
+                self._check_progress(log, pid, now)
+        for model in {log.model for log in logs if _given_up(log, now)}:
+            self._scale_again(model)
+            for log in logs:
+                if log.model == model:
+                    log.stopped_since = None
+
+    def _check_progress(self, log: WorkerLog, pid: int, now: float) -> None:
+        cpu = self._cpu_seconds(pid)
+        if cpu is None:  # it has just died, which TorchServe notices itself
+            return
+        progress = self._progress.setdefault(pid, _Progress(cpu, now))
+        if abs(cpu - progress.cpu) > IDLE_CPU_S:
+            self._progress[pid] = _Progress(cpu, now)
+            self._health.worked(log.model)
+        elif now - progress.since >= HANG_S:
+            del self._progress[pid]
+            self._actions.record(
+                Action.KILL_WORKER,
+                f"worker {log.id} (process {pid}) has had a batch for "
+                f"{now - (log.busy_since or now):.0f} s and does not compute: it is killed, "
+                "TorchServe starts another",
+                log.model,
+            )
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(pid).kill()
+
+    def _scale_again(self, model: str) -> None:
+        self._actions.record(
+            Action.SCALE_AGAIN,
+            "TorchServe has given up starting a worker: all workers are started again",
+            model,
+        )
+        with contextlib.suppress(httpx.HTTPError):
+            self._management.scale(model, 0)
+            self._management.scale(model, self._wanted[model])
+
+
+def cpu_seconds_of(pid: int) -> float | None:
+    """CPU time that a process and its children have used, None if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        tree = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return None
+    seconds = 0.0
+    for member in tree:
+        with contextlib.suppress(psutil.Error):
+            times = member.cpu_times()
+            seconds += times.user + times.system
+    return seconds
+
+
+def _given_up(log: WorkerLog, now: float) -> bool:
+    return log.stopped_since is not None and now - log.stopped_since > GIVEN_UP_S
