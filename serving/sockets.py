@@ -84,7 +84,10 @@ def client(socket: Path, token: Callable[[], str | None] = lambda: None) -> http
             raise httpx.ConnectError(f"nothing listens on {path}", request=request)
 
     return httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(path)),
+        # A connection to this machine costs nothing, and none is left open.
+        transport=httpx.HTTPTransport(
+            uds=str(path), limits=httpx.Limits(max_keepalive_connections=0)
+        ),
         base_url="http://localhost",
         auth=Token(token),
         event_hooks={"request": [check]},

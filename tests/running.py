@@ -180,7 +180,7 @@ def make_config() -> MakeConfig:
 def started(folder: Path, config_path: Path, serving: Command, precision: str) -> Iterator[Running]:
     """A server of all models from ``start`` to ``stop``, which must leave no process behind."""
     where = ("--config", config_path, "--run-dir", folder / "run")
-    start = serving("start", *where, "--device", DEVICE, "--precision", precision)
+    start = serving("start", *where, "--device", DEVICE, "--precision", precision, DIRECT)
     assert start.returncode == 0, start.stdout + start.stderr
     config, run = Config.read(config_path), RunFolder(folder / "run")
     management = Management.of(run)
