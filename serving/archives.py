@@ -19,7 +19,7 @@ from vision_client.tasks import DECODERS
 
 @dataclass(frozen=True)
 class Archive:
-    """``model`` is the name it is served under, ``weights`` that of its weights; ``yaml`` holds TorchServe's options for it."""
+    """``model`` and ``weights`` are names; ``yaml`` holds TorchServe's options for the model."""
 
     path: Path
     model: str

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import grpc
 import httpx
 from prometheus_client import CollectorRegistry
 

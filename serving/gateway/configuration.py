@@ -23,7 +23,7 @@ _TEMPLATES = jinja2.Environment(  # noqa: S701 - YAML, not HTML
 # Envoy's own answers -> the contract's errors: status, type, message, and the response flags that
 # tell Envoy's answer from one of the queue with the same status.
 _FLAGS_UNAVAILABLE = ["UF", "UH", "UC", "UR", "LR", "NC", "UO", "OM"]
-_REPLIES = (
+_REPLIES: tuple[tuple[int, str, str, list[str]], ...] = (
     (400, "BadRequest", "the request is not valid HTTP, or its path is malformed", []),
     (408, "RequestTimeout", "the request did not arrive in time", []),
     (413, "TooLarge", "the request has more than {request_bytes} bytes", []),

@@ -6,12 +6,13 @@ import json
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from google.protobuf import empty_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.routes import prediction
 from tests.running import Running, wait_until
@@ -81,10 +82,8 @@ def test_errors_are_statuses(
 
 def test_an_unknown_model_is_not_found(server: Running) -> None:
     for model in ("nothing", "", "a/b", 'x"', "m" * 300):
-        request = prediction(model, data=b"P")
-        found, details = refused(
-            lambda request=request: server.grpc.Predictions(request, timeout=TIMEOUT_S)
-        )
+        call = partial(server.grpc.Predictions, prediction(model, data=b"P"), timeout=TIMEOUT_S)
+        found, details = refused(call)
         assert (found, details["type"]) == (grpc.StatusCode.NOT_FOUND, "ModelNotFound")
 
 
@@ -129,7 +128,7 @@ def test_no_other_method_reaches_torchserve(server: Running, path: str) -> None:
     before = log.stat().st_size
     with pytest.raises(grpc.RpcError) as caught:
         raw(server, path, b"\x0a\x09resnet101")
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
     with log.open() as file:
         file.seek(before)
         assert "StreamPredictions2" not in file.read()

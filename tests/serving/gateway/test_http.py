@@ -8,6 +8,7 @@ import socket
 import uuid
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import requests
 
@@ -176,9 +177,7 @@ def test_an_expectation_is_met(server: Running, jpeg: bytes) -> None:
     assert response.status_code == 200
 
 
-def test_http2_serves_rest_too(server: Running) -> None:
-    import httpx
-
+def test_the_port_of_grpc_serves_rest_too(server: Running) -> None:
     with httpx.Client(http1=True, timeout=TIMEOUT_S) as client:
         answer = client.get(f"http://{server.config.grpc}/livez")
     assert answer.json() == {"live": True}

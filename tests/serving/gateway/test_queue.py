@@ -1,13 +1,15 @@
-"""The queue at the gateway, with a worker that is held: turns, bounds, deadlines, clients that leave."""
+"""The queue at the gateway while a worker is held: bounds, deadlines, clients that leave."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -16,7 +18,11 @@ import psutil
 import pytest
 import requests
 
+from serving.archives import read_archives
+from serving.gateway.admission import Capacity
 from serving.gateway.process import capacity
+from serving.machine import inspect
+from serving.plan import Options, plan
 from tests.routes import post, prediction
 from tests.running import Running, wait_until
 from tests.serving.gateway.logs import access, worker_log
@@ -34,6 +40,15 @@ def held(server: Running, model: str = MODEL) -> Iterator[None]:
         yield
     finally:
         worker.resume()
+
+
+def bounds_of(server: Running) -> Capacity:
+    """The numbers of requests that the gateway lets through and keeps for MODEL."""
+    planned = plan(
+        server.config, read_archives(server.config), inspect("cpu"), Options(device="cpu"), {}
+    )
+    [found] = [model for model in planned.models if model.model == MODEL]
+    return capacity(found, planned.machine.gpus)
 
 
 def new_id() -> str:
@@ -64,7 +79,7 @@ def test_a_grpc_deadline_that_passes_in_the_queue_costs_no_inference(
             server.grpc.Predictions(
                 prediction(MODEL, data=jpeg), timeout=0.5, metadata=[("x-request-id", expired)]
             )
-        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert post(server, MODEL, data=jpeg, headers={"x-request-id": after}).status_code == 200
     wait_until(lambda: f"{after} ok" in worker_log(server))
     assert expired not in worker_log(server)
@@ -77,10 +92,14 @@ def test_a_client_that_leaves_the_queue_costs_no_inference(server: Running, jpeg
         f"POST /predictions/{MODEL} HTTP/1.1\r\nhost: h\r\nx-request-id: {left}\r\n"
         f"content-length: {len(jpeg)}\r\n\r\n"
     )
-    with held(server), _filled(server):
-        with socket.create_connection((address.hostname, address.port), TIMEOUT_S) as connection:
-            connection.sendall(head.encode() + jpeg)
-            time.sleep(0.5)  # it has joined the queue
+    place = (address.hostname, address.port)
+    with (
+        held(server),
+        _filled(server),
+        socket.create_connection(place, TIMEOUT_S) as connection,
+    ):
+        connection.sendall(head.encode() + jpeg)
+        time.sleep(0.5)  # it has joined the queue
     assert access(server, left)["status"] == 0
     assert post(server, MODEL, data=jpeg, headers={"x-request-id": after}).status_code == 200
     wait_until(lambda: f"{after} ok" in worker_log(server))
@@ -101,7 +120,7 @@ def test_a_deadline_ends_a_request_in_work(server: Running, jpeg: bytes) -> None
 
 def test_no_client_fills_the_queue(server: Running, jpeg: bytes) -> None:
     """One client is refused with 429 while another is let in; then the queue is full for all."""
-    bounds = capacity(*_planned(server))
+    bounds = bounds_of(server)
     many = bounds.slots + bounds.per_client + 5
 
     async def ask(session: aiohttp.ClientSession) -> tuple[int, str | None]:
@@ -138,21 +157,10 @@ def test_no_client_fills_the_queue(server: Running, jpeg: bytes) -> None:
     assert all(retry is not None for status, retry in second if status == 503)
 
 
-def _planned(server: Running):  # type: ignore[no-untyped-def]
-    from serving.archives import read_archives
-    from serving.machine import inspect
-    from serving.plan import Options, plan
-
-    planned = plan(
-        server.config, read_archives(server.config), inspect("cpu"), Options(device="cpu"), {}
-    )
-    return next(m for m in planned.models if m.model == MODEL), 0
-
-
 @contextlib.contextmanager
 def _filled(server: Running) -> Iterator[None]:
     """Fill the slots of the model, so that the next request waits at the gateway."""
-    bounds = capacity(*_planned(server))
+    bounds = bounds_of(server)
 
     async def ask(session: aiohttp.ClientSession) -> int:
         async with session.post(server.url(MODEL), data=b"no picture") as response:
@@ -162,8 +170,6 @@ def _filled(server: Running) -> Iterator[None]:
         connector = aiohttp.TCPConnector(limit=0, local_addr=("127.0.0.3", 0))
         async with aiohttp.ClientSession(connector=connector) as session:
             return await asyncio.gather(*(ask(session) for _ in range(bounds.slots)))
-
-    import threading
 
     statuses: list[int] = []
     thread = threading.Thread(target=lambda: statuses.extend(asyncio.run(fill())))
@@ -183,17 +189,14 @@ def test_a_killed_worker_costs_no_answer(server: Running, jpeg: bytes) -> None:
     [worker] = server.management.workers(MODEL)
     session = requests.Session()
     chosen = new_id()
-    with held(server):
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(
-                session.post,
-                server.url(MODEL),
-                data=jpeg,
-                headers={"x-request-id": chosen},
-                timeout=TIMEOUT_S,
-            )
-            time.sleep(0.5)
-            psutil.Process(worker.pid).kill()
-            assert answer.result().status_code == 200
+    with held(server), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(
+            session.post,
+            server.url(MODEL),
+            data=jpeg,
+            headers={"x-request-id": chosen},
+            timeout=TIMEOUT_S,
+        )
+        time.sleep(0.5)
+        psutil.Process(worker.pid).kill()
+        assert answer.result().status_code == 200
