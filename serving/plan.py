@@ -245,10 +245,10 @@ def _check_heap(
     heap = _heap(config, machine)
     if need > heap:
         raise ServingError(
-            f"{kept} requests of max_request_size can wait or be in work, which takes "
+            f"TorchServe can have {kept} requests of max_request_size at once, which takes "
             f"{need / 2**30:.1f} GiB of Java's heap, and vmargs in {config.path} allow "
             f"{heap / 2**30:.1f}: set -Xmx{-(-need // 2**30)}g there, or a smaller "
-            "job_queue_size: serving=Serving(...) in the networks' files (export/networks/NAME.py "
+            "batch_size or job_queue_size: serving=Serving(...) in the networks' files (export/networks/NAME.py "
             "or your own), then `make archive`"
         )
 
@@ -262,6 +262,7 @@ def _memory_warning(
         "Java's heap": heap,
         # The JVM's default is as much as the heap.
         "its direct memory": _jvm_size(config, "-XX:MaxDirectMemorySize=") or heap,
+        "gateway": config.number("gateway_memory_bytes", 2**30),
         "workers": sum(planned.workers for planned in models) * _WORKER_BYTES,
         "decode processes": sum(
             planned.workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ from serving.sockets import Sockets
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 5
 ADMIN_TIMEOUT_S = 5
+# Files of Envoy that are no connections of clients.
+_OTHER_FILES = 512
 # Beyond responseTimeout, so that TorchServe's own answer comes first.
 ANSWER_SPARE_S = 10
 
@@ -202,6 +205,12 @@ class Gateway:
                 self._ask("POST", "/reopen_logs")
 
 
+def _most_files() -> int:
+    """How many files a process may open, and connections are files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if most == resource.RLIM_INFINITY else most
+
+
 def _write(texts: Mapping[Path, str]) -> None:
     """Envoy reads a file again when another is moved over it."""
     replace({path: (text.encode(), PRIVATE) for path, text in texts.items()})
@@ -238,7 +247,7 @@ def limits(plan: Plan) -> GatewayLimits:
         request_bytes=number("max_request_size", DEFAULT_SIZE),
         response_bytes=number("max_response_size", DEFAULT_SIZE),
         memory_bytes=number("gateway_memory_bytes", 2**30),
-        connections=number("gateway_connections", 20_000),
+        connections=min(number("gateway_connections", 20_000), _most_files() - _OTHER_FILES),
         header_seconds=number("header_seconds", 10),
         upload_seconds=number("upload_seconds", 60),
         idle_seconds=number("idle_seconds", 300),
