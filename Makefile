@@ -3,7 +3,7 @@
 # An installed .venv keeps its Python and its packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 PRODUCTION ?= $(wildcard .venv/production)
-test test-all fuzz soak bench bench-gpu profile lint: PRODUCTION :=
+test test-all fuzz soak bench bench-gpu profile lint audit: PRODUCTION :=
 WEIGHTS ?= pretrained
 DEVICE ?= auto
 SECONDS ?= 60
@@ -13,7 +13,7 @@ PY := .venv/bin/python
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status ui verify test test-all tools fuzz soak bench bench-gpu profile lint clean
+.PHONY: help demo install lock export archive serve start stop status cert key ui verify test test-all tools fuzz soak bench bench-gpu profile lint audit clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -52,6 +52,12 @@ stop: install ## stop the server and its workers
 status: install ## check each model with a request, and list its workers
 	@$(PY) -m serving status
 
+cert: install ## a local authority and a certificate in tls/ (HOSTS=localhost,127.0.0.1,NAME or CLIENT=NAME)
+	@$(PY) -m serving cert $(call option,HOSTS,hosts) $(call option,CLIENT,client)
+
+key: install ## an API key for a client, written to keys.txt (NAME=alice; REPLACE=1: another key)
+	@$(PY) -m serving key '$(NAME)' $(if $(REPLACE),--replace)
+
 ui: install ## a page in the browser: drop a photograph, see its classes and translation (SERVER=URL, CLASSIFY=NAME, TRANSLATE=NAME)
 	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port) \
 		$(call option,CLASSIFY,classify) $(call option,TRANSLATE,translate)
@@ -89,6 +95,9 @@ lint: install ## style, formatting, types, layers, declared dependencies
 	@.venv/bin/deptry handlers export serving
 	@.venv/bin/deptry tools tests --ignore DEP002,DEP004
 	@.venv/bin/deptry client/vision_client --config client/pyproject.toml
+
+audit: install ## known vulnerabilities of requirements.lock; audit.toml has the exemptions (ALLOW_OFFLINE=1: warn if no service answers)
+	@$(PY) -m tools.audit $(if $(ALLOW_OFFLINE),--allow-offline)
 
 clean: ## remove everything that was installed, built or logged
 	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache client/vision_client/inference_pb2*

@@ -29,6 +29,7 @@ _MAX_FIELDS = 100
 _DATA_URI = re.compile(rb"data:[^,]{0,200};base64,")
 # The prefix of a data: URI must end within this many bytes.
 _DATA_URI_BYTES = 256
+_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 # ASCII only: int() also accepts other scripts' digits and white space.
@@ -66,6 +67,12 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: object = None
     fields: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The header ``x-request-id``, for logs; "-" if it is missing or not safe to log."""
+        chosen = self.headers.get("x-request-id", "")
+        return chosen if _ID.fullmatch(chosen) else "-"
 
 
 @dataclass(frozen=True)

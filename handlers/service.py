@@ -104,18 +104,19 @@ class Service:
                 attempt(self._encode, output, request)
                 for output, request in zip(outputs, requests, strict=True)
             ]
-        outcomes = (a.__class__.__name__ if isinstance(a, RequestError) else "ok" for a in answers)
+        outcomes = map(_outcome, messages, answers)
         logger.info("batch of %d: %s; %s", len(messages), ", ".join(outcomes), stages)
         return answers
 
     def describe(self) -> dict[str, Any]:
-        """The metadata of the artefact, and how it is served: device, precision and limits."""
+        """The metadata of the artefact, and how it is served: device, precision, limits, ..."""
         return {
             **self.metadata.to_map(),
             "device": str(self.engine.device),
             "precision": self.engine.precision,
             "precision_reason": self.engine.precision_reason,
             "limits": dataclasses.asdict(self.settings.limits),
+            "sandbox": self.pool.sandbox,
         }
 
     def close(self) -> None:
@@ -140,6 +141,12 @@ class Service:
     def _encode(self, output: torch.Tensor, request: Request | RequestError) -> Answer:
         assert isinstance(request, Request)  # an error would have no output
         return self.task.answer(output, request)
+
+
+def _outcome(message: Message | RequestError, answer: Answer | RequestError) -> str:
+    """For the log: the request's id, and "ok" or its error."""
+    outcome = type(answer).__name__ if isinstance(answer, RequestError) else "ok"
+    return f"{message.id} {outcome}" if isinstance(message, Message) else outcome
 
 
 def _without_picture(request: Request) -> Request:

@@ -12,6 +12,8 @@ STAGES = ("decode", "preprocess", "network", "encode")
 # Histograms, in seconds because TorchServe's largest bucket is 10: milliseconds would not fit.
 SECONDS = "stage_seconds"
 BATCH = "batch_members"
+# Counter: decode processes that were ended because they tried what no decoder does.
+VIOLATIONS = "decode_violations_total"
 
 
 class Stages:

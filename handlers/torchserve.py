@@ -23,7 +23,7 @@ from handlers.memory import give_back_after, use_one_heap
 from handlers.request import Answer, Message
 from handlers.service import Service
 from handlers.settings import PRECISION_VARIABLE, Settings
-from handlers.stages import BATCH, SECONDS, Stages
+from handlers.stages import BATCH, SECONDS, VIOLATIONS, Stages
 
 # TorchServe kills a worker whose batch takes longer than responseTimeout (default: 120 s), and the
 # whole batch fails. Decoding may use a part of that time, DECODE_SHARE.
@@ -31,6 +31,8 @@ RESPONSE_TIMEOUT_S = 120
 DECODE_SHARE = 0.5
 # TorchServe adds headers with this prefix to calls of the gRPC method StreamPredictions2.
 _SEQUENCE_HEADERS = "ts_request_sequence"
+# The gateway adds these headers of a gRPC call to its fields, because TorchServe passes no headers.
+_ADDED = ("x-request-id", "traceparent")
 
 
 class Handler:
@@ -51,17 +53,19 @@ class Handler:
             decode_seconds=DECODE_SHARE * yaml.get("responseTimeout", RESPONSE_TIMEOUT_S),
         )
         if context.metrics is not None:
-            _declare(context.metrics)
+            _declare(context.metrics, self.service.metadata.name)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch: a body per row; statuses and headers are set in ``context``."""
         headers = [header_values(context.get_all_request_header(i)) for i in range(len(rows))]
         if all(map(_asks_description, rows, headers)):
             return [json.dumps(self.service.describe()).encode()] * len(rows)
-        stages = Stages()
+        stages, pool = Stages(), self.service.pool
+        violations = pool.violations
         answers = self.service.answer(list(map(message, rows, headers)), stages)
         if context.metrics is not None:
-            _report(stages, context.metrics, self.service.metadata.name, len(rows))
+            model = self.service.metadata.name
+            _report(stages, context.metrics, model, len(rows), pool.violations - violations)
         _raise_for_grpc(answers, headers)
         for i in filter(lambda i: is_grpc(headers[i]), range(len(rows))):
             # StreamPredictions needs it: without it, TorchServe fails and ends the worker, and the
@@ -73,6 +77,8 @@ class Handler:
 
     def _respond(self, context: Any, i: int, answer: Answer | RequestError) -> bytes:
         if isinstance(answer, RequestError):
+            # The gateway's log does not see bodies.
+            context.set_response_header(i, "x-error-type", type(answer).__name__)
             answer = Answer(answer.to_json(), "application/json", answer.code)
         context.set_response_status(answer.code, HTTPStatus(answer.code).phrase, i)
         context.set_response_content_type(i, answer.content_type)
@@ -84,6 +90,10 @@ def message(row: Mapping[str, Any], headers: Mapping[str, str]) -> Message | Req
     """One row of TorchServe's batch and its headers -> Message, or the error for it."""
     if is_bidirectional(headers):
         return BadRequest("StreamPredictions2 is not served: use Predictions")
+    if is_grpc(headers):
+        added = {name: row[name] for name in _ADDED if isinstance(row.get(name), bytes | bytearray)}
+        headers = {name: value.decode("ascii", "replace") for name, value in added.items()}
+        row = {name: value for name, value in row.items() if name not in _ADDED}
     return Message(headers, row.get("body"), row)
 
 
@@ -169,15 +179,20 @@ def _device(gpu_id: int | None) -> torch.device:
     return torch.device("cuda", gpu_id)
 
 
-def _declare(metrics: Any) -> None:
-    """Register the histograms in ``metrics``, TorchServe's metrics cache, once per worker."""
+def _declare(metrics: Any, model: str) -> None:
+    """Register our metrics in ``metrics``, TorchServe's metrics cache, once per worker."""
     labels = ["ModelName", "Stage"]
     metrics.add_metric_to_cache(SECONDS, "Seconds", labels, MetricTypes.HISTOGRAM)
     metrics.add_metric_to_cache(BATCH, "Count", labels[:1], MetricTypes.HISTOGRAM)
+    violations = metrics.add_metric_to_cache(VIOLATIONS, "Count", labels[:1], MetricTypes.COUNTER)
+    violations.add_or_update(0, [model])  # Prometheus computes the rate from the first value on
 
 
-def _report(stages: Stages, metrics: Any, model: str, members: int) -> None:
-    """Add the stages and the size of one batch to the histograms."""
+def _report(stages: Stages, metrics: Any, model: str, members: int, violations: int) -> None:
+    """Add the stages, the size and the violations of one batch to our metrics."""
+    if violations:
+        counter = metrics.get_metric(VIOLATIONS, MetricTypes.COUNTER)
+        counter.add_or_update(violations, [model])
     metrics.get_metric(BATCH, MetricTypes.HISTOGRAM).add_or_update(members, [model])
     histogram = metrics.get_metric(SECONDS, MetricTypes.HISTOGRAM)
     for stage, spent in stages.seconds.items():

@@ -1,4 +1,6 @@
-"""Serve the archives in the model store, and keep every model answering."""
+"""Serve the archives in the model store, keep every model answering, and make certificates and API
+keys.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import argparse
 import sys
 
 from handlers.settings import PRECISIONS
-from serving import commands
-from serving.commandline import add_server_options, run
+from serving import commands, credentials
+from serving.commandline import add_server_options, guarded, run
 from serving.config import Config
 from serving.machine import DEVICES
 from serving.plan import Options
@@ -23,6 +25,8 @@ handler. Ctrl-C and SIGTERM end TorchServe with its workers and remove its tempo
 
 def main() -> int:
     arguments = _parser().parse_args()
+    if arguments.command in credentials.COMMANDS:
+        return guarded(lambda: credentials.run(arguments))
     return run(lambda config, folder: _command(arguments, config, folder), arguments)
 
 
@@ -81,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("start", parents=[common, device, models], help="serve in the background")
     verbs.add_parser("stop", parents=[common], help="stop the server of this run folder")
     verbs.add_parser("status", parents=[common], help="check every model with a small request")
+    credentials.add_commands(verbs)
     return parser
 
 

@@ -19,11 +19,12 @@ from vision_client.tasks import DECODERS
 
 @dataclass(frozen=True)
 class Archive:
-    """``model`` is the name it is served under; ``yaml`` holds TorchServe's options for it."""
+    """``model`` and ``weights`` are names; ``yaml`` holds TorchServe's options for the model."""
 
     path: Path
     model: str
     task: str
+    weights: str
     yaml: Mapping[str, Any]
     settings: Settings
 
@@ -59,6 +60,7 @@ def _read(path: Path) -> Archive:
             options = dict(yaml.safe_load(file.read(manifest["configFile"])) or {})
             metadata = json.loads(file.read(str(Path(pt).with_suffix(".json"))))
             model, task = str(manifest["modelName"]), dict(metadata["spec"]).get("task")
+            weights = str(metadata["weights"]["name"])
     except (zipfile.BadZipFile, yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
         raise ServingError(
             f"{path} is not a complete archive ({error}): run `make archive`, or `make export` if "
@@ -72,7 +74,7 @@ def _read(path: Path) -> Archive:
             "in client/vision_client/tasks"
         )
     try:
-        return Archive(path, model, task, options, Settings.from_yaml(options))
+        return Archive(path, model, task, weights, options, Settings.from_yaml(options))
     except ValueError as error:
         raise ServingError(
             f"{path}: {error}; correct serving=Serving(...) in the network's file "

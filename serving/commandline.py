@@ -27,10 +27,19 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 def run(command: Callable[[Config, RunFolder], int], arguments: argparse.Namespace) -> int:
     """The exit status of ``command`` for the server of ``arguments``; prints its ServingError."""
-    try:
+
+    def prepared() -> int:
         config = Config.read(arguments.config)
         bypass_proxy(config)
         return command(config, RunFolder(arguments.run_dir))
+
+    return guarded(prepared)
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """The exit status of ``command``; prints its ServingError."""
+    try:
+        return command()
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

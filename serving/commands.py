@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from serving import machine, preflight
 from serving.archives import read_archives
 from serving.config import Config
 from serving.errors import ServingError
+from serving.gateway.credentials import Credentials
 from serving.management import Management, Worker
 from serving.plan import Options, Plan, plan
 from serving.readiness import START_TIMEOUT_S, wait_until_ready
@@ -57,10 +59,12 @@ def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
         config = config.select(options.models)
     archives = read_archives(config)
     planned = plan(config, archives, machine.inspect(options.device), options, os.environ)
+    exposure = preflight.check_exposure(config, Credentials.of(config), gateway=options.gateway)
     preflight.check_ports(config)
     preflight.check_space(archives, run)
-    if planned.warning:
-        print(f"warning: {planned.warning}", file=sys.stderr, flush=True)
+    root = "serving as root: use an account of its own" if os.geteuid() == 0 else ""
+    for warning in filter(None, (root, exposure, planned.warning)):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     return planned
 
 
@@ -160,6 +164,7 @@ def status(config: Config, run: RunFolder) -> int:
     management = Management.of(run)
     for model, state in report["models"].items():
         print(f"{model:<10} {'answers' if state['ready'] else state['reason']}")
+        _print_sandbox(management, model)
         _print_workers(management, model)
     return 0 if report["ready"] else 1
 
@@ -172,6 +177,12 @@ def _readiness(run: RunFolder) -> dict[str, Any] | None:
             return report
     except (httpx.HTTPError, ValueError):
         return None
+
+
+def _print_sandbox(management: Management, model: str) -> None:
+    with contextlib.suppress(httpx.HTTPError):
+        layers = management.describe(model, timeout=STATUS_TIMEOUT_S).get("sandbox", ())
+        print(f"  decoders confined by {', '.join(layers) or 'nothing'}")
 
 
 def _print_workers(management: Management, model: str) -> None:

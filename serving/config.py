@@ -110,6 +110,11 @@ class Config:
         except ValueError:
             raise ServingError(f"{key} in {self.path} must be a whole number, not {text}") from None
 
+    def file(self, key: str) -> Path | None:
+        """The path of ``key``, or None if it is absent or empty."""
+        text = self.values.get(key, "")
+        return self.path.parent / text if text else None
+
     @property
     def jvm_options(self) -> list[str]:
         return self.values.get("vmargs", "").split()

@@ -113,6 +113,7 @@ class Control:
                 web.get("/readyz/{model}", self._model_ready),
                 web.get("/models", self._models),
                 web.get("/ping", self._ping),
+                web.route("*", "/predictions/{model}{version:.*}", self._unknown),
                 *([web.get("/metrics", self._metrics)] if metrics else []),
             ]
         )
@@ -131,6 +132,12 @@ class Control:
             return _error(404, "ModelNotFound", f"no model {model!r} is served here")
         report = self._health.report_model(model)
         return web.json_response(report, status=200 if report["ready"] else 503)
+
+    async def _unknown(self, request: web.Request) -> web.Response:
+        """The gateway sends predictions of models that are not served here."""
+        models = ", ".join(self._health.models)
+        model = request.match_info["model"]
+        return _error(404, "ModelNotFound", f"there is no model {model!r}: there are {models}")
 
     async def _models(self, _: web.Request) -> web.Response:
         models = [

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import signal
 import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
-import grpc
 import httpx
 from prometheus_client import CollectorRegistry
 
@@ -21,6 +19,7 @@ from serving.canary import Canary
 from serving.control import Control
 from serving.drain import drain
 from serving.errors import ServingError
+from serving.gateway.process import Gateway
 from serving.health import Health
 from serving.management import Management
 from serving.plan import Plan
@@ -36,20 +35,6 @@ POLL_S = 0.25
 # The gateway is told as often to read its files again.
 REFRESH_S = 1.0
 CHECK_S = 1.0
-
-
-class Gateway(Protocol):
-    """The proxy on the public addresses. Methods raise ServingError if it does not answer."""
-
-    @property
-    def handler(self) -> grpc.GenericRpcHandler: ...
-
-    def start(self) -> None: ...
-    def ended(self) -> int | None: ...
-    def stop_accepting(self) -> None: ...
-    def active_requests(self) -> int: ...
-    def refresh(self) -> None: ...
-    def end(self) -> None: ...
 
 
 class Supervisor:
@@ -101,6 +86,8 @@ class Supervisor:
         if self.gateway and self.gateway.ended() is not None:
             raise ServingError(f"the gateway ended while starting: see {self.run.logs}")
         self.workers.poll(self.torchserve.logs.ts, announce=False)
+        if self.gateway:
+            self.gateway.refresh()  # with TorchServe's new token
 
     def supervise(self) -> NoReturn:
         """Keep every model answering until a signal.
@@ -220,9 +207,4 @@ def _free_ports(count: int) -> list[int]:
 def _make_gateway(plan: Plan, run: RunFolder, sockets: Sockets, health: Health) -> Gateway | None:
     if not plan.gateway:
         return None
-    try:
-        module = importlib.import_module("serving.gateway.process")
-    except ModuleNotFoundError:
-        return None
-    gateway: Gateway = module.Gateway(plan, run, sockets, health.down_for, health.succeeded)
-    return gateway
+    return Gateway(plan, run, sockets, health.down_for, health.succeeded)

@@ -38,8 +38,6 @@ DEVICE = os.environ.get("DEVICE", "auto")
 PRECISION = os.environ.get("PRECISION", "float32")
 
 TIMEOUT_S = 120
-# TorchServe itself listens on the public addresses.
-DIRECT = "--no-gateway"
 
 
 class Command(Protocol):
@@ -125,7 +123,7 @@ def serve(
     *,
     until: str = "Ctrl-C",
     before: Sequence[str] = (),
-    options: Sequence[str] = (DIRECT,),
+    options: Sequence[str] = (),
     **environment: str,
 ) -> Iterator[Foreground]:
     """The process of ``make serve``, on the CPU, once it has printed ``until``.
@@ -185,7 +183,7 @@ def make_config() -> MakeConfig:
 def started(folder: Path, config_path: Path, serving: Command, precision: str) -> Iterator[Running]:
     """A server of all models from ``start`` to ``stop``, which must leave no process behind."""
     where = ("--config", config_path, "--run-dir", folder / "run")
-    start = serving("start", *where, "--device", DEVICE, "--precision", precision, DIRECT)
+    start = serving("start", *where, "--device", DEVICE, "--precision", precision)
     assert start.returncode == 0, start.stdout + start.stderr
     config, run = Config.read(config_path), RunFolder(folder / "run")
     management = Management.of(run)

@@ -9,6 +9,7 @@
 from vision_client.client import AsyncClient, Client
 from vision_client.errors import ConnectionFailed, ServerError, TimedOut, VisionError
 from vision_client.extras import MissingExtra
+from vision_client.models import Model
 from vision_client.pictures import Picture
 from vision_client.tasks.classify import Classification, Prediction
 from vision_client.tasks.translate import Translation
@@ -19,6 +20,7 @@ __all__ = [
     "Client",
     "ConnectionFailed",
     "MissingExtra",
+    "Model",
     "Picture",
     "Prediction",
     "ServerError",

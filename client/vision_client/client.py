@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from vision_client.answers import Answer, Reply
-from vision_client.endpoint import Access, Endpoint, Token, warn_of_plain_token
+from vision_client.endpoint import Access, Endpoint, Path, Token, warn_of_plain_token
 from vision_client.errors import ServerError
 from vision_client.extras import extra
-from vision_client.models import DEFAULTS
+from vision_client.models import Model, default
 from vision_client.pictures import Picture, encoded
 from vision_client.rest import Rest
 from vision_client.tasks.classify import CLASSIFY, Classification
@@ -26,15 +25,19 @@ SERVER = "http://127.0.0.1:8080"
 TIMEOUT_S = 130.0
 LONGEST_TIMEOUT_S = 86_400.0  # a day; sockets and gRPC overflow at many times that
 RETRIES = 3
-BUSY = 503
+BUSY = {429, 503}
+UNKNOWN_MODEL = 404
 
 A = TypeVar("A", bound=Answer)
+T = TypeVar("T")
 
 
 class _Transport(Protocol):
     def send(
         self, model: str, picture: bytes, options: dict[str, str], timeout: float
     ) -> Reply: ...
+    def models(self, timeout: float) -> tuple[Model, ...]: ...
+    def status(self, names: Sequence[str], timeout: float) -> tuple[Model, ...]: ...
     def close(self) -> None: ...
 
 
@@ -42,6 +45,8 @@ class _AsyncTransport(Protocol):
     async def send(
         self, model: str, picture: bytes, options: dict[str, str], timeout: float
     ) -> Reply: ...
+    async def models(self, timeout: float) -> tuple[Model, ...]: ...
+    async def status(self, names: Sequence[str], timeout: float) -> tuple[Model, ...]: ...
     async def close(self) -> None: ...
 
 
@@ -53,7 +58,8 @@ class _Base:
         server: str = SERVER,
         *,
         token: Token = None,
-        ca: str | os.PathLike[str] | None = None,
+        ca: Path | None = None,
+        cert: tuple[Path, Path] | None = None,
         timeout: float = TIMEOUT_S,
         retries: int = RETRIES,
     ) -> None:
@@ -63,9 +69,10 @@ class _Base:
             )
         self.endpoint = Endpoint.parse(server)
         warn_of_plain_token(self.endpoint, token)
-        self._access = Access(token, ca)
+        self._access = Access(token, ca, cert)
         self._timeout = timeout
         self._retries = retries
+        self._defaults: dict[str, str] = {}  # by task; asked of the server when first needed
         self._prepare()
 
     def _prepare(self) -> None:
@@ -74,7 +81,7 @@ class _Base:
 
     def _pause(self, planned: float, error: ServerError) -> float:
         """Seconds to wait before the next attempt; raises ``error`` if there is no use in one."""
-        if error.code != BUSY:
+        if error.code not in BUSY:
             raise error
         return min(max(planned, error.retry_after), self._timeout)
 
@@ -83,20 +90,26 @@ class Client(_Base):
     """A client of one server. It keeps its connections and may be shared by threads.
 
     ``server`` is a URL ``http://``, ``https://``, ``grpc://`` or ``grpcs://`` with host, port and,
-    for REST, the path prefix of a proxy. ``token`` is sent as a bearer token; a function is called
-    for each request, because TorchServe's tokens expire after an hour. ``ca`` is a PEM file of the
-    certificate authority to trust instead of the machine's. ``timeout`` is in seconds, above 0 and
-    at most 86400, and applies to each attempt; over REST it limits the time without any data. If
-    the server is busy (503, and no other error), up to ``retries`` more attempts follow, after 1,
-    2, 4 ... seconds plus random jitter, or after ``Retry-After`` if that is longer. No pause is
-    longer than ``timeout``.
+    for REST, the path prefix of a proxy. ``token`` is an API key, sent as a bearer token; a
+    function is called for each request, so that keys may change. ``ca`` is a PEM file of the
+    certificate authority to trust instead of the machine's; ``cert`` are the PEM files of a client
+    certificate and its private key. ``timeout`` is in seconds, above 0 and at most 86400, and
+    applies to each attempt. The server is told, and drops a request that still waits by then; over
+    REST, apart from that, it limits the time without any data. If the server is busy (429 or 503,
+    and no other error), up to ``retries`` more attempts follow, after 1, 2, 4 ... seconds plus
+    random jitter, or after ``retry-after`` if that is longer. No pause is longer than ``timeout``.
+
+    Over REST the default model of a task is the first one that the server lists, looked up when it
+    is first needed, and again when the server no longer has it. Over gRPC the server lists none, so
+    requests have to name one.
 
     Calls raise ServerError, ConnectionFailed or TimedOut, all of them VisionError; the errors of
     ``encoded`` if the picture cannot be read; and ValueError if the token cannot be sent as a
-    header, or over REST if ``model`` is "", "." or "..". The constructor raises ValueError if
-    ``server`` is not such a URL or ``timeout`` is out of range, MissingExtra if gRPC is not
-    installed, and issues a UserWarning if the token would go to another machine unencrypted.
-    Redirects are not followed.
+    header, if no model is named over gRPC, or if over REST it is "", "." or "..". The constructor
+    raises ValueError if ``server`` is not such a URL or ``timeout`` is out of range, MissingExtra
+    if gRPC is not installed, and issues a UserWarning if the token would go to another machine
+    unencrypted. A file of ``ca`` or ``cert`` that cannot be read raises OSError. Redirects are not
+    followed.
     """
 
     def _prepare(self) -> None:
@@ -141,17 +154,44 @@ class Client(_Base):
         ``classify`` and ``translate`` are this with a decoder.
         """
         start = time.monotonic()
-        model = DEFAULTS[decoder.task] if model is None else model
-        reply = self._send(model, encoded(picture), _as_text(options))
+        data, texts = encoded(picture), _as_text(options)
+        if model is None:
+            reply = self._send_to_default(decoder.task, data, texts)
+        else:
+            reply = self._send(model, data, texts)
         return decoder.decode(reply, time.monotonic() - start)
 
+    def models(self) -> tuple[Model, ...]:
+        """The models that the server has. ValueError over gRPC, where it does not list them."""
+        return self._attempt(lambda: self._transport.models(self._timeout))
+
+    def status(self, *names: str) -> tuple[Model, ...]:
+        """Which models are ready, and why others are not; without ``names`` those of the server.
+
+        Over gRPC, without ``names``, it is one entry without a name: the server as a whole.
+        """
+        return self._attempt(lambda: self._transport.status(names, self._timeout))
+
+    def _send_to_default(self, task: str, picture: bytes, options: dict[str, str]) -> Reply:
+        if model := self._defaults.get(task):
+            try:
+                return self._send(model, picture, options)
+            except ServerError as error:
+                if error.code != UNKNOWN_MODEL:
+                    raise
+        model = self._defaults[task] = default(self.models(), task)
+        return self._send(model, picture, options)
+
     def _send(self, model: str, picture: bytes, options: dict[str, str]) -> Reply:
+        return self._attempt(lambda: self._transport.send(model, picture, options, self._timeout))
+
+    def _attempt(self, call: Callable[[], T]) -> T:
         for pause in _pauses(self._retries):
             try:
-                return self._transport.send(model, picture, options, self._timeout)
+                return call()
             except ServerError as error:
                 time.sleep(self._pause(pause, error))
-        return self._transport.send(model, picture, options, self._timeout)
+        return call()
 
     def close(self) -> None:
         self._transport.close()
@@ -214,20 +254,45 @@ class AsyncClient(_Base):
     ) -> A:
         """As Client.ask."""
         start = time.monotonic()
-        model = DEFAULTS[decoder.task] if model is None else model
-        data = await asyncio.to_thread(encoded, picture)
-        reply = await self._send(model, data, _as_text(options))
+        data, texts = await asyncio.to_thread(encoded, picture), _as_text(options)
+        if model is None:
+            reply = await self._send_to_default(decoder.task, data, texts)
+        else:
+            reply = await self._send(model, data, texts)
         return decoder.decode(reply, time.monotonic() - start)
 
+    async def models(self) -> tuple[Model, ...]:
+        """As Client.models."""
+        return await self._attempt(lambda transport: transport.models(self._timeout))
+
+    async def status(self, *names: str) -> tuple[Model, ...]:
+        """As Client.status."""
+        return await self._attempt(lambda transport: transport.status(names, self._timeout))
+
+    async def _send_to_default(self, task: str, picture: bytes, options: dict[str, str]) -> Reply:
+        if model := self._defaults.get(task):
+            try:
+                return await self._send(model, picture, options)
+            except ServerError as error:
+                if error.code != UNKNOWN_MODEL:
+                    raise
+        model = self._defaults[task] = default(await self.models(), task)
+        return await self._send(model, picture, options)
+
     async def _send(self, model: str, picture: bytes, options: dict[str, str]) -> Reply:
+        return await self._attempt(
+            lambda transport: transport.send(model, picture, options, self._timeout)
+        )
+
+    async def _attempt(self, call: Callable[[_AsyncTransport], Awaitable[T]]) -> T:
         if self._transport is None:
             self._transport = self._make_transport(self.endpoint, self._access)
         for pause in _pauses(self._retries):
             try:
-                return await self._transport.send(model, picture, options, self._timeout)
+                return await call(self._transport)
             except ServerError as error:
                 await asyncio.sleep(self._pause(pause, error))
-        return await self._transport.send(model, picture, options, self._timeout)
+        return await call(self._transport)
 
     async def close(self) -> None:
         if self._transport is not None:

@@ -13,7 +13,8 @@ from urllib.parse import quote, urlsplit
 from vision_client.pictures import read_file
 
 Token: TypeAlias = str | Callable[[], str] | None
-# The ports of URLs without one; 7070 is TorchServe's gRPC port.
+Path: TypeAlias = str | os.PathLike[str]
+# The ports of URLs without one.
 _PORTS = {"http": 80, "https": 443, "grpc": 7070, "grpcs": 443}
 
 
@@ -94,13 +95,18 @@ def warn_of_plain_token(endpoint: Endpoint, token: Token) -> None:
 
 @dataclass(frozen=True)
 class Access:
-    """A token or a function that returns one, and the PEM file of the trusted authority."""
+    """What the server is trusted by, and what it trusts the client by.
+
+    ``token`` is an API key or a function that returns one. ``ca`` is the PEM file of the trusted
+    authority, ``cert`` are those of the client's certificate and of its private key.
+    """
 
     token: Token = None
-    ca: str | os.PathLike[str] | None = None
+    ca: Path | None = None
+    cert: tuple[Path, Path] | None = None
 
     def authorization(self) -> dict[str, str]:
-        """The header; a token function is called each time, because tokens expire.
+        """The header; a token function is called each time, because keys change.
 
         ValueError if the token cannot be sent as a header.
         """
@@ -110,5 +116,12 @@ class Access:
         return {"authorization": f"Bearer {token}"} if token else {}
 
     def authority(self) -> bytes | None:
-        """The PEM file's content. OSError if it cannot be read."""
+        """The content of ``ca``. OSError if it cannot be read."""
         return None if self.ca is None else read_file(self.ca)
+
+    def certificate(self) -> tuple[bytes, bytes] | None:
+        """The contents of ``cert``. OSError if a file cannot be read."""
+        if self.cert is None:
+            return None
+        certificate, key = self.cert
+        return read_file(certificate), read_file(key)

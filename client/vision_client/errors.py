@@ -19,16 +19,16 @@ class ConnectionFailed(VisionError):
 
 
 class TimedOut(VisionError):
-    """No answer within the timeout. The server may still be working: do not repeat at once."""
+    """No answer within the timeout. A batch that has begun is finished: do not repeat at once."""
 
 
 class ServerError(VisionError):
     """The server answered with an error.
 
-    ``code`` is the HTTP status over both transports: 400, 413, 415, 422, 503 and others. ``type``
-    is the name in the contract (``BadImage``), ``message`` is for people. ``retry_after`` is the
-    number of seconds that the server asks to wait, without an upper bound; 0.0 if it does not say,
-    and always over gRPC.
+    ``code`` is the HTTP status over both transports: 400, 413, 415, 422, 429, 503 and others.
+    ``type`` is the name in the contract (``BadImage``), ``message`` is for people. ``retry_after``
+    is the number of seconds that the server asks to wait, without an upper bound; 0.0 if it does
+    not say. ``request_id`` is None over gRPC.
     """
 
     def __init__(
@@ -52,7 +52,17 @@ class ServerError(VisionError):
 
 # The errors of reading JSON that has another shape than expected: int() of an infinite number
 # raises OverflowError, deep nesting raises RecursionError.
-MALFORMED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+MALFORMED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+
+# The server measures the client's timeout too.
+DEADLINE_EXCEEDED = "DeadlineExceeded"
 
 # TorchServe refuses a request that exceeds its own limit without saying anything.
 OVERSIZED = "the request has more bytes than the server takes"
@@ -69,11 +79,13 @@ def parse_error(body: bytes) -> ServerError | None:
         return None
 
 
-def from_http(status: int, headers: Mapping[str, str], body: bytes) -> ServerError:
+def from_http(status: int, headers: Mapping[str, str], body: bytes) -> VisionError:
     """The error in a response with ``status``. A proxy's response may not be JSON."""
     error = parse_error(body) or _from_status(status, headers)
+    if error.type == DEADLINE_EXCEEDED:
+        return TimedOut(error.message)
     error.request_id = headers.get("x-request-id")
-    error.retry_after = _seconds(headers.get("retry-after", "").strip())
+    error.retry_after = seconds(headers.get("retry-after", "").strip())
     return error
 
 
@@ -91,8 +103,8 @@ def _from_status(status: int, headers: Mapping[str, str]) -> ServerError:
     return ServerError(status, phrase.title().replace(" ", ""), message)
 
 
-def _seconds(retry_after: str) -> float:
-    """The header, which is a number of seconds or a date, in seconds; 0.0 if it is neither."""
+def seconds(retry_after: str) -> float:
+    """``retry-after``, which is a number of seconds or a date, in seconds; 0.0 if it is neither."""
     if re.fullmatch("[0-9]+", retry_after):
         return float(retry_after)
     try:

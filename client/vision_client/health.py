@@ -1,15 +1,11 @@
-"""The health check: does a model answer a small picture?"""
+"""A canary: does a model answer a small picture?"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vision_client.answers import Answer
-from vision_client.client import AsyncClient, Client
+from vision_client.client import Client
 from vision_client.errors import VisionError
-from vision_client.models import DEFAULTS
 from vision_client.tasks import DECODERS
 
 # A gray PNG of 64x64 pixels.
@@ -44,36 +40,5 @@ def check_model(client: Client, model: str, task: str) -> ModelHealth:
     try:
         answer = client.ask(decoder, CANARY, model, **decoder.canary)
     except VisionError as error:
-        return _unhealthy(model, error)
-    return _healthy(model, answer)
-
-
-async def check_model_async(client: AsyncClient, model: str, task: str) -> ModelHealth:
-    """As ``check_model``."""
-    decoder = DECODERS[task]
-    try:
-        answer = await client.ask(decoder, CANARY, model, **decoder.canary)
-    except VisionError as error:
-        return _unhealthy(model, error)
-    return _healthy(model, answer)
-
-
-def check(client: Client, models: Mapping[str, str] = DEFAULTS) -> list[ModelHealth]:
-    """Check ``models``, names by task, one after the other."""
-    return [check_model(client, model, task) for task, model in models.items()]
-
-
-async def check_async(
-    client: AsyncClient, models: Mapping[str, str] = DEFAULTS
-) -> list[ModelHealth]:
-    """As ``check``, but all at once."""
-    checks = (check_model_async(client, model, task) for task, model in models.items())
-    return await asyncio.gather(*checks)
-
-
-def _healthy(model: str, answer: Answer) -> ModelHealth:
+        return ModelHealth(model, False, error=str(error))
     return ModelHealth(model, True, weights=answer.weights, seconds=answer.seconds)
-
-
-def _unhealthy(model: str, error: VisionError) -> ModelHealth:
-    return ModelHealth(model, False, error=str(error))

@@ -1,9 +1,74 @@
-"""The networks that are asked unless the caller names another."""
+"""The models that a server has, as the server itself lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-# The network per task. TorchServe's inference API cannot list the models that it serves, so the
-# names have to be known here; a gateway that lists them would replace this table.
-DEFAULTS: Mapping[str, str] = {"classify": "resnet101", "translate": "cyclegan"}
+from vision_client.answers import Reply
+from vision_client.errors import MALFORMED, ServerError
+
+MISSING = "the server does not have this model"
+
+
+@dataclass(frozen=True)
+class Model:
+    """``ready`` is whether the model can answer; if it cannot, ``reason`` may say why.
+
+    ``task`` and ``weights`` are None over gRPC, and for a model that the server does not have.
+    """
+
+    name: str
+    ready: bool
+    task: str | None = None
+    weights: str | None = None
+    reason: str | None = None
+
+
+def listed(reply: Reply) -> tuple[Model, ...]:
+    """The models in an answer of ``/models``. ServerError if it is another answer."""
+    try:
+        return tuple(
+            Model(str(model["name"]), bool(model["ready"]), str(model["task"]), model["weights"])
+            for model in json.loads(reply.body)["models"]
+        )
+    except MALFORMED as error:
+        raise reply.unexpected("a list of models") from error
+
+
+def with_readiness(
+    models: Sequence[Model], reply: Reply, names: Sequence[str]
+) -> tuple[Model, ...]:
+    """``models`` as an answer of ``/readyz`` describes them; only ``names`` if there are any.
+
+    ServerError if ``reply`` is another answer.
+    """
+    try:
+        report = json.loads(reply.body)
+        states = {model.name: _state(report, model.name) for model in models}
+    except MALFORMED as error:
+        raise reply.unexpected("readiness") from error
+    known = {
+        model.name: replace(model, ready=bool(ready), reason=reason)
+        for model in models
+        for ready, reason in [states[model.name]]
+    }
+    return tuple(known.get(name) or Model(name, False, reason=MISSING) for name in names or known)
+
+
+def _state(report: Mapping[str, Any], name: str) -> tuple[bool, str | None]:
+    """Whether a model is ready, and the reason; a server that drains has one reason for all."""
+    own = report if report.get("reason") else report["models"].get(name, {})
+    return bool(own.get("ready")), own.get("reason")
+
+
+def default(models: Sequence[Model], task: str) -> str:
+    """The name of the first model of ``task``. ServerError if there is none."""
+    for model in models:
+        if model.task == task:
+            return model.name
+    names = ", ".join(model.name for model in models) or "none"
+    message = f"the server has no model of the task {task}; its models: {names}"
+    raise ServerError(404, "ModelNotFound", message)

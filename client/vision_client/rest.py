@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -11,10 +13,13 @@ from requests.auth import AuthBase
 
 from vision_client.answers import Reply
 from vision_client.endpoint import Access, Endpoint
-from vision_client.errors import ConnectionFailed, TimedOut, from_http, parse_error
+from vision_client.errors import ConnectionFailed, ServerError, TimedOut, from_http, parse_error
+from vision_client.models import Model, listed, with_readiness
 
 CONNECT_TIMEOUT_S = 10.0
 CONNECTIONS = 64
+MODELS = "/models"
+READINESS = "/readyz"
 
 
 class Rest:
@@ -29,22 +34,37 @@ class Rest:
         if access.ca is not None:
             access.authority()  # raises a plain OSError now if the file cannot be read
             self._http.verify = str(access.ca)
+        if access.cert is not None:
+            access.certificate()
+            certificate, key = access.cert
+            self._http.cert = str(certificate), str(key)
 
     def send(self, model: str, picture: bytes, options: Mapping[str, str], timeout: float) -> Reply:
+        url, headers = self._endpoint.prediction(model), request_headers(options, timeout)
+        return to_reply(*self._request("POST", url, timeout, headers=headers, data=picture))
+
+    def models(self, timeout: float) -> tuple[Model, ...]:
+        return to_models(*self._request("GET", f"{self._endpoint}{MODELS}", timeout))
+
+    def status(self, names: Sequence[str], timeout: float) -> tuple[Model, ...]:
+        models = self.models(timeout)
+        answer = self._request("GET", f"{self._endpoint}{READINESS}", timeout)
+        return with_readiness(models, to_report(*answer), names)
+
+    def _request(
+        self, method: str, url: str, timeout: float, **content: Any
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body."""
+        limits = min(CONNECT_TIMEOUT_S, timeout), timeout
         try:
-            response = self._http.post(
-                self._endpoint.prediction(model),
-                data=picture,
-                headers=request_headers(options),
-                timeout=(min(CONNECT_TIMEOUT_S, timeout), timeout),
-            )
+            response = self._http.request(method, url, timeout=limits, **content)
         except requests.ConnectTimeout as error:
             raise connect_timed_out(self._endpoint) from error
         except requests.Timeout as error:
             raise timed_out(self._endpoint) from error
         except requests.RequestException as error:
             raise connection_failed(self._endpoint, error) from error
-        return to_reply(response.status_code, response.headers, response.content)
+        return response.status_code, response.headers, response.content
 
     def close(self) -> None:
         self._http.close()
@@ -58,7 +78,7 @@ class _Session(requests.Session):
 
 
 class _Authorization(AuthBase):
-    """Adds the token; setting ``auth`` also stops requests from reading ~/.netrc."""
+    """Adds the token. Setting ``auth`` also stops requests from reading ~/.netrc."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -68,9 +88,11 @@ class _Authorization(AuthBase):
         return request
 
 
-def request_headers(options: Mapping[str, str]) -> dict[str, str]:
+def request_headers(options: Mapping[str, str], timeout: float) -> dict[str, str]:
+    """The server drops a request that still waits when ``timeout``, in seconds, has passed."""
     headers = {f"x-{name.replace('_', '-')}": value for name, value in options.items()}
-    return {"content-type": "application/octet-stream", **headers}
+    milliseconds = str(math.ceil(1000 * timeout))
+    return {"content-type": "application/octet-stream", "x-timeout-ms": milliseconds, **headers}
 
 
 def to_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -78,6 +100,20 @@ def to_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
     if status != requests.codes.ok or parse_error(body):
         raise from_http(status, headers, body)
     return Reply(body, headers.get("x-model-weights"), headers.get("x-request-id"))
+
+
+def to_models(status: int, headers: Mapping[str, str], body: bytes) -> tuple[Model, ...]:
+    if status == requests.codes.not_found:
+        message = "the server has no gateway, which lists its models: requests have to name one"
+        raise ServerError(status, "NotFound", message)
+    return listed(to_reply(status, headers, body))
+
+
+def to_report(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+    """A server that is not ready says why, with 503; ServerError if ``body`` is no such report."""
+    if status == requests.codes.service_unavailable and not parse_error(body):
+        return Reply(body)
+    return to_reply(status, headers, body)
 
 
 def timed_out(endpoint: Endpoint) -> TimedOut:

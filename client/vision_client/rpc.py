@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from vision_client import inference_pb2, inference_pb2_grpc
 from vision_client.answers import Reply
@@ -19,7 +20,12 @@ from vision_client.errors import (
     TimedOut,
     VisionError,
     parse_error,
+    seconds,
 )
+from vision_client.models import MISSING, Model
+
+SERVER = ""  # gRPC's health protocol has this name for the server as a whole
+NAMELESS = "over gRPC the server does not list its models: name the model"
 
 
 class Rpc:
@@ -30,6 +36,7 @@ class Rpc:
         self._access = access
         self._channel = _channel(grpc, endpoint, access)
         self._stub = inference_pb2_grpc.InferenceAPIsServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def send(self, model: str, picture: bytes, options: Mapping[str, str], timeout: float) -> Reply:
         request = _request(model, picture, options)
@@ -39,6 +46,18 @@ class Rpc:
         except grpc.RpcError as error:
             raise from_grpc(error, str(self._endpoint)) from error
         return _reply(response)
+
+    def models(self, timeout: float) -> NoReturn:
+        raise ValueError(NAMELESS)
+
+    def status(self, names: Sequence[str], timeout: float) -> tuple[Model, ...]:
+        return tuple(self._check(name, timeout) for name in names or [SERVER])
+
+    def _check(self, name: str, timeout: float) -> Model:
+        try:
+            return _model(name, self._health.Check(_asked(name), timeout=timeout))
+        except grpc.RpcError as error:
+            return _missing(name, error, str(self._endpoint))
 
     def close(self) -> None:
         self._channel.close()
@@ -52,6 +71,7 @@ class AsyncRpc:
         self._access = access
         self._channel = _channel(grpc.aio, endpoint, access)
         self._stub = inference_pb2_grpc.InferenceAPIsServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
 
     async def send(
         self, model: str, picture: bytes, options: Mapping[str, str], timeout: float
@@ -63,6 +83,18 @@ class AsyncRpc:
         except grpc.RpcError as error:
             raise from_grpc(error, str(self._endpoint)) from error
         return _reply(response)
+
+    async def models(self, timeout: float) -> NoReturn:
+        raise ValueError(NAMELESS)
+
+    async def status(self, names: Sequence[str], timeout: float) -> tuple[Model, ...]:
+        return tuple([await self._check(name, timeout) for name in names or [SERVER]])
+
+    async def _check(self, name: str, timeout: float) -> Model:
+        try:
+            return _model(name, await self._health.Check(_asked(name), timeout=timeout))
+        except grpc.RpcError as error:
+            return _missing(name, error, str(self._endpoint))
 
     async def close(self) -> None:
         await self._channel.close()
@@ -78,7 +110,8 @@ def _channel(module: Any, endpoint: Endpoint, access: Access) -> Any:
     ]
     if not endpoint.is_secure:
         return module.insecure_channel(endpoint.address, options)
-    credentials = grpc.ssl_channel_credentials(access.authority())
+    certificate, key = access.certificate() or (None, None)
+    credentials = grpc.ssl_channel_credentials(access.authority(), key, certificate)
     return module.secure_channel(endpoint.address, credentials, options)
 
 
@@ -90,14 +123,32 @@ def _request(
 
 
 def _reply(response: inference_pb2.PredictionResponse) -> Reply:
-    # If other requests of its batch succeeded, a failed one arrives with status OK.
+    # Without a gateway, a failed request arrives with status OK if others of its batch succeeded.
     if error := parse_error(response.prediction):
         raise error
     return Reply(response.prediction)
 
 
+def _asked(name: str) -> health_pb2.HealthCheckRequest:
+    return health_pb2.HealthCheckRequest(service=name)
+
+
+def _model(name: str, answer: health_pb2.HealthCheckResponse) -> Model:
+    return Model(name, answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _missing(name: str, error: grpc.RpcError, server: str) -> Model:
+    """A model that the server does not have; raises any other error."""
+    if error.code() == grpc.StatusCode.NOT_FOUND:
+        return Model(name, False, reason=MISSING)
+    raise from_grpc(error, server) from error
+
+
 def from_grpc(error: grpc.RpcError, server: str) -> VisionError:
-    """Line 1 of the details of a failed call is the server's JSON or TorchServe's sentence."""
+    """The details of a failed call are the server's JSON.
+
+    Without its gateway the JSON, or TorchServe's sentence, is line 1 of the details.
+    """
     status, details = error.code(), error.details() or ""
     # TorchServe enforces the deadline too; if it acts before the client does, it cancels the call.
     cancelled = status == grpc.StatusCode.CANCELLED
@@ -105,6 +156,8 @@ def from_grpc(error: grpc.RpcError, server: str) -> VisionError:
         return TimedOut(f"{server} gave no answer in time")
     sentence, _, java_class = details.partition("\n")
     if own := parse_error(sentence.encode()):
+        trailing = dict(error.trailing_metadata() or ())
+        own.retry_after = seconds(str(trailing.get("retry-after", "")).strip())
         return own
     if status == grpc.StatusCode.UNAVAILABLE:
         reason = re.sub(r"^.*last error: \w+: \w+:\S+:\d+: ", "", sentence)
@@ -123,7 +176,6 @@ def from_grpc(error: grpc.RpcError, server: str) -> VisionError:
 _TORCHSERVE_ERRORS = {
     "has no worker to serve": (503, "ServiceUnavailableException"),
     "Model not found": (404, "ModelNotFoundException"),
-    "Token Authorization failed": (400, "InvalidKeyException"),
 }
 _CODES = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,

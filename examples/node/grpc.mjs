@@ -3,7 +3,7 @@
 import { fileURLToPath } from 'node:url';
 import grpc from '@grpc/grpc-js';
 import protoLoader from '@grpc/proto-loader';
-import { ServerError, TIMEOUT_MS, errorIn, main, timedOut, unreachable } from './common.mjs';
+import { ServerError, TIMEOUT_MS, VisionError, errorIn, main, timedOut, unreachable } from './common.mjs';
 
 const SERVER = process.env.VISION_GRPC || '127.0.0.1:7070';
 const PROTO = new URL('../../client/vision_client/inference.proto', import.meta.url);
@@ -17,7 +17,7 @@ const client = new InferenceAPIsService(SERVER, grpc.credentials.createInsecure(
   'grpc.enable_http_proxy': 0, // like Node's fetch, which ignores http_proxy
 });
 
-// Messages of TorchServe and grpc-js, and the HTTP status for each.
+// Messages of grpc-js, and of a server without its gateway, with the HTTP status for each.
 const PLAIN = [
   [/has no worker to serve/, 503],
   [/^Worker died/, 507],
@@ -26,14 +26,14 @@ const PLAIN = [
 ];
 
 /** The error of a call that failed with a gRPC status. */
-function errorOf({ code, details }) {
-  // Line 1 is our JSON or a plain sentence; line 2, if present, is a Java class.
-  const [sentence] = details.split('\n');
-  const error = errorIn(Buffer.from(sentence));
-  if (error) return error;
-  // The server checks the deadline too. If it is first, it cancels the call.
+function errorOf({ code, details, metadata }) {
+  // The server checks the deadline too. Without the gateway it cancels the call.
   const { DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE } = grpc.status;
   if (code === DEADLINE_EXCEEDED || code === CANCELLED) return timedOut(SERVER);
+  // The details are our JSON. Without the gateway, line 1 is the JSON or a plain sentence.
+  const [sentence] = details.split('\n');
+  const error = errorIn(Buffer.from(sentence), metadata?.get('retry-after')[0]);
+  if (error) return error;
   if (code === UNAVAILABLE) return unreachable(SERVER, 'VISION_GRPC', sentence);
   const [, status] = PLAIN.find(([pattern]) => pattern.test(sentence)) ?? [];
   return new ServerError({ code: status ?? 500, type: grpc.status[code], message: sentence });
@@ -45,8 +45,8 @@ function predict(model, picture, options) {
   const deadline = Date.now() + TIMEOUT_MS;
   return new Promise((resolve, reject) => {
     client.Predictions({ model_name: model, input }, { deadline }, (failure, answer) => {
-      // Only a whole batch can fail with a status. An error of a single member has status OK, with
-      // JSON in place of the answer.
+      // Without the gateway, an error in a batch with good answers has status OK, with JSON in place
+      // of the answer.
       const error = failure ? errorOf(failure) : errorIn(answer.prediction);
       if (error) reject(error);
       else resolve({ body: answer.prediction }); // gRPC does not report the weights
@@ -54,5 +54,9 @@ function predict(model, picture, options) {
   });
 }
 
-await main(predict);
+async function models() {
+  throw new VisionError('over gRPC the server does not list its models: set VISION_MODEL');
+}
+
+await main(models, predict);
 client.close();

@@ -8,7 +8,7 @@ import io
 import warnings
 from importlib import import_module
 
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, Image, ImageCms
 
 from handlers.errors import BadImage, EmptyBody, TooLarge
 from handlers.formats import format_of
@@ -36,6 +36,7 @@ _UPRIGHT = {
 _SHRINK_MARGIN = 2
 
 _PLUGINS = ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP")
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 # The address of this thread's errno; glibc and musl use this name.
 _errno_location = getattr(ctypes.CDLL(None), "__errno_location", None)
@@ -74,14 +75,21 @@ def too_much_memory(limits: Limits) -> TooLarge:
 
 
 def own_process() -> None:
-    """Configure Pillow for a process that only decodes.
+    """Configure Pillow for a process that only decodes, and use every decoder once.
 
-    Import every decoder now: if memory runs out during an import, that decoder stays missing.
+    What they import or read from the system at their first use cannot be had later, when no file
+    can be opened or no memory is left.
     """
     for plugin in _PLUGINS:
         import_module(f"PIL.{plugin}ImagePlugin")
+    Image.preinit()
     Image.MAX_IMAGE_PIXELS = None  # limits.pixels applies instead
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # pictures are decoded in parallel instead
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name in _FORMATS:
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(file, name, icc_profile=profile)
+        decode(file.getvalue())
 
 
 def _load(data: bytes, name: str, limits: Limits, resize: int | None) -> Image.Image:

@@ -4,6 +4,9 @@ A hostile file can make a decoder compute for minutes, fill the memory or crash,
 interrupt C code. A process can be killed, so only that file's request gets an error. Each process
 decodes one picture at a time and returns the small network input, so little data passes through
 the sockets.
+
+A file may also take over its process. What such a process can reach is bounded by ``sandbox``; its
+replies are checked here, and nothing of this process is inherited but the socket.
 """
 
 from __future__ import annotations
@@ -17,25 +20,39 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from handlers import errors
 from handlers.errors import (
     BadImage,
+    EmptyBody,
     InternalError,
     LoadError,
     Overloaded,
     RequestError,
     TooLarge,
+    UnsupportedFormat,
     attempt,
 )
 from handlers.metadata import Spec
 from handlers.pictures.limits import Limits
-from handlers.pictures.process import ASK, FAILED, PICTURE, REPLY, SETUP, receive, remaining
+from handlers.pictures.process import (
+    ASK,
+    FAILED,
+    PICTURE,
+    READY,
+    REFUSED,
+    REPLY,
+    SETUP,
+    TEXT_BYTES,
+    receive,
+    remaining,
+)
+from handlers.pictures.sandbox import LAYERS
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +71,21 @@ _ROOT = Path(__file__).parents[2]
 RESTING_BYTES = 64 * 2**20
 
 # Signals that mean the picture crashed the decoder. ITIMER_PROF, which measures decode_seconds,
-# sends SIGPROF.
-_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
+# sends SIGPROF. The sandbox sends SIGSYS.
+_VIOLATION = -signal.SIGSYS
+_CRASHES = {
+    -signal.SIGSEGV,
+    -signal.SIGABRT,
+    -signal.SIGBUS,
+    -signal.SIGFPE,
+    -signal.SIGILL,
+    _VIOLATION,
+}
+
+# What a process may refuse a picture with.
+_REFUSALS: dict[str, type[RequestError]] = {
+    error.__name__: error for error in (BadImage, EmptyBody, TooLarge, UnsupportedFormat)
+}
 
 _START_TIMEOUT_S = 30
 
@@ -79,7 +109,9 @@ class Pixels:
 class DecodePool:
     """``size`` processes that decode for one network, and a thread to wait for each.
 
-    A process whose resident memory has grown by ``resting_bytes`` is replaced.
+    A process whose resident memory has grown by ``resting_bytes`` is replaced. ``sandbox`` names
+    the layers around them, once they are ready; ``violations`` counts the processes that were ended
+    because they tried what no decoder does.
     """
 
     def __init__(
@@ -90,6 +122,9 @@ class DecodePool:
             "limits": dataclasses.asdict(limits),
             "resting_bytes": resting_bytes,
         }
+        self.sandbox: list[str] = []
+        self.violations = 0
+        self._lock = threading.Lock()
         self._setup = json.dumps(setup).encode()
         self._limits = limits
         self._size = size
@@ -97,7 +132,7 @@ class DecodePool:
         # None stands for a process that must be started.
         self._idle: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
         for _ in range(size):
-            self._idle.put(_Process(self._setup))
+            self._idle.put(self._start())
 
     def wait_until_ready(self, picture: bytes) -> None:
         """Wait for all processes. Raises LoadError unless each of them decodes ``picture``."""
@@ -106,6 +141,13 @@ class DecodePool:
             # TooLarge is fine: the configured limits may be below the network's input size.
             if isinstance(reply, RequestError) and not isinstance(reply, TooLarge):
                 raise LoadError("a decode process does not start; see the worker's log") from reply
+        missing = [layer for layer in LAYERS if layer not in self.sandbox]
+        if missing:
+            logger.warning(
+                "this system cannot confine the decode processes by %s (docs/running.md, "
+                "Hostile uploads)",
+                ", ".join(missing),
+            )
 
     def decode_all(
         self,
@@ -138,7 +180,7 @@ class DecodePool:
         process = self._wait_for_process(deadline if start_by is None else start_by)
         try:
             try:
-                process = process or _Process(self._setup)
+                process = process or self._start()
                 reply = process.ask(picture, resize, deadline)
             except _Died as death:
                 if death.status in _CRASHES or death.status == -signal.SIGPROF:
@@ -146,14 +188,17 @@ class DecodePool:
                 # Not the picture's fault: the process died while it was idle, or the system killed
                 # it to free memory.
                 logger.warning("a decode process ended (%s); trying another", death)
-                process = _Process(self._setup)
+                process = self._start()
                 reply = process.ask(picture, resize, deadline)
+            self.sandbox = process.sandbox or []
             if reply.is_last:
                 process.end()
                 process = None
                 with contextlib.suppress(MemoryError, OSError):  # the next picture tries again
-                    process = _Process(self._setup)
-            return reply.pixels()
+                    process = self._start()
+            if isinstance(reply.answer, RequestError):
+                raise reply.answer
+            return reply.answer
         except _Died as death:
             raise self._blame(death, len(picture)) from death
         except (MemoryError, OSError) as error:  # OSError: no process could be started
@@ -169,6 +214,9 @@ class DecodePool:
             process = self._idle.get()
             if process is not None:
                 process.end()
+
+    def _start(self) -> _Process:
+        return _Process(self._setup, self._limits.network_pixels)
 
     def _wait_for_process(self, start_by: float) -> _Process | None:
         """An idle process, or None if one must be started. Raises Overloaded at ``start_by``."""
@@ -186,6 +234,10 @@ class DecodePool:
             return TooLarge(
                 f"decoding takes more than the limit of {self._limits.decode_seconds:g} s"
             )
+        if death.status == _VIOLATION:
+            with self._lock:
+                self.violations += 1
+            logger.error("a decode process tried what no decoder does: the file may be an attack")
         if death.status in _CRASHES:
             return BadImage("the picture cannot be decoded: it is damaged")
         return Overloaded("the picture was not decoded: try again")
@@ -201,28 +253,17 @@ class _Died(Exception):
 
 @dataclass(frozen=True)
 class _Reply:
-    kind: int
+    answer: Pixels | RequestError
     is_last: bool  # the process ends after this reply
-    size: tuple[int, int]
-    payload: bytearray
-
-    def pixels(self) -> Pixels:
-        """The decoded picture. Raises the error if the reply is one."""
-        if self.kind == PICTURE:
-            return Pixels(self.size, self.payload)
-        text = self.payload.decode()
-        if self.kind == FAILED:
-            logger.error("a decode process failed because of a bug:\n%s", text)
-            raise InternalError
-        name, _, message = text.partition(":")
-        refusal: type[RequestError] = getattr(errors, name)
-        raise refusal(message)
 
 
 class _Process:
-    """A decode process and the socket to it. If ``is_idle``, it can take a picture."""
+    """A decode process and the socket to it. If ``is_idle``, it can take a picture.
 
-    def __init__(self, setup: bytes) -> None:
+    ``sandbox`` names the layers around it, from its first reply on.
+    """
+
+    def __init__(self, setup: bytes, most_pixels: int) -> None:
         ours, theirs = socket.socketpair()
         with theirs, contextlib.ExitStack() as stack:
             stack.callback(ours.close)
@@ -231,45 +272,78 @@ class _Process:
                 [sys.executable, "-I", "-c", _COMMAND, str(_ROOT)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
+                cwd="/",
+                env={},
             )
             stack.pop_all()
         self._socket = ours
+        self._most_pixels = most_pixels
         self.is_idle = True
+        self.sandbox: list[str] | None = None
         with contextlib.suppress(OSError):  # if it died, the first picture will show that
             ours.sendall(SETUP.pack(len(setup)) + setup)
 
     def ask(self, picture: bytes, resize: int | None, deadline: float) -> _Reply:
         """Have ``picture`` decoded and resized (``resize`` None: to the network's default).
 
-        Raises _Died if the process ends, Overloaded at the deadline. After any exception the
-        process has ended.
+        Raises _Died if the process ends or its reply is not one, Overloaded at the deadline. After
+        any exception the process has ended.
         """
         self.is_idle = False
         try:
             self._socket.settimeout(remaining(deadline))
             self._socket.sendall(ASK.pack(resize or 0, len(picture)))
             self._socket.sendall(picture)
-            head = receive(self._socket, REPLY.size, deadline)
-            kind, is_last, width, height, size = REPLY.unpack(head)
-            payload = receive(self._socket, size, deadline)
+            if self.sandbox is None:
+                self.sandbox = self._read_layers(deadline)
+            reply = self._read_reply(deadline)
         except TimeoutError:
             self.end()
             logger.warning("a picture of %d bytes was not decoded in time", len(picture))
             raise Overloaded("the picture was not decoded in time: try again") from None
         except OSError as error:
-            raise _Died(self.end()) from error
+            raise _Died(self.end(patience=1)) from error  # a busy machine is slow to end it
+        except (ValueError, KeyError) as error:
+            self.end()
+            raise _Died(_VIOLATION) from error
         except BaseException:
             self.end()
             raise
         self.is_idle = True
-        return _Reply(kind, is_last, (width, height), payload)
+        return reply
 
-    def end(self) -> int:
-        """End the process, by SIGKILL if necessary; returns its exit status."""
+    def _read_layers(self, deadline: float) -> list[str]:
+        kind, _, _, _, size = REPLY.unpack(receive(self._socket, REPLY.size, deadline))
+        assert kind == READY  # no picture has reached the process yet
+        layers: list[str] = json.loads(receive(self._socket, size, deadline))
+        return layers
+
+    def _read_reply(self, deadline: float) -> _Reply:
+        """Raises ValueError or KeyError if what comes is not a reply to a picture."""
+        head = receive(self._socket, REPLY.size, deadline)
+        kind, is_last, width, height, size = REPLY.unpack(head)
+        if kind == PICTURE:
+            if not 0 < size == 3 * width * height <= 3 * self._most_pixels:
+                raise ValueError(f"a picture of {width}x{height} pixels and {size} bytes")
+            payload = receive(self._socket, size, deadline)
+            return _Reply(Pixels((width, height), payload), is_last)
+        if size > TEXT_BYTES:
+            raise ValueError(f"a text of {size} bytes")
+        text = receive(self._socket, size, deadline).decode(errors="replace")
+        if kind == REFUSED:
+            name, _, message = text.partition(":")
+            return _Reply(_REFUSALS[name](message), is_last)
+        if kind == FAILED:
+            logger.error("a decode process failed because of a bug:\n%s", text)
+            return _Reply(InternalError(), is_last)
+        raise ValueError(f"a reply of kind {kind}")
+
+    def end(self, patience: float = 0.05) -> int:
+        """End the process, after ``patience`` seconds by SIGKILL; returns its exit status."""
         self.is_idle = False
         self._socket.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             # If it has just died, do not replace its own exit status by that of SIGKILL.
-            return self._child.wait(0.05)
+            return self._child.wait(patience)
         self._child.kill()
         return self._child.wait()

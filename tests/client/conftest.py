@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import ssl
 import subprocess
@@ -12,27 +11,23 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.config import Config
-from serving.runfolder import RunFolder
-from tests.running import Command, MakeConfig, Running
-from vision_client import AsyncClient, Classification, Client, Translation
-from vision_client.models import DEFAULTS
+from tests.running import Running
+from tests.standin import LIMIT_S
+from vision_client import AsyncClient, Classification, Client, Model, Translation
 
-# The timeout of steps that take moments.
-LIMIT_S = 60
 VISION = str(Path(sys.executable).with_name("vision"))
 KINDS = [(scheme, kind) for scheme in ("http", "grpc") for kind in (Client, AsyncClient)]
 
-# Restricts the fixture ``kind`` to REST.
-OVER_HTTP = pytest.mark.parametrize(
-    "kind", KINDS[:2], indirect=True, ids=lambda param: param[1].__name__
+# Restrict the fixture ``kind`` to one transport.
+OVER_HTTP, OVER_GRPC = (
+    pytest.mark.parametrize("kind", kinds, indirect=True, ids=lambda param: param[1].__name__)
+    for kinds in (KINDS[:2], KINDS[2:])
 )
 
 PREDICTIONS = b'{"predictions": [{"class_id": 1, "label": "cat", "probability": 0.5}]}'
@@ -50,6 +45,12 @@ class Blocking:
 
     def translate(self, *arguments: Any, **options: Any) -> Translation:
         return self._runner.run(self._client.translate(*arguments, **options))
+
+    def models(self) -> tuple[Model, ...]:
+        return self._runner.run(self._client.models())
+
+    def status(self, *names: str) -> tuple[Model, ...]:
+        return self._runner.run(self._client.status(*names))
 
     def close(self) -> None:
         self._runner.run(self._client.close())
@@ -103,48 +104,22 @@ def client(kind: Kind, server: Running) -> Client | Blocking:
 
 
 @dataclass(frozen=True)
-class Strict:
-    """A server of the classifier alone that requires a token and queues one request."""
+class Authority:
+    """The PEM files of a certificate that is its own authority, and of its key."""
 
-    config: Config
-    run: RunFolder
-
-    @property
-    def key(self) -> str:
-        """The token."""
-        return str(json.loads(self.run.key_file.read_text())["inference"]["key"])
-
-
-@pytest.fixture(scope="session")
-def strict(
-    tmp_path_factory: pytest.TempPathFactory,
-    model_store: Path,
-    serving: Command,
-    make_config: MakeConfig,
-) -> Iterator[Strict]:
-    folder = tmp_path_factory.mktemp("strict")
-    path = make_config(
-        folder, model_store, load_models=f"{DEFAULTS['classify']}.mar", job_queue_size="1",
-        disable_token_authorization="false",
-    )  # fmt: skip
-    options = ("--config", path, "--run-dir", folder / "run")
-    started = serving("start", *options)
-    assert started.returncode == 0, started.stdout + started.stderr
-    yield Strict(Config.read(path), RunFolder(folder / "run"))
-    assert serving("stop", *options).returncode == 0
-
-
-@dataclass(frozen=True)
-class Secure:
-    """The suite's server behind TLS: URLs by scheme (http, grpc), the authority's file."""
-
-    urls: dict[str, str]
     ca: Path
+    key: Path
+
+    def context(self, scheme: str) -> ssl.SSLContext:
+        """A server's side of TLS for ``http`` or ``grpc``."""
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(self.ca, self.key)
+        tls.set_alpn_protocols(["h2" if scheme == "grpc" else "http/1.1"])
+        return tls
 
 
 @pytest.fixture(scope="session")
-def secure(tmp_path_factory: pytest.TempPathFactory, server: Running) -> Iterator[Secure]:
-    """A proxy that terminates TLS and forwards the bytes."""
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     folder = tmp_path_factory.mktemp("tls")
     ca, key = folder / "ca.pem", folder / "key.pem"
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
@@ -153,71 +128,19 @@ def secure(tmp_path_factory: pytest.TempPathFactory, server: Running) -> Iterato
          "-keyout", str(key), "-out", str(ca)],
         check=True, capture_output=True, timeout=LIMIT_S,
     )  # fmt: skip
+    return Authority(ca, key)
+
+
+@pytest.fixture(scope="session")
+def secure(authority: Authority, server: Running) -> Iterator[dict[str, str]]:
+    """URLs by scheme of a proxy before the suite's server, which terminates TLS."""
     behind = {"http": server.config.inference.removeprefix("http://"), "grpc": server.config.grpc}
     with ExitStack() as stack:
         urls = {}
         for scheme, address in behind.items():
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(ca, key)
-            tls.set_alpn_protocols(["h2" if scheme == "grpc" else "http/1.1"])
-            port = stack.enter_context(forwarder(address, tls)).port
+            port = stack.enter_context(forwarder(address, authority.context(scheme))).port
             urls[scheme] = f"{scheme}s://127.0.0.1:{port}"
-        yield Secure(urls, ca)
-
-
-class Answering:
-    """An HTTP server at ``url`` that gives the same answer to every request.
-
-    ``asked`` has the headers and ``paths`` the path of each request. Header values are sent as they
-    are, including bytes that are not ASCII.
-    """
-
-    def __init__(
-        self, status: int, headers: dict[str, bytes], body: bytes, host: str = "127.0.0.1"
-    ) -> None:
-        asked: list[Message] = []
-        paths: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = LIMIT_S
-
-            def do_POST(self) -> None:  # http.server's name
-                asked.append(self.headers)
-                paths.append(self.path)
-                self.rfile.read(int(self.headers.get("content-length", 0)))
-                lines = [f"HTTP/1.1 {status} Any".encode(), b"content-length: %d" % len(body)]
-                lines += [name.encode() + b": " + value for name, value in headers.items()]
-                self.wfile.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
-
-            do_GET = do_POST  # noqa: N815
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.asked = asked
-        self.paths = paths
-        self.url = f"http://{host}:{self._server.server_port}"
-
-    @classmethod
-    @contextmanager
-    def started(
-        cls,
-        status: int = 200,
-        headers: dict[str, bytes] | None = None,
-        body: bytes = b"",
-        host: str = "127.0.0.1",
-    ) -> Iterator[Answering]:
-        """``host`` is the name of this machine in ``url``."""
-        server = cls(status, headers or {}, body, host)
-        thread = threading.Thread(target=server._server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server._server.shutdown()
-            server._server.server_close()
-            join(thread)
+        yield urls
 
 
 class Forwarder:
@@ -237,7 +160,12 @@ class Forwarder:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         behind_reader, behind_writer = await asyncio.open_connection(self._host, self._behind)
-        await asyncio.gather(_pipe(reader, behind_writer), _pipe(behind_reader, writer))
+        try:
+            await asyncio.gather(_pipe(reader, behind_writer), _pipe(behind_reader, writer))
+        except asyncio.CancelledError:  # a TLS connection would wait for its client to close it
+            writer.transport.abort()
+            behind_writer.transport.abort()
+            raise
 
 
 @contextmanager
@@ -272,3 +200,4 @@ async def _cancel_rest() -> None:
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+    await asyncio.sleep(0.1)  # the sockets of refused handshakes are closed meanwhile

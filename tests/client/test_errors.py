@@ -7,7 +7,8 @@ from email.utils import formatdate
 
 import pytest
 
-from tests.client.conftest import OVER_HTTP, Answering, Kind
+from tests.client.conftest import OVER_HTTP, Kind
+from tests.standin import Answering
 from vision_client import ServerError
 from vision_client.answers import Reply
 from vision_client.client import _pauses

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, VISION, Answering
+from tests.client.conftest import VISION
+from tests.standin import LIMIT_S, Answering
 from tools.terminal import in_terminal, plain
 from vision_client.show import printable
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import OVER_HTTP, PREDICTIONS, Answering, Blocking, Kind, vision
+from tests.client.conftest import OVER_HTTP, PREDICTIONS, Blocking, Kind, vision
+from tests.standin import CLASSIFIER, Answering
 from vision_client import Client, ServerError
-from vision_client.models import DEFAULTS
 
 PICTURE = b"\x89PNG and more"
 
@@ -17,9 +17,7 @@ PICTURE = b"\x89PNG and more"
 def test_a_network_by_name(kind: Kind) -> None:
     with Answering.started(body=PREDICTIONS) as server:
         kind.make(server.url).classify(b"x", model="vit_b_16")
-        kind.make(server.url).classify(b"x")
-    default = f"/predictions/{DEFAULTS['classify']}"
-    assert server.paths == ["/predictions/vit_b_16", default]
+    assert server.paths == ["/predictions/vit_b_16"]
     with Answering.started(body=PICTURE) as server:
         kind.make(server.url).translate(b"x", model="upscale", size=64)
     assert server.paths == ["/predictions/upscale"]
@@ -45,7 +43,7 @@ def test_a_network_that_is_not_served(client: Client | Blocking, jpeg: bytes) ->
 @pytest.mark.parametrize(
     ("command", "options", "body", "model"),
     [
-        ("classify", (), PREDICTIONS, DEFAULTS["classify"]),
+        ("classify", (), PREDICTIONS, CLASSIFIER),
         ("classify", ("--model", "vit_b_16"), PREDICTIONS, "vit_b_16"),
         # Another network may have no multiple: the server knows.
         ("translate", ("--model", "upscale", "--size", "65"), PICTURE, "upscale"),
@@ -61,18 +59,3 @@ def test_the_command(
         run = vision(command, photo, *output, *options, VISION_SERVER=server.url)
     assert (run.returncode, run.stderr) == (0, "")
     assert server.paths == [f"/predictions/{model}"]
-
-
-def test_status_of_a_named_network() -> None:
-    with Answering.started(body=PREDICTIONS) as server:
-        run = vision("status", "--classify", "vit_b_16", VISION_SERVER=server.url)
-    assert run.returncode == 0
-    assert run.stdout.startswith("vit_b_16   answers in")
-    assert server.paths == ["/predictions/vit_b_16"]
-
-
-def test_status_of_a_name_that_is_none() -> None:
-    run = vision("status", "--classify", "..", VISION_SERVER="http://127.0.0.1:9")
-    assert run.returncode == 2
-    assert "'..' is not the name of a model" in run.stderr
-    assert "Traceback" not in run.stderr

@@ -64,10 +64,7 @@ def folder(tmp_path: Path, jpeg: bytes) -> Path:
     return tmp_path
 
 
-def run(
-    command: list[str | Path], folder: Path, server: Running, scheme: str = "http"
-) -> subprocess.CompletedProcess[str]:
-    url = server.config.inference if scheme == "http" else f"grpc://{server.config.grpc}"
+def run(command: list[str | Path], folder: Path, url: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=folder, env={"PATH": os.environ["PATH"], "VISION_SERVER": url},
         capture_output=True, text=True, check=False, timeout=LIMIT_S,
@@ -91,7 +88,6 @@ def test_the_wheel_is_complete(wheel: Path) -> None:
 BASE = """
 import os, sys
 from vision_client import AsyncClient, Client, MissingExtra
-from vision_client.health import check
 
 class Array:
     __array_interface__ = {"shape": (2, 2), "typestr": "|u1"}
@@ -100,7 +96,7 @@ with Client(os.environ["VISION_SERVER"]) as client:
     print(client.classify("photo.jpg").best.label)
     answer = client.translate(open("photo.jpg", "rb").read(), size=64, format="jpeg")
     answer.save("translated.jpg")
-    assert all(model.answers for model in check(client)), check(client)
+    assert all(model.ready for model in client.status()), client.status()
     for attempt in (
         answer.image,
         lambda: client.classify(Array()),
@@ -115,10 +111,10 @@ with Client(os.environ["VISION_SERVER"]) as client:
 """
 
 
-def test_requests_is_enough(install: Install, folder: Path, server: Running) -> None:
+def test_requests_is_enough(install: Install, folder: Path, front: str) -> None:
     """For photographs in files and bytes; all else names the extra that it needs."""
     bin = install("")
-    ended = run([bin / "python", "-c", BASE], folder, server)
+    ended = run([bin / "python", "-c", BASE], folder, front)
     assert (ended.returncode, ended.stderr) == (0, "")
     label, *errors = ended.stdout.splitlines()
     assert label
@@ -131,7 +127,7 @@ def test_requests_is_enough(install: Install, folder: Path, server: Running) -> 
         f"AsyncClient over REST {needs}[async]'",
     ]
     assert (folder / "translated.jpg").read_bytes().startswith(b"\xff\xd8")
-    command = run([bin / "vision", "status"], folder, server)
+    command = run([bin / "vision", "status"], folder, front)
     assert command.returncode == 1
     assert command.stderr == f"vision: the command vision {needs}[cli]'\n"
     listed = subprocess.run(
@@ -149,30 +145,31 @@ from vision_client import AsyncClient
 
 async def main():
     async with AsyncClient(os.environ["VISION_SERVER"]) as client:
-        print((await client.classify("photo.jpg")).best.label)
+        print((await client.classify("photo.jpg", model="resnet101")).best.label)
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize(("extra", "scheme"), [("async", "http"), ("grpc", "grpc")])
+@pytest.mark.parametrize("extra", ["async", "grpc"])
 def test_an_event_loop_needs_one_extra(
-    install: Install, folder: Path, server: Running, extra: str, scheme: str
+    install: Install, folder: Path, server: Running, front: str, extra: str
 ) -> None:
-    ended = run([install(f"[{extra}]") / "python", "-c", ASYNC], folder, server, scheme)
+    url = front if extra == "async" else f"grpc://{server.config.grpc}"
+    ended = run([install(f"[{extra}]") / "python", "-c", ASYNC], folder, url)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout
 
 
-def test_the_command_needs_one_extra(install: Install, folder: Path, server: Running) -> None:
+def test_the_command_needs_one_extra(install: Install, folder: Path, front: str) -> None:
     bin = install("[cli]")
-    ended = run([bin / "vision", "classify", "photo.jpg"], folder, server)
+    ended = run([bin / "vision", "classify", "photo.jpg"], folder, front)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("photo.jpg") == 5
     missing = "needs packages that are not installed: pip install 'vision-client"
-    page = run([bin / "vision", "page"], folder, server)
+    page = run([bin / "vision", "page"], folder, front)
     assert (page.returncode, page.stderr) == (1, f"vision: vision page {missing}[page]'\n")
-    grpc = run([bin / "vision", "classify", "photo.jpg", "--grpc"], folder, server)
+    grpc = run([bin / "vision", "classify", "photo.jpg", "--grpc"], folder, front)
     assert (grpc.returncode, grpc.stderr) == (1, f"vision: gRPC {missing}[grpc]'\n")
 
 
@@ -185,11 +182,9 @@ for module in pkgutil.walk_packages(vision_client.__path__, "vision_client."):
 """
 
 
-def test_the_extras_are_all_that_is_imported(
-    install: Install, folder: Path, server: Running
-) -> None:
+def test_the_extras_are_all_that_is_imported(install: Install, folder: Path, front: str) -> None:
     """Without PyTorch, NumPy and this project."""
     python = install("[grpc,page]") / "python"
-    ended = run([python, "-c", IMPORT_ALL], folder, server)
+    ended = run([python, "-c", IMPORT_ALL], folder, front)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "vision_client.page.app" in ended.stdout.split()

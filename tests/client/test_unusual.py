@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import LIMIT_S, PREDICTIONS, VISION, Answering
+from tests.client.conftest import PREDICTIONS, VISION
+from tests.standin import LIMIT_S, Answering
 from tools.terminal import in_terminal, plain
 
 pytestmark = pytest.mark.slow

@@ -48,9 +48,9 @@ def folder(tmp_path: Path, model_store: Path, photographs: dict[str, Image.Image
     return tmp_path
 
 
-def localized(text: str, server: Running) -> str:
-    """``text`` with the addresses of the test server."""
-    text = text.replace("http://127.0.0.1:8080", server.config.inference)
+def localized(text: str, server: Running, rest: str) -> str:
+    """``text`` with the addresses of the test server; ``rest`` is that over REST."""
+    text = text.replace("http://127.0.0.1:8080", rest)
     return text.replace("127.0.0.1:7070", server.config.grpc)
 
 
@@ -61,8 +61,8 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("line", CURL.values(), ids=CURL)
-def test_curl(server: Running, folder: Path, line: str) -> None:
-    command = localized(line, server).replace("curl", "curl --silent --show-error --fail", 1)
+def test_curl(server: Running, front: str, folder: Path, line: str) -> None:
+    command = localized(line, server, front).replace("curl", "curl --silent --show-error --fail", 1)
     run = subprocess.run(
         ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -76,11 +76,11 @@ def test_curl(server: Running, folder: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", VISION.values(), ids=VISION)
-def test_vision(server: Running, folder: Path, line: str) -> None:
+def test_vision(front: str, folder: Path, line: str) -> None:
     env = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "VISION_SERVER": server.config.inference,
+        "VISION_SERVER": front,
     }
     run = subprocess.run(
         ["bash", "-c", line], cwd=folder, env=env, capture_output=True, check=False
@@ -96,13 +96,14 @@ def test_vision(server: Running, folder: Path, line: str) -> None:
 @pytest.mark.parametrize("example", PYTHON.values(), ids=PYTHON)
 def test_python(
     server: Running,
+    front: str,
     folder: Path,
     example: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     script = folder / "example.py"
-    script.write_text(localized(example, server))
+    script.write_text(localized(example, server, front))
     monkeypatch.chdir(folder)
     runpy.run_path(str(script))
     assert capsys.readouterr().out.strip()

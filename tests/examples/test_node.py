@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -19,11 +20,20 @@ import pytest
 from PIL import Image, ImageChops
 
 from serving.logs import LogTail
+from tests.client.conftest import PREDICTIONS
 from tests.debian import require
 from tests.examples.run import ROOT, Run, run, shell_blocks
 from tests.routes import TIMEOUT_S, post, prediction
 from tests.running import Running, free_port, wait_until
-from vision_client import inference_pb2_grpc
+from tests.standin import (
+    CLASSIFIER,
+    MODELS,
+    TRANSLATOR,
+    Answer,
+    Answering,
+    AnsweringRpc,
+)
+from vision_client import Model, inference_pb2_grpc
 
 pytestmark = pytest.mark.slow
 
@@ -64,13 +74,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def environment(server: Running) -> dict[str, str]:
-    return {"VISION_SERVER": server.config.inference, "VISION_GRPC": server.config.grpc}
+def environment(server: Running, front: str) -> dict[str, str]:
+    return {"VISION_SERVER": front, "VISION_GRPC": server.config.grpc}
 
 
 @pytest.fixture
 def start(installed: Path, environment: dict[str, str]) -> Start:
     def call(transport: str, *arguments: str | Path, **changes: str) -> subprocess.Popen[str]:
+        if transport == "grpc":  # which does not list the models
+            translates = "translate" in arguments
+            changes = {"VISION_MODEL": TRANSLATOR if translates else CLASSIFIER, **changes}
         return subprocess.Popen(
             ["node", str(installed / f"{transport}.mjs"), *map(str, arguments)],
             env={**os.environ, **environment, **changes},
@@ -203,6 +216,64 @@ def test_usage(node: Node, transport: str, arguments: list[str]) -> None:
         f"usage: node {transport}.mjs classify PHOTO [topK]",
         f"       node {transport}.mjs translate PHOTO OUT.png [size]",
     ]
+
+
+def refusal(code: int, type: str, **headers: bytes) -> Answer:
+    body = json.dumps({"code": code, "type": type, "message": "no"}).encode()
+    return Answer(code, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+@both
+def test_a_busy_server_is_asked_again(node: Node, photo: Path, transport: str) -> None:
+    weights = {"x-model-weights": b"mine"}
+    busy = refusal(429, "TooManyRequests", retry_after=b"2")
+    with (
+        Answering.started(headers=weights, body=PREDICTIONS) as rest,
+        AnsweringRpc(PREDICTIONS).listening() as rpc,
+    ):
+        rest.first, rpc.first = [busy], [busy]
+        where = {"VISION_SERVER": rest.url, "VISION_GRPC": rpc.url.removeprefix("grpc://")}
+        ended = node(transport, "classify", photo, **where)
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("50.00 %  cat\n")
+    assert re.fullmatch(r"429 TooManyRequests: no.*; asking again in 2\.0 s\n", ended.stderr)
+    if transport == "rest":
+        assert rest.paths == [f"/predictions/{CLASSIFIER}"] * 2
+        assert rest.asked[0]["x-timeout-ms"] == "130000"
+
+
+@both
+def test_the_server_gives_up(node: Node, photo: Path, transport: str) -> None:
+    late = refusal(504, "DeadlineExceeded")
+    with Answering.started() as rest, AnsweringRpc(b"").listening() as rpc:
+        rest.answer, rpc.first = late, [late]
+        where = {"VISION_SERVER": rest.url, "VISION_GRPC": rpc.url.removeprefix("grpc://")}
+        ended = node(transport, "classify", photo, **where)
+    assert_fails(ended, ".* gave no answer within 130 s")
+
+
+def test_which_model_is_asked(node: Node, photo: Path) -> None:
+    with Answering.started(headers={"x-model-weights": b"mine"}, body=PREDICTIONS) as server:
+        here = {"VISION_SERVER": server.url}
+        assert node("rest", "classify", photo, **here, VISION_MODEL="my/vit").returncode == 0
+        server.models = (*MODELS[1:], Model("vit_b_16", True, "classify", "mine"))
+        assert node("rest", "classify", photo, **here).returncode == 0
+        server.models = MODELS[1:]
+        assert_fails(node("rest", "classify", photo, **here), "the server has no model for the")
+        server.models, server.answer = None, Answer(404)
+        assert_fails(node("rest", "classify", photo, **here), ".* set VISION_MODEL")
+        server.answer = Answer(body=b"<html>")
+        assert_fails(node("rest", "classify", photo, **here), ".* not the server of this project")
+    assert server.paths[:2] == ["/predictions/my%2Fvit", "/predictions/vit_b_16"]
+    assert_fails(node("grpc", "classify", photo, VISION_MODEL=""), "over gRPC .* set VISION_MODEL")
+
+
+def test_an_error_names_its_request(node: Node, photo: Path) -> None:
+    with Answering.started() as server:
+        server.answer = refusal(400, "BadImage", x_request_id=b"abc")
+        ended = node("rest", "classify", photo, VISION_SERVER=server.url)
+    assert ended.stderr == "400 BadImage: no (request abc)\n"
+    assert re.fullmatch("[0-9a-f-]{36}", server.asked[0]["x-request-id"])
 
 
 @contextmanager

@@ -40,8 +40,12 @@ def same(replies: Sequence[Reply], lone: Sequence[Reply]) -> None:
 def error(reply: Reply) -> tuple[int, str]:
     """The status and type of a well-formed error."""
     status, headers, answer = reply
-    assert headers == {"content-type": "application/json", "x-model-weights": "untrained"}
     parsed = json.loads(answer)
+    assert headers == {
+        "content-type": "application/json",
+        "x-model-weights": "untrained",
+        "x-error-type": parsed["type"],
+    }
     assert set(parsed) == {"code", "type", "message"}
     assert parsed["code"] == status
     assert parsed["message"]

@@ -287,11 +287,9 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def peak_bytes(process: psutil.Process) -> int:
-    """Peak memory since the last call: proc(5), ``clear_refs``."""
-    folder = Path(f"/proc/{process.pid}")
-    match = re.search(r"VmHWM:\s*(\d+) kB", (folder / "status").read_text())
+    """Peak memory so far."""
+    match = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
     assert match
-    (folder / "clear_refs").write_text("5")
     return int(match[1]) * 1024
 
 
@@ -315,7 +313,7 @@ def test_damaged_pictures_are_answered_within_bounds(decoders: Decoders, pool: D
                 outcomes.add((format_of(data), "BadImage"))
         assert process.is_running(), "a decoder crashed or was killed"
         assert cpu_seconds(process) - spent < 2
-        if Path("/proc/self/clear_refs").exists():
+        if "VmHWM" in Path("/proc/self/status").read_text():
             assert peak_bytes(process) - memory <= LIMITS.decode_bytes
 
     answered()

@@ -85,7 +85,9 @@ def test_describe_is_the_metadata_and_the_state_of_the_worker(service: Service) 
         "precision": "float32",
         "precision_reason": service.engine.precision_reason,
         "limits": dataclasses.asdict(SETTINGS.limits),
+        "sandbox": service.pool.sandbox,
     }
+    assert service.pool.sandbox
 
 
 def test_a_network_that_cannot_answer_is_not_served(
@@ -134,3 +136,17 @@ def test_a_plain_python_caller_needs_bytes_and_no_torchserve(
         check=False,
     )
     assert run.stdout == "200 image/png PNG\n", run.stderr
+
+
+def test_the_log_names_requests_by_their_ids(
+    service: Service, chelsea: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "handlers")
+    service.answer(
+        [
+            Message({"x-request-id": "4bf9-a.B_1"}, chelsea),
+            Message({"x-request-id": "a\nb"}, b"junk"),
+            Message({}, chelsea),
+        ]
+    )
+    assert "batch of 3: 4bf9-a.B_1 ok, - BadImage, - ok; " in caplog.text

@@ -10,7 +10,8 @@ from ts.context import RequestProcessor
 from ts.service import Service
 from ts.utils.util import PredictionException
 
-from handlers.torchserve import Handler, header_values, is_bidirectional, is_grpc
+from handlers.request import Message
+from handlers.torchserve import Handler, header_values, is_bidirectional, is_grpc, message
 from tests.handlers.support import REST, Predict, Reply, Sent, body, upload
 
 FIELD = {"content-type": "application/octet-stream"}
@@ -174,3 +175,15 @@ def test_each_status_has_an_ascii_phrase(resnet: Handler, chelsea: bytes) -> Non
     statuses = [context.get_response_status(i) for i in range(2)]
     assert [code for code, _ in statuses] == [200, 400]
     assert all(phrase and phrase.isascii() for _, phrase in statuses)
+
+
+def test_the_id_of_a_grpc_call_is_an_entry_that_the_gateway_adds() -> None:
+    row = {"data": b"P", "x-request-id": b"id-1", "traceparent": b"00-1-2-01", "x-top-k": b"1"}
+    received = message(row, {})
+    assert isinstance(received, Message)
+    assert received.id == "id-1"
+    assert received.fields == {"data": b"P", "x-top-k": b"1"}
+    # Over REST such a field is the client's, and the header counts.
+    received = message(row, {"host": "h", "x-request-id": "id-2"})
+    assert isinstance(received, Message)
+    assert (received.id, received.fields) == ("id-2", row)

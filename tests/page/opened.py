@@ -15,7 +15,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tools.debian import find
-from vision_client.models import DEFAULTS
+from vision_client.tasks import DECODERS
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -90,6 +90,6 @@ def watched(browser: Browser, address: str, **context: Any) -> Iterator[Page]:
 
 def wait_for_answers(page: Page) -> None:
     """Wait until each network has answered and no request is pending."""
-    for task in DEFAULTS:
+    for task in DECODERS:
         answered = page.locator(f"#{task}[aria-busy=false] .result")
         expect(answered).to_be_visible()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 from urllib.parse import unquote
 
 import psutil
 import pytest
 import requests
 
-from tests.client.conftest import Answering
 from tests.page.opened import command, page_server
 from tests.running import free_port
-from vision_client import Client
+from tests.standin import MODELS, TRANSLATOR, Answering
+from vision_client import Client, Model
+from vision_client.models import MISSING
 from vision_client.tasks.classify import TOP_K
 from vision_client.tasks.translate import FORMATS, SIZE
 
@@ -90,12 +93,12 @@ def test_another_site_is_refused(
 ) -> None:
     """Browsers send Sec-Fetch-Site even with requests that have no Origin."""
     headers = {name: value.format(own=asking) for name, value in headers.items()}
-    before = len(asked.asked)
+    before = len(asked.asked), len(asked.gets)
     answer = requests.request(method, f"{asking}{path}", headers=headers, timeout=60)
     assert answer.status_code == 403
     if method != "HEAD":
         assert answer.json()["type"] == "ForeignOrigin"
-    assert len(asked.asked) == before
+    assert (len(asked.asked), len(asked.gets)) == before
 
 
 @pytest.mark.parametrize(
@@ -112,9 +115,9 @@ def test_the_page_itself_and_its_user_are_answered(
     asked: Answering, asking: str, headers: dict[str, str]
 ) -> None:
     headers = {name: value.format(own=asking) for name, value in headers.items()}
-    before = len(asked.asked)
+    before = len(asked.gets)
     assert requests.get(f"{asking}/about", headers=headers, timeout=60).status_code == 200
-    assert len(asked.asked) == before + 2
+    assert asked.gets[before:] == ["/models", "/readyz"]
 
 
 @pytest.mark.parametrize(
@@ -195,21 +198,34 @@ def test_a_port_in_use(address: str) -> None:
     assert ended.stdout == ""
 
 
+def about(page: str) -> dict[str, Any]:
+    models: dict[str, Any] = requests.get(f"{page}/about", timeout=60).json()["models"]
+    return models
+
+
 def test_named_networks(asked: Answering) -> None:
-    """They are asked, and the headings have their names."""
-    options = ("--classify", "<vit>", "--translate", "upscale")
+    """They are asked, and described."""
+    options = ("--classify", "<vit>", "--translate", TRANSLATOR)
     before = len(asked.paths)
     with page_server(asked.url, 0, *options) as page:
-        html = requests.get(page, timeout=60).text
         requests.post(f"{page}/classify", data=b"x", timeout=60)
         requests.post(f"{page}/translate", data=b"x", timeout=60)
-        models = requests.get(f"{page}/about", timeout=60).json()["models"]
-    assert ">What &lt;vit&gt; sees<" in html
-    assert ">Translated by upscale<" in html
-    assert [model["model"] for model in models] == ["<vit>", "upscale"]
-    paths = ["/predictions/<vit>", "/predictions/upscale"]
-    assert [unquote(path) for path in asked.paths[before : before + 2]] == paths
-    assert sorted(map(unquote, asked.paths[before + 2 :])) == paths
+        models = about(page)
+    paths = ["/predictions/<vit>", f"/predictions/{TRANSLATOR}"]
+    assert [unquote(path) for path in asked.paths[before:]] == paths
+    assert models == {
+        "classify": asdict(Model("<vit>", False, reason=MISSING)),
+        "translate": asdict(MODELS[1]),
+    }
+
+
+def test_the_servers_own_networks() -> None:
+    with Answering.started() as server, page_server(server.url) as page:
+        assert about(page) == {"classify": asdict(MODELS[0]), "translate": asdict(MODELS[1])}
+        server.models = MODELS[1:]
+        assert about(page) == {"classify": None, "translate": asdict(MODELS[1])}
+        server.draining = True
+        assert about(page)["translate"]["reason"] == "draining"
 
 
 def test_the_choices_are_options_of_the_server(asking: str) -> None:

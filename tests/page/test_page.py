@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import io
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.client.conftest import Answering
 from tests.page.opened import Choose, page_server, wait_for_answers, watched
 from tests.running import Running, free_port
+from tests.standin import CLASSIFIER, MODELS, TRANSLATOR, Answering
 from vision_client import Client, ServerError
-from vision_client.models import DEFAULTS
-
-CLASSIFIER, TRANSLATOR = DEFAULTS["classify"], DEFAULTS["translate"]
+from vision_client.tasks import DECODERS
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +76,7 @@ def test_an_upload_is_classified_and_translated(
     expected = client.translate(jpeg)
     assert natural_size(tab) == expected.image().size
     assert natural_size(tab, "#before") == (451, 300)
-    for task in DEFAULTS:
+    for task in DECODERS:
         expect(tab.locator(f"#{task} .state")).to_contain_text("Answered in ")
     expect(tab.locator("#name")).to_contain_text("my cat.jpg")
     with tab.expect_download() as download:
@@ -94,9 +93,9 @@ def test_untrained_networks_are_announced(tab: Page) -> None:
     expect(banner).to_be_in_viewport()
 
 
-def test_the_server_is_named(tab: Page, server: Running) -> None:
+def test_the_server_is_named(tab: Page, front: str) -> None:
     weights = f" · {CLASSIFIER}: untrained · {TRANSLATOR}: untrained"
-    expect(tab.locator("footer")).to_contain_text(f"Server {server.config.inference}{weights}")
+    expect(tab.locator("footer")).to_contain_text(f"Server {front}{weights}")
 
 
 def test_the_slider_moves_the_edge(tab: Page) -> None:
@@ -263,7 +262,7 @@ def test_a_bad_file_shows_the_servers_message(
         client.classify(bad)
     assert refused.value.code == code
     choose(tab, bad)
-    for task in DEFAULTS:
+    for task in DECODERS:
         assert problem(tab, task) == str(refused.value)
         expect(tab.locator(f"#{task} .result")).to_be_hidden()
     expect(tab.locator("#name")).to_contain_text("This browser cannot show it")
@@ -275,7 +274,7 @@ def test_a_bad_file_shows_the_servers_message(
 
 def test_more_than_the_page_takes(tab: Page, choose: Choose) -> None:
     choose(tab, bytes(25 * 2**20))
-    for task in DEFAULTS:
+    for task in DECODERS:
         assert problem(tab, task).startswith("413 TooLarge: ")
 
 
@@ -310,15 +309,32 @@ def test_server_down(browser: Browser, jpeg: bytes, choose: Choose) -> None:
     server = f"http://127.0.0.1:{free_port()}"
     message = f"no connection to {server}: Connection refused. Start the server: make start"
     with page_server(server) as address, watched(browser, address) as page:
-        expect(page.locator("#notice p")).to_have_text(f"The server does not answer. {message}")
+        expect(page.locator("#notice p")).to_have_text(f"502 ConnectionFailed: {message}")
         expect(page.locator("#untrained")).to_be_empty()
         choose(page, jpeg)
-        for task in DEFAULTS:
+        for task in DECODERS:
             assert problem(page, task) == f"502 ConnectionFailed: {message}"
         expect(page.locator("#notice")).to_be_empty()
-        expect(page.locator("#weights")).to_have_text(
-            f" · {CLASSIFIER}: no answer · {TRANSLATOR}: no answer"
-        )
+        expect(page.locator("#weights")).to_be_empty()
+
+
+def test_a_network_that_is_not_ready(browser: Browser) -> None:
+    with Answering.started() as server, page_server(server.url) as address:
+        server.models = (MODELS[0], replace(MODELS[1], ready=False, reason="0 of 1 workers"))
+        with watched(browser, address) as page:
+            notice, weights = page.locator("#notice p"), page.locator("#weights")
+            reason = f"{TRANSLATOR}: 0 of 1 workers."
+            expect(notice).to_have_text(f"The server is not ready. {reason}")
+            expect(weights).to_have_text(f" · {CLASSIFIER}: untrained · {TRANSLATOR}: not ready")
+            server.models = MODELS[:1]
+            page.get_by_role("button", name="Try again").click()
+            reason = "The server has no network for the task translate."
+            expect(notice).to_have_text(f"The server is not ready. {reason}")
+            server.models = MODELS
+            page.get_by_role("button", name="Try again").click()
+            expect(page.locator("#notice")).to_be_empty()
+            expect(weights).to_contain_text(f"{TRANSLATOR}: untrained")
+            expect(page.get_by_role("heading", name=f"What {CLASSIFIER} sees")).to_be_visible()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -334,27 +350,27 @@ def test_another_sites_picture_asks_nothing(browser: Browser, host: str) -> None
             page = profile.new_page()
             with page.expect_event("requestfailed", lambda request: "/about" in request.url):
                 page.goto(site.url)
-            assert asked.asked == []
+            assert asked.gets == []
             with page.expect_response(f"{address}/about?") as answered:
                 page.get_by_role("link").click()
             assert answered.value.status == 200
-            assert len(asked.asked) == 2
+            assert asked.gets == ["/models", "/readyz"]
 
 
 def test_try_again(
-    browser: Browser, server: Running, client: Client, jpeg: bytes, choose: Choose
+    browser: Browser, front: str, client: Client, jpeg: bytes, choose: Choose
 ) -> None:
     """The page's own server is gone, and back."""
     port = free_port()
     with ExitStack() as first:
-        address = first.enter_context(page_server(server.config.inference, port))
+        address = first.enter_context(page_server(front, port))
         with watched(browser, address) as page:
             expect(page.locator("#weights")).to_contain_text("untrained")
             first.close()
             choose(page, jpeg)
-            for task in DEFAULTS:
+            for task in DECODERS:
                 assert problem(page, task).startswith("The page's own server does not answer.")
-            with page_server(server.config.inference, port):
+            with page_server(front, port):
                 page.get_by_role("button", name="Try again").first.click()
                 wait_for_answers(page)
                 check_bars(page, client, jpeg)
@@ -364,8 +380,9 @@ def test_try_again(
 def test_over_grpc(
     browser: Browser, server: Running, client: Client, jpeg: bytes, choose: Choose
 ) -> None:
+    named = ("--classify", CLASSIFIER, "--translate", TRANSLATOR)
     with (
-        page_server(f"grpc://{server.config.grpc}") as address,
+        page_server(f"grpc://{server.config.grpc}", 0, *named) as address,
         watched(browser, address) as page,
     ):
         choose(page, jpeg)

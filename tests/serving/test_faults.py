@@ -1,4 +1,4 @@
-"""Dead workers, full queues, stalled clients, full disks, and shutdown under load."""
+"""Without a gateway: dead workers, full queues, stalled clients, full disks, ends under load."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def serve(config_path: Path, before: tuple[str, ...] = ()) -> Iterator[Lone]:
     """The process of ``make serve``, once it answers."""
     config, run = Config.read(config_path), RunFolder(config_path.parent / "run")
     url = f"{config.inference}/predictions/resnet101"
-    with running.serve(config_path, before=before) as server:
+    with running.serve(config_path, before=before, options=["--no-gateway"]) as server:
         yield Lone(server.process, Management.of(run), url, server.said)
 
 

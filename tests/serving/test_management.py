@@ -12,8 +12,8 @@ import pytest
 from serving.config import Config
 from serving.management import Management
 from serving.runfolder import RunFolder
-from tests.client.conftest import Answering
 from tests.running import MakeConfig, Running
+from tests.standin import Answering
 
 
 @pytest.mark.parametrize("content", [None, "", '{"management": {"key": "abc', "{}"])

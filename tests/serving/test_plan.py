@@ -43,7 +43,9 @@ def changed(config: Config, **changes: str) -> Config:
 def archives(*yamls: dict[str, Any]) -> list[Archive]:
     """An archive for each of ``yamls``: a, b, ..."""
     return [
-        Archive(Path(f"/store/{name}.mar"), name, "classify", yaml, Settings.from_yaml(yaml))
+        Archive(
+            Path(f"/store/{name}.mar"), name, "classify", "random", yaml, Settings.from_yaml(yaml)
+        )
         for name, yaml in zip("abc", yamls, strict=False)
     ]
 

@@ -59,7 +59,7 @@ def run(
     """Of a server behind its gateway."""
     folder = tmp_path_factory.mktemp("private")
     config = make_config(folder, model_store, load_models="resnet101.mar")
-    with running.serve(config, options=()):
+    with running.serve(config):
         yield RunFolder(folder / "run")
 
 

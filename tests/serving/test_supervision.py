@@ -68,6 +68,12 @@ class Lone:
     def java(self) -> psutil.Process:
         return psutil.Process(self.worker().ppid())
 
+    def envoy(self) -> psutil.Process:
+        supervisor = self.run.supervisor()
+        assert supervisor is not None
+        (envoy,) = [child for child in supervisor.children() if "envoy" in child.name()]
+        return envoy
+
 
 @pytest.fixture(scope="module")
 def lone(
@@ -179,3 +185,13 @@ def test_torchserve_is_started_again(lone: Lone, jpeg: bytes, number: signal.Sig
     assert lone.post(jpeg) == 200
     why = "ended with status -9" if number == signal.SIGKILL else "does not answer its management"
     assert f"TorchServe {why}" in lone.said()
+
+
+def test_the_gateway_is_started_again(lone: Lone, jpeg: bytes) -> None:
+    before = lone.actions("restart_gateway")
+    envoy = lone.envoy()
+    envoy.kill()
+    wait_until(lambda: lone.actions("restart_gateway") > before)
+    wait_until(lambda: lone.post(jpeg) == 200)
+    assert lone.envoy().pid != envoy.pid
+    assert "the gateway ended with status -9" in lone.said()

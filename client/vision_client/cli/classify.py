@@ -11,21 +11,23 @@ from rich.text import Text
 from vision_client import show
 from vision_client.cli.connection import (
     CaOption,
+    CertKeyOption,
+    CertOption,
     GrpcOption,
     RetriesOption,
+    Server,
     ServerOption,
     TimeoutOption,
     TokenOption,
-    connect,
+    require_names,
 )
 from vision_client.cli.options import JOBS, Jobs, Model, Photos, err, out, require_stdout
 from vision_client.cli.photos import Photo, find
 from vision_client.cli.records import CSV_HEADER, Results, as_csv, as_json, as_tabs, csv_line
 from vision_client.cli.work import UntrainedWarning, work
 from vision_client.client import RETRIES, SERVER, TIMEOUT_S
-from vision_client.models import DEFAULTS
 from vision_client.show import printable
-from vision_client.tasks.classify import CLASSIFY, TOP_K, Classification
+from vision_client.tasks.classify import TOP_K, Classification
 
 
 def classify(
@@ -47,12 +49,14 @@ def classify(
             "photographs that are already in it are skipped.",
         ),
     ] = None,
-    model: Model = DEFAULTS[CLASSIFY.task],
+    model: Model = None,
     jobs: Jobs = JOBS,
     server: ServerOption = SERVER,
     grpc: GrpcOption = False,
     token_file: TokenOption = None,
     ca: CaOption = None,
+    cert: CertOption = None,
+    cert_key: CertKeyOption = None,
     timeout: TimeoutOption = TIMEOUT_S,
     retries: RetriesOption = RETRIES,
 ) -> None:  # fmt: skip
@@ -93,7 +97,9 @@ def classify(
 
     if csv and results is None:
         print(csv_line(CSV_HEADER), end="")
-    with connect(server, grpc, token_file, ca, timeout, retries) as client:
+    access = Server(server, grpc, token_file, ca, cert, cert_key)
+    with access.connect(timeout, retries) as client:
+        require_names(client, model=model)
         status = work(
             remaining,
             lambda photo: client.classify(photo.read(), model=model, top_k=top_k),

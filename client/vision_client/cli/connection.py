@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -16,7 +15,6 @@ import typer
 
 from vision_client.client import LONGEST_TIMEOUT_S, AsyncClient, Client
 from vision_client.endpoint import Access, Endpoint, Token
-from vision_client.errors import MALFORMED
 from vision_client.pictures import read_file
 from vision_client.show import printable
 
@@ -42,14 +40,28 @@ TokenOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--token-file", rich_help_panel=_PANEL, exists=True, dir_okay=False,
-        help="File with a token, or TorchServe's key_file.json. VISION_TOKEN may hold a token.",
+        help="File with an API key, read for each request. VISION_TOKEN may hold the key itself.",
     ),
 ]  # fmt: skip
 CaOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--ca", rich_help_panel=_PANEL, exists=True, dir_okay=False,
+        "--ca", envvar="VISION_CA", rich_help_panel=_PANEL, exists=True, dir_okay=False,
         help="PEM file of the authority to trust instead of the machine's.",
+    ),
+]  # fmt: skip
+CertOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert", envvar="VISION_CERT", rich_help_panel=_PANEL, exists=True, dir_okay=False,
+        help="PEM file of a client certificate.",
+    ),
+]  # fmt: skip
+CertKeyOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert-key", envvar="VISION_CERT_KEY", rich_help_panel=_PANEL, exists=True,
+        dir_okay=False, help="PEM file of its private key.",
     ),
 ]  # fmt: skip
 TimeoutOption: TypeAlias = Annotated[
@@ -63,20 +75,50 @@ RetriesOption: TypeAlias = Annotated[
 ]
 
 
-def connect(
-    server: str, grpc: bool, token_file: Path | None, ca: Path | None, timeout: float, retries: int
-) -> Client:
-    """A client of ``server``; typer.BadParameter if an argument is invalid."""
-    with _as_usage_errors():
-        return Client(
-            _url(server, grpc), token=_token(token_file), ca=ca, timeout=timeout, retries=retries
+@dataclass(frozen=True)
+class Server:
+    """The arguments that every command has: the server, and the access to it."""
+
+    url: str
+    grpc: bool
+    token_file: Path | None
+    ca: Path | None
+    cert: Path | None
+    cert_key: Path | None
+
+    def connect(self, timeout: float, retries: int) -> Client:
+        """typer.BadParameter if an argument is invalid."""
+        with _as_usage_errors():
+            return Client(
+                _url(self.url, self.grpc), token=_token(self.token_file), ca=self.ca,
+                cert=self._certificate(), timeout=timeout, retries=retries,
+            )  # fmt: skip
+
+    def connect_async(self) -> AsyncClient:
+        """The same for an event loop, with the default timeout and retries."""
+        with _as_usage_errors():
+            return AsyncClient(
+                _url(self.url, self.grpc), token=_token(self.token_file), ca=self.ca,
+                cert=self._certificate(),
+            )  # fmt: skip
+
+    def _certificate(self) -> tuple[Path, Path] | None:
+        if self.cert is None and self.cert_key is None:
+            return None
+        if self.cert is None or self.cert_key is None:
+            raise ValueError("--cert and --cert-key belong together")
+        return self.cert, self.cert_key
+
+
+def require_names(client: Client | AsyncClient, **options: str | None) -> None:
+    """typer.BadParameter if an option does not name a model and the server cannot list them."""
+    missing = [f"--{option}" for option, name in options.items() if name is None]
+    if client.endpoint.is_grpc and missing:
+        raise typer.BadParameter(
+            "over gRPC the server does not list its models: name the model; `vision status` "
+            "without gRPC lists them",
+            param_hint=" and ".join(missing),
         )
-
-
-def connect_async(server: str, grpc: bool, token_file: Path | None, ca: Path | None) -> AsyncClient:
-    """The same for an event loop, with the default timeout and retries."""
-    with _as_usage_errors():
-        return AsyncClient(_url(server, grpc), token=_token(token_file), ca=ca)
 
 
 @contextmanager
@@ -112,10 +154,4 @@ def _token(file: Path | None) -> Token:
 
 
 def _read(file: Path) -> str:
-    text = read_file(file).decode(errors="replace")
-    if not text.lstrip().startswith("{"):
-        return text.strip()
-    try:
-        return str(json.loads(text)["inference"]["key"])
-    except MALFORMED as error:
-        raise ValueError(f"{file} is not a key_file.json of TorchServe") from error
+    return read_file(file).decode(errors="replace").strip()

@@ -29,8 +29,12 @@ Photos: TypeAlias = Annotated[
     ),
 ]  # fmt: skip
 Model: TypeAlias = Annotated[
-    str, typer.Option("--model", "-m", metavar="NAME", help="The network to ask.")
-]
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="NAME", show_default="the server's first of this task",
+        help="The network to ask; needed over gRPC.",
+    ),
+]  # fmt: skip
 Jobs: TypeAlias = Annotated[
     int, typer.Option("--jobs", "-j", min=1, max=64, help="Photographs to send at once.")
 ]

@@ -9,69 +9,76 @@ import typer
 from vision_client.answers import UNTRAINED
 from vision_client.cli.connection import (
     CaOption,
+    CertKeyOption,
+    CertOption,
     GrpcOption,
+    Server,
     ServerOption,
     TimeoutOption,
     TokenOption,
-    connect,
-    connect_async,
+    require_names,
 )
 from vision_client.client import SERVER
+from vision_client.errors import VisionError
 from vision_client.extras import extra
-from vision_client.health import ModelHealth, check
-from vision_client.models import DEFAULTS
+from vision_client.models import Model
 from vision_client.show import printable
+
+WHOLE = "server"
 
 Classifier: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", show_default=DEFAULTS["classify"], help="The network that classifies."
+        metavar="NAME", show_default="the server's first", help="The network that classifies."
     ),
 ]
 Translator: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", show_default=DEFAULTS["translate"], help="The network that translates."
+        metavar="NAME", show_default="the server's first", help="The network that translates."
     ),
 ]
 
 
 def status(
+    model: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", show_default=False, help="Only these networks."),
+    ] = None,
     server: ServerOption = SERVER,
     grpc: GrpcOption = False,
     token_file: TokenOption = None,
     ca: CaOption = None,
+    cert: CertOption = None,
+    cert_key: CertKeyOption = None,
     timeout: TimeoutOption = 15.0,
-    classify: Classifier = None,
-    translate: Translator = None,
 ) -> None:
-    """Send a small picture to each network; exit status 1 unless all of them answer.
+    """Say which networks are ready; exit status 1 unless all of them are.
 
-    If a network is named, only those that are named are asked.
+    Over gRPC only those that are named, or without a name the server as a whole.
     """
-    with connect(server, grpc, token_file, ca, timeout, retries=0) as client:
+    access = Server(server, grpc, token_file, ca, cert, cert_key)
+    with access.connect(timeout, retries=0) as client:
         try:
-            models = check(client, _named(classify, translate) or DEFAULTS)
-        except ValueError as error:  # of a name that is none
-            raise typer.BadParameter(str(error)) from error
-        for model in models:
-            print(printable(f"{model.model:<10} {_describe(model)}"))
+            models = client.status(*(model or ()))
+        except VisionError as error:
+            models = ()
+            print(printable(f"{WHOLE:<10} {error}"))
+        for one in models:
+            print(printable(f"{one.name or WHOLE:<10} {_describe(one)}"))
         print(printable(f"at         {client.endpoint}"))
-    raise typer.Exit(0 if all(model.answers for model in models) else 1)
+    raise typer.Exit(0 if models and all(one.ready for one in models) else 1)
 
 
-def _named(classify: str | None, translate: str | None) -> dict[str, str]:
-    names = {"classify": classify, "translate": translate}
-    return {task: name for task, name in names.items() if name is not None}
-
-
-def _describe(model: ModelHealth) -> str:
-    if not model.answers:
-        return str(model.error)
-    weights = f"weights {model.weights}" if model.weights else "weights not reported over gRPC"
+def _describe(model: Model) -> str:
+    text = "ready" if model.ready else "not ready"
+    if model.reason:
+        text += f": {model.reason}"
+    if model.weights:
+        text += f", weights {model.weights}"
     if model.weights == UNTRAINED:
-        weights += ": the answers mean nothing"
-    return f"answers in {model.seconds:.2f} s, {weights}"
+        text += ": the answers mean nothing"
+    return text
 
 
 def page(
@@ -83,6 +90,8 @@ def page(
     grpc: GrpcOption = False,
     token_file: TokenOption = None,
     ca: CaOption = None,
+    cert: CertOption = None,
+    cert_key: CertKeyOption = None,
     classify: Classifier = None,
     translate: Translator = None,
 ) -> None:
@@ -90,6 +99,7 @@ def page(
     with extra("page", "vision page"):
         from vision_client.page import serve
 
-    client = connect_async(server, grpc, token_file, ca)
-    models = {**DEFAULTS, **_named(classify, translate)}
+    client = Server(server, grpc, token_file, ca, cert, cert_key).connect_async()
+    require_names(client, classify=classify, translate=translate)
+    models = {"classify": classify, "translate": translate}
     raise typer.Exit(serve(client, models, port, open_browser=not no_open))

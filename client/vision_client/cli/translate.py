@@ -14,22 +14,22 @@ from rich.text import Text
 from vision_client import show
 from vision_client.cli.connection import (
     CaOption,
+    CertKeyOption,
+    CertOption,
     GrpcOption,
     RetriesOption,
+    Server,
     ServerOption,
     TimeoutOption,
     TokenOption,
-    connect,
+    require_names,
 )
 from vision_client.cli.options import JOBS, Jobs, Model, Photos, err, out, require_stdout
 from vision_client.cli.photos import STDIN, Clash, Photo, find, outputs
 from vision_client.cli.work import UntrainedWarning, work
 from vision_client.client import RETRIES, SERVER, TIMEOUT_S
-from vision_client.models import DEFAULTS
 from vision_client.show import printable
-from vision_client.tasks.translate import FORMATS, QUALITY, SIZE, TRANSLATE, Format, Translation
-
-DEFAULT_MODEL = DEFAULTS[TRANSLATE.task]
+from vision_client.tasks.translate import FORMATS, QUALITY, SIZE, Format, Translation
 
 
 def translate(
@@ -46,7 +46,7 @@ def translate(
         int | None,
         typer.Option(
             min=SIZE.low, max=SIZE.high, show_default=str(SIZE.default),
-            help=f"Shorter side in pixels, a multiple of {SIZE.multiple} for {DEFAULT_MODEL}.",
+            help="Shorter side in pixels; the network may take only multiples of a number.",
         ),
     ] = None,
     format: Annotated[Format, typer.Option(help="Format of the pictures.")] = FORMATS[0],
@@ -60,12 +60,14 @@ def translate(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace pictures that exist already.")
     ] = False,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     jobs: Jobs = JOBS,
     server: ServerOption = SERVER,
     grpc: GrpcOption = False,
     token_file: TokenOption = None,
     ca: CaOption = None,
+    cert: CertOption = None,
+    cert_key: CertKeyOption = None,
     timeout: TimeoutOption = TIMEOUT_S,
     retries: RetriesOption = RETRIES,
 ) -> None:  # fmt: skip
@@ -78,8 +80,6 @@ def translate(
     [bold]vision translate stable -o translated --format jpeg --size 512[/]
     [bold]vision translate - < horse.jpg > translated.png[/]
     """
-    if model == DEFAULT_MODEL and size is not None and size % SIZE.multiple:
-        raise typer.BadParameter(f"a multiple of {SIZE.multiple}", param_hint="--size")
     to_stdout = str(output) == STDIN or (output is None and not out.is_terminal)
     if output is None and not to_stdout:
         raise typer.BadParameter("say where the pictures go: -o DIR", param_hint="--output")
@@ -118,7 +118,9 @@ def translate(
             message = f"{paths[photo]} in {answer.seconds:.2f} s"
             out.print(Text(printable(message)), soft_wrap=True)
 
-    with connect(server, grpc, token_file, ca, timeout, retries) as client:
+    access = Server(server, grpc, token_file, ca, cert, cert_key)
+    with access.connect(timeout, retries) as client:
+        require_names(client, model=model)
         status = work(
             remaining, ask, report,
             jobs=jobs, verb="translated", skipped=len(photos) - len(remaining), console=err,

@@ -30,9 +30,9 @@ T = TypeVar("T")
 # Photographs started per job, so that one slow answer does not idle the other jobs.
 AHEAD = 4
 # Errors that do not depend on the photograph: the others would fail in the same way.
-GENERAL = {301, 302, 303, 307, 308, 401, 403, 404}
+UNAUTHORIZED = 401
+GENERAL = {301, 302, 303, 307, 308, UNAUTHORIZED, 403, 404}
 FULL = {errno.ENOSPC, errno.EDQUOT}
-NO_TOKEN = "InvalidKeyException"  # noqa: S105  # TorchServe's type of a bad token, with code 400
 
 
 def work(
@@ -126,7 +126,7 @@ def _in_order(
 
 def _affects_all(error: Exception) -> bool:
     if isinstance(error, ServerError):
-        return error.code in GENERAL or error.type == NO_TOKEN
+        return error.code in GENERAL
     if isinstance(error, OSError):
         return error.errno in FULL
     return isinstance(error, ConnectionFailed)
@@ -136,7 +136,7 @@ def _reason(error: Exception) -> str:
     """One line, with a remedy if there is an obvious one."""
     if isinstance(error, ConnectionFailed):
         return f"{error}; is it up (`make start`)? --server says which one"
-    if isinstance(error, ServerError) and error.type == NO_TOKEN:
+    if isinstance(error, ServerError) and error.code == UNAUTHORIZED:
         return f"{error} (--token-file FILE, or VISION_TOKEN)"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -9,12 +9,11 @@ server.
 from __future__ import annotations
 
 import asyncio
-import html
 import os
 import re
 import sys
 import webbrowser
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from string import Template
@@ -25,8 +24,7 @@ from vision_client.answers import Answer
 from vision_client.client import AsyncClient
 from vision_client.endpoint import Endpoint
 from vision_client.errors import ConnectionFailed, ServerError, TimedOut
-from vision_client.health import check_async
-from vision_client.models import DEFAULTS
+from vision_client.models import MISSING, Model
 from vision_client.tasks.classify import TOP_K
 from vision_client.tasks.translate import FORMATS, SIZE
 
@@ -45,7 +43,7 @@ FORMAT_NAMES = {"webp": "WebP"}  # others are in capitals
 STATIC = Path(__file__).with_name("static")
 INDEX = Path(__file__).with_name("index.html")
 CLIENT = web.AppKey("client", AsyncClient)
-MODELS = web.AppKey("models", Mapping[str, str])
+MODELS = web.AppKey("models", Mapping[str, str | None])
 
 PROTECTION = {
     "content-security-policy": (
@@ -65,11 +63,13 @@ _THIS_MACHINE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.AS
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def serve(client: AsyncClient, models: Mapping[str, str], port: int, *, open_browser: bool) -> int:
+def serve(
+    client: AsyncClient, models: Mapping[str, str | None], port: int, *, open_browser: bool
+) -> int:
     """Serve the page on ``port`` of 127.0.0.1 until Ctrl-C and print its URL; 0 takes a free port.
 
-    ``models`` are names by task. ``client`` is closed at the end. Returns the exit status: 0, or 1
-    if the port is not available.
+    ``models`` are names by task, None for the server's first. ``client`` is closed at the end.
+    Returns the exit status: 0, or 1 if the port is not available.
     """
     try:
         return asyncio.run(_serve(client, models, port, open_browser))
@@ -78,7 +78,7 @@ def serve(client: AsyncClient, models: Mapping[str, str], port: int, *, open_bro
 
 
 async def _serve(
-    client: AsyncClient, models: Mapping[str, str], port: int, open_browser: bool
+    client: AsyncClient, models: Mapping[str, str | None], port: int, open_browser: bool
 ) -> int:
     runner = web.AppRunner(
         application(client, models),
@@ -105,7 +105,7 @@ async def _serve(
             await runner.cleanup()
 
 
-def application(client: AsyncClient, models: Mapping[str, str] = DEFAULTS) -> web.Application:
+def application(client: AsyncClient, models: Mapping[str, str | None]) -> web.Application:
     """The page and its routes. It sends requests with ``client``, which the caller closes."""
     app = web.Application(
         client_max_size=BODY_BYTES, middlewares=[_own_requests_only, _json_errors]
@@ -126,9 +126,7 @@ def application(client: AsyncClient, models: Mapping[str, str] = DEFAULTS) -> we
 
 
 async def _index(request: web.Request) -> web.StreamResponse:
-    models = {task: html.escape(name) for task, name in request.app[MODELS].items()}
     page = Template(INDEX.read_text("utf-8")).substitute(
-        models,
         top_k=_choices({str(k): str(k) for k in TOP_K_CHOICES}, TOP_K.default),
         size=_choices({str(size): f"{size} px" for size in SIZE_CHOICES}, SIZE.default),
         format=_choices({str(f): FORMAT_NAMES.get(f, f.upper()) for f in FORMATS}, FORMATS[0]),
@@ -145,12 +143,25 @@ def _choices(labels: Mapping[str, str], default: int | str) -> str:
 
 
 async def _about(request: web.Request) -> web.StreamResponse:
-    """The server's URL, and the health of each network."""
-    client, names = request.app[CLIENT], request.app[MODELS]
-    models = [asdict(health) for health in await check_async(client, names)]
+    """The server's URL, and for each task its model, or null if the server has none."""
+    client, named = request.app[CLIENT], request.app[MODELS]
+    names = [name for name in named.values() if name is not None]
+    models = await client.status(*(names if client.endpoint.is_grpc else ()))
+    chosen = {task: _chosen(models, task, name) for task, name in named.items()}
     return web.json_response(
-        {"server": str(client.endpoint), "advice": _advice(client.endpoint), "models": models}
+        {
+            "server": str(client.endpoint),
+            "models": {task: model and asdict(model) for task, model in chosen.items()},
+        }
     )
+
+
+def _chosen(models: Sequence[Model], task: str, name: str | None) -> Model | None:
+    """The model called ``name``, or the first of ``task``."""
+    for model in models:
+        if model.name == name or (name is None and model.task == task):
+            return model
+    return None if name is None else Model(name, False, reason=MISSING)
 
 
 async def _classify(request: web.Request) -> web.StreamResponse:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Format: TypeAlias = Literal["png", "jpeg", "webp"]
 FORMATS: tuple[Format, ...] = get_args(Format)  # the server's default first
-# The shorter side in pixels. The default and ``multiple`` are those of the default network.
+# The shorter side in pixels. The default and ``multiple`` are those of the bundle's generator.
 SIZE = Range(default=256, low=64, high=1024, multiple=4)
 QUALITY = Range(default=90, low=1, high=95)  # of JPEG and WebP
 

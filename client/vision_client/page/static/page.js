@@ -6,20 +6,31 @@ import { about, classify, example, Problem, translate } from "./server.js";
 const $ = (selector, within = document) => within.querySelector(selector);
 
 // The answer of one network. A new request aborts the previous one, whose answer is never shown. The
-// server still works on an aborted request, so `pause` (ms) delays a request that the next click may
-// replace.
+// server may still work on an aborted request, so `pause` (ms) delays a request that the next click
+// may replace.
 class Panel {
   #asking = new AbortController();
 
   constructor(task, options, ask, show) {
+    this.task = task;
     this.options = options;
     this.ask = ask;
     this.show = show;
     this.failed = false;
+    this.name = "the network"; // until the server has said it
+    this.weights = null;
     this.section = $(`#${task}`);
-    this.model = this.section.dataset.model;
     this.result = $(".result", this.section);
     this.problem = $(".problem", this.section);
+  }
+
+  // Show which network answers; returns why it cannot, or "". `model` is null if there is none.
+  introduce(model) {
+    if (!model) return `The server has no network for the task ${this.task}.`;
+    this.name = model.name;
+    this.weights = model.ready ? (model.weights ?? UNKNOWN) : "not ready";
+    $(".model", this.section).textContent = this.name;
+    return model.ready ? "" : `${this.name}: ${model.reason ?? "no reason given"}.`;
   }
 
   async put(photo, pause = 0) {
@@ -37,7 +48,8 @@ class Panel {
       this.show(answer, options);
       this.result.hidden = false;
       this.#state(`Answered in ${seconds(answer.seconds)}`, false);
-      showWeights({ [this.model]: answer.weights ?? UNKNOWN });
+      this.weights = answer.weights ?? UNKNOWN;
+      showWeights();
     } catch (problem) {
       if (signal.aborted) return;
       this.failed = true;
@@ -54,6 +66,7 @@ class Panel {
 }
 
 const OPTIONS_PAUSE_MS = 300;
+const UNKNOWN = "not reported over gRPC";
 const panels = [
   new Panel("classify", ["top_k"], ({ file }, ...rest) => classify(file, ...rest), showBars),
   new Panel("translate", ["size", "format"], translated, showTranslation),
@@ -125,33 +138,27 @@ async function decoded(url) {
   return image.decode().then(() => image, () => null);
 }
 
-// Show the server's address in the footer, or a notice if no network answers.
+// Show the server's address and its networks, and a notice if one of them is not ready.
 async function introduce() {
   $("#notice").replaceChildren();
   try {
-    const { server, advice, models } = await about();
+    const { server, models } = await about();
     $("#server").textContent = `Server ${server}`;
-    for (const { model, answers, weights } of models)
-      showWeights({ [model]: answers ? (weights ?? UNKNOWN) : NONE });
-    if (photo || models.some(({ answers }) => answers)) return;
-    throw new Problem("The server does not answer.", `${models[0].error}. ${advice}`, true);
+    const reasons = panels.map((panel) => panel.introduce(models[panel.task])).filter(Boolean);
+    showWeights();
+    if (reasons.length) throw new Problem("The server is not ready.", reasons.join(" "), true);
   } catch (problem) {
     showProblem($("#notice"), problem);
   }
 }
 
-const weights = {};
-const NONE = "no answer";
-const UNKNOWN = "not reported over gRPC";
-
-function showWeights(changes) {
-  Object.assign(weights, changes);
-  const each = Object.entries(weights).map(([model, name]) => ` · ${model}: ${name}`);
-  $("#weights").textContent = each.join("");
-  const untrained = Object.keys(weights).filter((model) => weights[model] === "untrained");
+function showWeights() {
+  const known = panels.filter(({ weights }) => weights);
+  $("#weights").textContent = known.map(({ name, weights }) => ` · ${name}: ${weights}`).join("");
+  const untrained = known.filter(({ weights }) => weights === "untrained");
   const messages = [
     "",
-    `${untrained[0]} is untrained: everything works, its answers mean nothing.`,
+    `${untrained[0]?.name} is untrained: everything works, its answers mean nothing.`,
     "Untrained networks: everything works, the answers mean nothing.",
   ];
   $("#untrained").textContent = messages[untrained.length];

@@ -1,0 +1,78 @@
+"""The files of API keys and certificates, read again when they change."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.config import Config
+from serving.errors import ServingError
+from serving.keys import Client, read_keys
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Paths, or None for what is not configured; ``certificate`` comes with its private key."""
+
+    keys: Path | None
+    certificate: tuple[Path, Path] | None
+    client_authority: Path | None
+
+    @classmethod
+    def of(cls, config: Config) -> Credentials:
+        """Raises ServingError if the settings do not go together."""
+        certificate, key = config.file("tls_certificate"), config.file("tls_key")
+        authority = config.file("tls_client_ca")
+        if (certificate is None) != (key is None):
+            raise ServingError(f"{config.path} needs both tls_certificate and tls_key, or neither")
+        if authority is not None and certificate is None:
+            raise ServingError(f"tls_client_ca in {config.path} needs tls_certificate and tls_key")
+        pair = (certificate, key) if certificate and key else None
+        return cls(config.file("api_keys"), pair, authority)
+
+    @property
+    def knows_clients(self) -> bool:
+        """Whether strangers are kept out: by keys or by client certificates."""
+        return self.keys is not None or self.client_authority is not None
+
+    def changed_at(self) -> tuple[int, ...]:
+        """Equal as long as no file has changed; a file that is missing does not raise."""
+        stamps: list[int] = []
+        for path in (self.keys, *(self.certificate or ()), self.client_authority):
+            try:
+                status = path.stat() if path else None
+            except OSError:
+                status = None
+            stamps += [status.st_mtime_ns, status.st_size, status.st_ino] if status else [0]
+        return tuple(stamps)
+
+    def clients(self) -> tuple[Client, ...] | None:
+        """The clients that may ask, or None if anybody may. Raises ServingError."""
+        return read_keys(self.keys) if self.keys else None
+
+    def server_certificate(self) -> tuple[str, str] | None:
+        """The certificate chain and its private key, PEM; None without TLS.
+
+        Raises ServingError if they do not match.
+        """
+        if self.certificate is None:
+            return None
+        chain, key = self.certificate
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(chain, key)
+            return chain.read_text(), key.read_text()
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise ServingError(
+                f"{chain} and {key} cannot be used: {error}; `make cert` makes a pair"
+            ) from error
+
+    def authority(self) -> str | None:
+        """The authority of client certificates, PEM, or None if none is asked for."""
+        if self.client_authority is None:
+            return None
+        try:
+            ssl.create_default_context(cafile=str(self.client_authority))
+            return self.client_authority.read_text()
+        except (OSError, ValueError) as error:
+            raise ServingError(f"{self.client_authority} cannot be used: {error}") from error

@@ -1,0 +1,132 @@
+"""The messages of Envoy's external processing protocol that the admission queue uses.
+
+They are the part of ``envoy/service/ext_proc/v3/external_processor.proto`` and of the files that it
+imports which is needed here, with the numbers of those files. No package of Python stubs can be
+installed beside Envoy's own package, which has the same name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+METHOD = "Process"
+
+_PACKAGE = "vision.ext_proc"
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_SCALARS = {
+    "int32": _FIELD.TYPE_INT32,  # enums too: the same on the wire
+    "uint32": _FIELD.TYPE_UINT32,
+    "string": _FIELD.TYPE_STRING,
+    "bytes": _FIELD.TYPE_BYTES,
+    "bool": _FIELD.TYPE_BOOL,
+}
+# Message -> field -> (number, type); * marks a repeated field.
+_MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
+    "HeaderValue": {"key": (1, "string"), "value": (2, "string"), "raw_value": (3, "bytes")},
+    "HeaderMap": {"headers": (1, "*HeaderValue")},
+    "HttpHeaders": {"headers": (1, "HeaderMap"), "end_of_stream": (3, "bool")},
+    "ProcessingRequest": {
+        "request_headers": (2, "HttpHeaders"),
+        "response_headers": (3, "HttpHeaders"),
+    },
+    "HeaderValueOption": {"header": (1, "HeaderValue"), "append_action": (3, "int32")},
+    "HeaderMutation": {
+        "set_headers": (1, "*HeaderValueOption"),
+        "remove_headers": (2, "*string"),
+    },
+    "CommonResponse": {"header_mutation": (2, "HeaderMutation")},
+    "HeadersResponse": {"response": (1, "CommonResponse")},
+    "HttpStatus": {"code": (1, "int32")},
+    "GrpcStatus": {"status": (1, "uint32")},
+    "ImmediateResponse": {
+        "status": (1, "HttpStatus"),
+        "headers": (2, "HeaderMutation"),
+        "body": (3, "bytes"),
+        "grpc_status": (4, "GrpcStatus"),
+        "details": (5, "string"),
+    },
+    "ProcessingResponse": {
+        "request_headers": (1, "HeadersResponse"),
+        "response_headers": (2, "HeadersResponse"),
+        "immediate_response": (7, "ImmediateResponse"),
+    },
+}
+# HeaderValueOption.append_action: OVERWRITE_IF_EXISTS_OR_ADD
+_OVERWRITE = 2
+
+
+def _compile() -> dict[str, Any]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="vision/ext_proc.proto", package=_PACKAGE, syntax="proto3"
+    )
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, (number, kind) in fields.items():
+            repeated, base = kind.startswith("*"), kind.removeprefix("*")
+            added = message.field.add(
+                name=field,
+                number=number,
+                label=_FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL,
+                type=_SCALARS.get(base, _FIELD.TYPE_MESSAGE),
+            )
+            if base not in _SCALARS:
+                added.type_name = f".{_PACKAGE}.{base}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+        for name in _MESSAGES
+    }
+
+
+_CLASSES = _compile()
+ProcessingRequest: Any = _CLASSES["ProcessingRequest"]
+ProcessingResponse: Any = _CLASSES["ProcessingResponse"]
+
+
+def header_values(headers: Any) -> dict[str, str]:
+    """``HttpHeaders`` -> values by name; Envoy's names are in lower case."""
+    return {
+        header.key: header.value or header.raw_value.decode("latin-1")
+        for header in headers.headers.headers
+    }
+
+
+def proceed(headers: dict[str, str], remove: tuple[str, ...] = ()) -> Any:
+    """Let the request go on, with ``headers`` set and ``remove`` removed."""
+    response = ProcessingResponse()
+    _set(response.request_headers.response.header_mutation, headers)
+    response.request_headers.response.header_mutation.remove_headers.extend(remove)
+    return response
+
+
+def pass_response(headers: dict[str, str]) -> Any:
+    """Let a response go on, with ``headers`` set."""
+    response = ProcessingResponse()
+    response.response_headers.response.SetInParent()
+    _set(response.response_headers.response.header_mutation, headers)
+    return response
+
+
+def refuse(code: int, grpc_status: int, body: bytes, headers: dict[str, str], details: str) -> Any:
+    """Answer the request with ``code`` and ``body``, or over gRPC with ``grpc_status`` and ``body``
+    as its message; ``details`` goes to the access log.
+    """
+    response = ProcessingResponse()
+    immediate = response.immediate_response
+    immediate.status.code = code
+    immediate.grpc_status.status = grpc_status
+    immediate.body = body
+    immediate.details = details
+    _set(immediate.headers, headers)
+    return response
+
+
+def _set(mutation: Any, headers: dict[str, str]) -> None:
+    for name, value in headers.items():
+        option = mutation.set_headers.add(append_action=_OVERWRITE)
+        option.header.key = name
+        option.header.raw_value = value.encode()

@@ -1,0 +1,173 @@
+-- gRPC: the model that a call names, the limits of its message, and errors as statuses.
+
+local SERVICE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/"
+local MAX_ENTRIES = 100 -- of the map `input`, as in docs/contract.md
+-- HTTP status -> gRPC status
+local GRPC_STATUS = {
+  [400] = 3, [401] = 16, [404] = 5, [406] = 3, [408] = 4, [413] = 8, [415] = 9, [422] = 9,
+  [429] = 8, [500] = 13, [501] = 12, [503] = 14, [504] = 4, [507] = 8,
+}
+
+local function error_json(code, kind, message)
+  return string.format('{"code": %d, "type": "%s", "message": "%s"}', code, kind, message)
+end
+
+local function refuse(handle, code, kind, message)
+  handle:respond({
+    [":status"] = "200", ["content-type"] = "application/grpc",
+    ["grpc-status"] = tostring(GRPC_STATUS[code]), ["grpc-message"] = error_json(code, kind, message),
+    ["x-error-type"] = kind,
+  }, "")
+end
+
+-- A varint of `body` at `position`: its value and the position after it; nil if it is cut off or
+-- has more than 5 bytes, which no length here needs.
+local function varint(body, position)
+  local value, factor = 0, 1
+  for i = position, math.min(position + 4, body:length() - 1) do
+    local byte = body:getBytes(i, 1):byte()
+    value = value + (byte % 128) * factor
+    if byte < 128 then return value, i + 1 end
+    factor = factor * 128
+  end
+  return nil
+end
+
+local function encode_varint(value)
+  local bytes = {}
+  while value >= 128 do
+    bytes[#bytes + 1] = string.char(value % 128 + 128)
+    value = math.floor(value / 128)
+  end
+  return table.concat(bytes) .. string.char(value)
+end
+
+local function field(tag, text)
+  return string.char(tag) .. encode_varint(#text) .. text
+end
+
+local function big_endian(value)
+  return string.char(math.floor(value / 16777216) % 256, math.floor(value / 65536) % 256,
+    math.floor(value / 256) % 256, value % 256)
+end
+
+-- The model that a PredictionsRequest names. Returns nil and the reason if it is not one.
+local function model_of(body)
+  if body:length() < 5 then return nil, 400, "BadRequest", "the call has no message" end
+  local head = { body:getBytes(0, 5):byte(1, 5) }
+  if head[1] ~= 0 then return nil, 501, "Unimplemented", "compressed messages are not supported" end
+  local size = ((head[2] * 256 + head[3]) * 256 + head[4]) * 256 + head[5]
+  if body:length() ~= size + 5 then return nil, 400, "BadRequest", "the call needs one message" end
+  local model, entries, position = "", 0, 5
+  while position < size + 5 do
+    local tag, length
+    tag, position = varint(body, position)
+    if tag == nil or tag % 8 ~= 2 then return nil, 400, "BadRequest", "not a PredictionsRequest" end
+    length, position = varint(body, position)
+    if length == nil or position + length > size + 5 then
+      return nil, 400, "BadRequest", "not a PredictionsRequest"
+    end
+    if tag == 10 then
+      if length > 256 then return nil, 404, "ModelNotFound", "no model has so long a name" end
+      model = body:getBytes(position, length)
+    end
+    if tag == 26 then entries = entries + 1 end
+    if entries > MAX_ENTRIES then
+      return nil, 400, "BadRequest", "a request may have at most 100 fields"
+    end
+    position = position + length
+  end
+  return model
+end
+
+local function is_prediction(path)
+  return path == SERVICE .. "Predictions" or path == SERVICE .. "StreamPredictions"
+end
+
+function envoy_on_request(handle)
+  if not is_prediction(handle:headers():get(":path")) then return end
+  local body = handle:body(true)
+  local headers = handle:headers() -- body() waits, and objects of before do not outlive a wait
+  local model, code, kind, message = model_of(body)
+  if model == nil then return refuse(handle, code, kind, message) end
+  if not model:match("^[%w._-]+$") then
+    return refuse(handle, 404, "ModelNotFound", "GET /models lists the models")
+  end
+  headers:replace("x-gateway-model", model)
+  -- TorchServe passes no metadata to a handler, but every entry of `input`.
+  local added = ""
+  for _, name in ipairs({ "x-request-id", "traceparent" }) do
+    local value = headers:get(name)
+    if value then added = added .. field(26, field(10, name) .. field(18, value)) end
+  end
+  local size = body:length() - 5
+  body:setBytes("\0" .. big_endian(size + #added) .. body:getBytes(5, size) .. added)
+  headers:replace("content-length", tostring(body:length()))
+end
+
+-- gRPC's messages are percent-encoded.
+local function encode_message(text)
+  return (text:gsub("[^\32-\36\38-\126]", function(char) return string.format("%%%02X", char:byte()) end))
+end
+
+local function decode_message(text)
+  return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+-- TorchServe's own sentences -> the contract's errors.
+local function from_torchserve(sentence)
+  if sentence:find("no worker to serve", 1, true) then
+    return 503, "Overloaded", "the queue is full: try again"
+  end
+  if sentence:find("died", 1, true) then
+    return 507, "WorkerDied", "the worker ended while it had this request: try once more"
+  end
+  return 500, "InternalError", "see the server's log"
+end
+
+local function finish(handle, target, code, kind, json)
+  -- A route that does not exist is a method that is not implemented.
+  local status = kind == "NotFound" and 12 or GRPC_STATUS[code] or 13
+  target:replace("grpc-status", tostring(status))
+  target:replace("grpc-message", encode_message(json))
+  handle:headers():replace("x-error-type", kind)
+end
+
+local function parse_error(text)
+  local code, kind = text:match('^{"code": ?(%d+), ?"type": ?"([%w]+)", ?"message": ?"')
+  return tonumber(code), kind
+end
+
+-- An error over gRPC becomes a status: TorchServe sends the JSON of one in a batch with other answers
+-- as a prediction, with the status OK.
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  if not (headers:get("content-type") or ""):find("^application/grpc") then return end
+  local status = headers:get("grpc-status")
+  local target = headers
+  if status == nil then
+    local body = handle:body(true)
+    target = handle:trailers()
+    headers = handle:headers()
+    local length = body:length()
+    -- frame (5 bytes), tag 0x0a, the length of the prediction
+    if length > 6 and length < 65536 and body:getBytes(5, 1) == "\10" then
+      local size, start = varint(body, 6)
+      local text = size and body:getBytes(start, math.min(size, length - start)) or ""
+      local code, kind = parse_error(text)
+      if code and target then
+        body:setBytes("")
+        return finish(handle, target, code, kind, text)
+      end
+    end
+    status = target and target:get("grpc-status")
+  end
+  if target == nil or status == nil or status == "0" then return end
+  local text = decode_message(target:get("grpc-message") or "")
+  local line = text:match("^[^\n]*")
+  local code, kind = parse_error(line)
+  if code then return finish(handle, target, code, kind, line) end
+  if headers:get("x-error-type") then return end
+  code, kind, text = from_torchserve(text)
+  finish(handle, target, code, kind, error_json(code, kind, text))
+end

