@@ -131,7 +131,7 @@ def test_a_worker_that_hangs_is_replaced(lone: Lone, jpeg: bytes) -> None:
     assert lone.actions("kill_worker", MODEL) == before + 1
     assert "does not compute: it is killed" in lone.said()
     lost = [end for _, end, code in seen if code != 200]
-    assert 1 <= len(lost) <= 4
+    assert len(lost) <= 4
     first = min(end for begun, end, code in seen if code == 200 and end > stopped + 5)
     print(f"answered again after {first - stopped:.1f} s, {len(lost)} requests lost")
     assert first < stopped + TIMEOUT_S / 2
