@@ -248,8 +248,8 @@ def _check_heap(
             f"TorchServe can have {kept} requests of max_request_size at once, which takes "
             f"{need / 2**30:.1f} GiB of Java's heap, and vmargs in {config.path} allow "
             f"{heap / 2**30:.1f}: set -Xmx{-(-need // 2**30)}g there, or a smaller "
-            "batch_size or job_queue_size: serving=Serving(...) in the networks' files (export/networks/NAME.py "
-            "or your own), then `make archive`"
+            "batch_size or job_queue_size: serving=Serving(...) in the networks' files "
+            "(export/networks/NAME.py or your own), then `make archive`"
         )
 
 
