@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 
+from serving.gateway.uploads import SMALL_BYTES
 from serving.keys import Client
 from serving.sockets import Sockets
 
@@ -145,6 +146,7 @@ def routes_yaml(
     return _TEMPLATES.get_template("routes.yaml.j2").render(
         models=models,
         limits=limits,
+        small_bytes=SMALL_BYTES,
         token=token,
         clients=None if clients is None else {client.key: client.name for client in clients},
     )

@@ -10,7 +10,7 @@ end
 
 -- The name in the certificate that the client has shown, or nil. Envoy has verified it.
 local function certificate_name(handle)
-  local ssl = handle:connection():ssl()
+  local ssl = handle:streamInfo():downstreamSslConnection()
   local subject = ssl and ssl:subjectPeerCertificate() or ""
   return subject:match("CN=([%w._-]+)")
 end

@@ -68,7 +68,7 @@ class Gateway:
         }
         weights = {planned.model: planned.archive.weights for planned in plan.models}
         longest_wait = max(planned.response_timeout for planned in plan.models)
-        self._service = AdmissionService(queues, weights, succeeded, longest_wait)
+        self._service = AdmissionService(queues, weights, succeeded, longest_wait, self._limits)
         # The state of everything that is written again when it changes.
         self._written: object = None
         self._child: subprocess.Popen[bytes] | None = None

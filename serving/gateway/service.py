@@ -12,6 +12,8 @@ import grpc
 
 from serving.gateway import ext_proc
 from serving.gateway.admission import ModelQueue, Refused, place
+from serving.gateway.configuration import GatewayLimits
+from serving.gateway.uploads import SMALL_BYTES, Uploads
 
 _GRPC_STATUS = {404: 5, 422: 9, 429: 8, 503: 14, 504: 4}
 # gRPC's units of a deadline, in seconds.
@@ -34,7 +36,11 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         weights: Mapping[str, str],
         succeeded: Callable[[str], None],
         longest_wait: float,
+        limits: GatewayLimits,
     ) -> None:
+        self._most_bytes = limits.request_bytes
+        # Half of the memory is for everything else.
+        self._uploads = Uploads(limits.memory_bytes // 2)
         self._longest_wait = longest_wait
         self._queues = queues
         self._weights = weights
@@ -52,15 +58,21 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             response_serializer=ext_proc.ProcessingResponse.SerializeToString,
         )
 
-    async def _process(self, messages: AsyncIterator[Any], _context: Any) -> AsyncIterator[Any]:
+    async def _process(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """One request of a client: its headers come first, then those of the answer."""
         arrived = time.monotonic()
-        first = await anext(messages)
+        first = await anext(messages, None)
+        if first is None:
+            return
         if not first.HasField("request_headers"):  # another filter has answered
             yield ext_proc.pass_response({})
             return
         headers = ext_proc.header_values(first.request_headers)
         client = headers.get("x-gateway-client", "")
+        if ("phase", "arrival") in context.invocation_metadata():
+            async for response in self._arrive(client, headers, messages):
+                yield response
+            return
         self._present[client] = self._present.get(client, 0) + 1
         try:
             queue = self._queue(headers)
@@ -87,6 +99,27 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             self._present[client] -= 1
             if not self._present[client]:
                 del self._present[client]
+
+    async def _arrive(
+        self, client: str, headers: Mapping[str, str], messages: AsyncIterator[Any]
+    ) -> AsyncIterator[Any]:
+        """Before Envoy reads a body that is not small; ends when the request is answered."""
+        try:
+            with self._uploads.counted(client, self._size(headers)):
+                yield ext_proc.proceed({})
+                async for _ in messages:  # the answer's headers
+                    yield ext_proc.pass_response({})
+        except Refused as refusal:
+            yield _refuse(refusal)
+
+    def _size(self, headers: Mapping[str, str]) -> int:
+        """The bytes that a request may have."""
+        length = headers.get("content-length", "")
+        if length.isdecimal():
+            return int(length)
+        # Envoy ends gRPC calls, which are HTTP/2, when they take too much memory; not HTTP/1.
+        is_grpc = headers.get("content-type", "").startswith("application/grpc")
+        return SMALL_BYTES + 1 if is_grpc else self._most_bytes
 
     def _queue(self, headers: Mapping[str, str]) -> ModelQueue:
         model = headers.get("x-gateway-model", "")

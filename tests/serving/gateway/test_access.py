@@ -96,6 +96,7 @@ def guarded(
         upload_seconds=str(UPLOAD_S),
         idle_seconds="3",
         gateway_connections="60",
+        gateway_memory_bytes=str(2**27),
     )
     with serve(config):
         yield Guarded(config)
@@ -270,6 +271,26 @@ def test_a_slow_client_is_let_go(
     assert within * 0.8 < time.monotonic() - started
     if received:
         assert json.loads(received.partition(b"\r\n\r\n")[2])["type"] == "RequestTimeout"
+
+
+def test_large_uploads_are_bounded(guarded: Guarded, alice: str, jpeg: bytes) -> None:
+    """Beyond a quarter of the gateway's memory, a client may upload small pictures only."""
+    head = (
+        "POST /predictions/resnet101 HTTP/1.1\r\nhost: h\r\n"
+        f"authorization: Bearer {alice}\r\ncontent-length: {12 * 2**20}\r\n\r\n"
+    )
+    with contextlib.ExitStack() as stack:
+        for status in ("", "", "429"):
+            connection = stack.enter_context(_secure(guarded))
+            connection.sendall(head.encode())
+            connection.settimeout(1)
+            received = b""
+            with contextlib.suppress(TimeoutError):
+                received = connection.recv(4096)
+            assert received[9:12].decode() == status
+        assert guarded.post(alice, jpeg).status_code == 200
+        assert guarded.post(key_of(guarded, "bob"), b"x" * 12 * 2**20).status_code == 400
+    wait_until(lambda: guarded.post(alice, b"x" * 12 * 2**20).status_code == 400)
 
 
 def test_connections_are_bounded(guarded: Guarded, alice: str) -> None:
