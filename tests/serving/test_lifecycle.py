@@ -225,7 +225,7 @@ def test_a_second_server_of_the_folder_is_refused(lone: Lone, jpeg: bytes) -> No
     assert lone.post(jpeg).status_code == 200
 
 
-def test_status_shows_what_torchserves_ping_hides(lone: Lone) -> None:
+def test_status_and_ping_show_that_a_worker_is_missing(lone: Lone) -> None:
     workers = [psutil.Process(worker.pid) for worker in lone.workers()]
     good = lone.command("status")
     assert good.returncode == 0, good.stdout
@@ -236,7 +236,7 @@ def test_status_shows_what_torchserves_ping_hides(lone: Lone) -> None:
     wait_until(lambda: lone.command("status").returncode == 1)
     bad = lone.command("status")
     ping = requests.get(f"{lone.config.inference}/ping", timeout=60)
-    assert ping.json() == {"status": "Healthy"}
+    assert ping.json() == {"status": "Unhealthy"}
     assert "resnet101  1 of 2 workers are ready" in bad.stdout
 
 
