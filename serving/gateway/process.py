@@ -56,7 +56,7 @@ class Gateway:
         self._credentials = Credentials.of(plan.config)
         self._limits = limits(plan)
         gpus = plan.machine.gpus
-        self._models = [_route(planned, gpus) for planned in plan.models]
+        self._models = [_route(planned) for planned in plan.models]
         queues = {
             planned.model: ModelQueue(
                 planned.model, capacity(planned, gpus), partial(down_for, planned.model)
@@ -64,7 +64,8 @@ class Gateway:
             for planned in plan.models
         }
         weights = {planned.model: planned.archive.weights for planned in plan.models}
-        self._service = AdmissionService(queues, weights, succeeded)
+        longest_wait = max(planned.response_timeout for planned in plan.models)
+        self._service = AdmissionService(queues, weights, succeeded, longest_wait)
         # The state of everything that is written again when it changes.
         self._written: object = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -209,23 +210,21 @@ def _write(texts: Mapping[Path, str]) -> None:
 def capacity(planned: ModelPlan, gpus: int) -> Capacity:
     """How many requests of a model may be with TorchServe and in the queue.
 
-    Two batches per worker are with TorchServe, so that the next one is complete when a worker
-    becomes free. On a CPU a batch takes almost as long as its pictures one by one, so a client that
-    sends one picture at a time must not wait for a batch of another; on a GPU it is short.
+    On a CPU a batch takes almost as long as its pictures one by one, so a client that sends one
+    picture at a time must not wait for a batch of another; on a GPU a batch is short.
     """
-    batch = planned.workers * planned.batch
     return Capacity(
-        slots=2 * batch,
+        slots=planned.slots,
         waiting=planned.queue,
         per_client=max(planned.queue * 3 // 4, 1),
-        gentle=batch if gpus else planned.workers,
+        gentle=planned.workers * (planned.batch if gpus else 1),
     )
 
 
-def _route(planned: ModelPlan, gpus: int) -> GatewayModel:
+def _route(planned: ModelPlan) -> GatewayModel:
     return GatewayModel(
         planned.model,
-        capacity(planned, gpus).slots,
+        planned.slots,
         planned.queue,
         planned.response_timeout + ANSWER_SPARE_S,
     )
