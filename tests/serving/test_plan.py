@@ -57,9 +57,10 @@ def make(
     workers: int | None = None,
     precision: str | None = None,
     shell: dict[str, str] | None = None,
+    gateway: bool = True,
     **facts: Any,
 ) -> Plan:
-    options = Options(workers=workers, precision=precision)
+    options = Options(workers=workers, precision=precision, gateway=gateway)
     return plan(config, served, replace(MACHINE, **facts), options, shell or {})
 
 
