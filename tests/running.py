@@ -123,7 +123,7 @@ def serve(
     *,
     until: str = "Ctrl-C",
     before: Sequence[str] = (),
-    options: Sequence[str] = (DIRECT,),
+    options: Sequence[str] = (),
     **environment: str,
 ) -> Iterator[Foreground]:
     """The process of ``make serve``, on the CPU, once it has printed ``until``.
@@ -213,6 +213,12 @@ def server(
     folder = tmp_path_factory.mktemp("server")
     with started(folder, make_config(folder, model_store), serving, PRECISION) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def front(server: Running) -> str:
+    """The URL of the suite's server over REST."""
+    return server.config.inference
 
 
 @pytest.fixture(scope="session")
