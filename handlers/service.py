@@ -84,6 +84,7 @@ class Service:
         Errors in ``messages`` are returned unchanged. The times are added to ``stages``.
         """
         stages = stages or Stages()
+        ids = [message.id if isinstance(message, Message) else "-" for message in messages]
         started = time.monotonic()
         start_by = started + min(DECODE_BEGIN_S, self._decode_seconds / 2)
         with stages("decode"):
@@ -104,7 +105,7 @@ class Service:
                 attempt(self._encode, output, request)
                 for output, request in zip(outputs, requests, strict=True)
             ]
-        outcomes = map(_outcome, messages, answers)
+        outcomes = map(_outcome, ids, answers)
         logger.info("batch of %d: %s; %s", len(messages), ", ".join(outcomes), stages)
         return answers
 
@@ -143,10 +144,9 @@ class Service:
         return self.task.answer(output, request)
 
 
-def _outcome(message: Message | RequestError, answer: Answer | RequestError) -> str:
+def _outcome(id: str, answer: Answer | RequestError) -> str:
     """For the log: the request's id, and "ok" or its error."""
-    outcome = type(answer).__name__ if isinstance(answer, RequestError) else "ok"
-    return f"{message.id} {outcome}" if isinstance(message, Message) else outcome
+    return f"{id} {type(answer).__name__ if isinstance(answer, RequestError) else 'ok'}"
 
 
 def _without_picture(request: Request) -> Request:

@@ -174,7 +174,8 @@ async def _listening(app: web.Application) -> AsyncIterator[web.AppRunner]:
 
 
 def _error(code: int, type_: str, message: str) -> web.Response:
-    return web.json_response({"code": code, "type": type_, "message": message}, status=code)
+    body = {"code": code, "type": type_, "message": message}
+    return web.json_response(body, status=code, headers={"x-error-type": type_})
 
 
 @web.middleware

@@ -216,6 +216,12 @@ def server(
 
 
 @pytest.fixture(scope="session")
+def front(server: Running) -> str:
+    """The URL of the suite's server over REST."""
+    return server.config.inference
+
+
+@pytest.fixture(scope="session")
 def float32_server(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

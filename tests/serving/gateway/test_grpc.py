@@ -170,3 +170,16 @@ def test_health_is_true_over_grpc(server: Running) -> None:
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
     ping = server.grpc.Ping(empty_pb2.Empty(), timeout=TIMEOUT_S)
     assert "Healthy" in ping.health
+
+
+def test_health_is_watched(server: Running) -> None:
+    """The first message comes at once, and a refusal is that of the health service."""
+    with grpc.insecure_channel(server.config.grpc) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service="resnet101"), timeout=TIMEOUT_S)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(health_pb2.HealthCheckRequest(service="nothing"), timeout=TIMEOUT_S)
+        call: Any = caught.value
+        assert call.code() == grpc.StatusCode.NOT_FOUND

@@ -31,6 +31,7 @@ def send(server: Running, verb: str, path: str, **headers: str) -> tuple[int, di
         if response.status >= 400:
             media_type, _, _ = str(response.getheader("content-type")).partition(";")
             assert media_type == "application/json"
+            assert response.getheader("x-error-type") == json.loads(content)["type"]
         return response.status, json.loads(content)
     finally:
         connection.close()
