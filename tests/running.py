@@ -119,7 +119,12 @@ class Foreground:
 
 @contextlib.contextmanager
 def serve(
-    config: Path, *, until: str = "Ctrl-C", before: Sequence[str] = (), **environment: str
+    config: Path,
+    *,
+    until: str = "Ctrl-C",
+    before: Sequence[str] = (),
+    options: Sequence[str] = (),
+    **environment: str,
 ) -> Iterator[Foreground]:
     """The process of ``make serve``, on the CPU, once it has printed ``until``.
 
@@ -127,7 +132,7 @@ def serve(
     """
     log = config.parent / "said.log"
     command = [*before, sys.executable, "-m", "serving", "serve", "--config", str(config)]
-    command += ["--run-dir", str(config.parent / "run"), "--device", "cpu"]
+    command += ["--run-dir", str(config.parent / "run"), "--device", "cpu", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environment},

@@ -31,10 +31,6 @@ ROOT = Path(__file__).parents[2]
 ONE_MODEL = {"load_models": "resnet101.mar"}
 
 
-def temporary_folders() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("torchserve-*")}
-
-
 @pytest.mark.parametrize(
     ("number", "until"),
     [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "Ctrl-C"), (signal.SIGTERM, "starting")],
@@ -42,13 +38,14 @@ def temporary_folders() -> set[str]:
 def test_a_signal_ends_everything(
     tmp_path: Path, model_store: Path, make_config: MakeConfig, number: int, until: str
 ) -> None:
-    before = temporary_folders()
     with serve(make_config(tmp_path, model_store, **ONE_MODEL), until=until) as server:
         wait_until(lambda: len(processes_of(tmp_path)) >= 2)  # itself and Java
+        temporary = RunFolder(tmp_path / "run").sockets.folder.resolve()
+        assert temporary.parent == Path(tempfile.gettempdir())
         server.process.send_signal(number)
         assert server.process.wait(60) == 0
     assert processes_of(tmp_path) == []
-    assert temporary_folders() <= before  # another server of the machine may have ended
+    assert not temporary.exists()
     assert not (tmp_path / "run" / "server.json").exists()
 
 
@@ -68,8 +65,9 @@ def test_a_start_with_signals_ignored(
     before = ("sh", "-c", 'trap "" INT HUP; exec "$@"', "sh")
     with serve(config, until="starting", before=before) as server:
         workers = workers_of(server.process.pid)
-        (java,) = psutil.Process(server.process.pid).children()
-        assert [ignored(child) for child in (java, *workers)] == [set(), set()]
+        children = psutil.Process(server.process.pid).children()
+        assert {child.name() for child in children} == {"java", "envoy"}
+        assert all(ignored(child) == set() for child in (*children, *workers))
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: server.process.poll() is not None or "Ctrl-C" in server.said())
         assert server.process.poll() is None
@@ -152,7 +150,7 @@ def test_a_model_that_cannot_load_ends_the_start(
     assert error in output
     assert "raise LoadError" in output
     assert f"the complete output is in {tmp_path / 'run' / 'logs'}" in output
-    assert len(output.splitlines()) <= 15
+    assert len(output.partition("error: ")[2].splitlines()) <= 10
     assert processes_of(tmp_path) == []
 
 
@@ -228,7 +226,7 @@ def test_a_second_server_of_the_folder_is_refused(lone: Lone, jpeg: bytes) -> No
     assert lone.post(jpeg).status_code == 200
 
 
-def test_status_shows_what_torchserves_ping_hides(lone: Lone) -> None:
+def test_status_shows_a_worker_that_is_missing(lone: Lone) -> None:
     workers = [psutil.Process(worker.pid) for worker in lone.workers()]
     good = lone.command("status")
     assert good.returncode == 0, good.stdout
@@ -238,8 +236,6 @@ def test_status_shows_what_torchserves_ping_hides(lone: Lone) -> None:
     psutil.Process(victim).kill()
     wait_until(lambda: lone.command("status").returncode == 1)
     bad = lone.command("status")
-    ping = requests.get(f"{lone.config.inference}/ping", timeout=60)
-    assert ping.json() == {"status": "Healthy"}
     assert "resnet101  1 of 2 workers are ready" in bad.stdout
 
 
