@@ -21,7 +21,7 @@ DELAY_S = 0.2
 # glibc only.
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-_M_TRIM_THRESHOLD, _M_ARENA_MAX = -1, -8  # malloc.h
+_M_ARENA_MAX = -8  # malloc.h
 
 
 def use_one_heap() -> None:
@@ -32,12 +32,6 @@ def use_one_heap() -> None:
     """
     if _mallopt is not None:
         _mallopt(_M_ARENA_MAX, 1)
-
-
-def give_back_at_once() -> None:
-    """Make ``free`` return the end of the heap to the system; by default it keeps up to 64 MB."""
-    if _mallopt is not None:
-        _mallopt(_M_TRIM_THRESHOLD, 128 * 1024)
 
 
 def give_back_after(rows: Sequence[Mapping[str, Any]]) -> None:

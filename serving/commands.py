@@ -20,6 +20,7 @@ from serving import machine, preflight
 from serving.archives import read_archives
 from serving.config import Config
 from serving.errors import ServingError
+from serving.gateway.credentials import Credentials
 from serving.management import Management, Worker
 from serving.plan import Options, Plan, plan
 from serving.readiness import START_TIMEOUT_S, wait_until_ready
@@ -58,12 +59,12 @@ def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
         config = config.select(options.models)
     archives = read_archives(config)
     planned = plan(config, archives, machine.inspect(options.device), options, os.environ)
+    exposure = preflight.check_exposure(config, Credentials.of(config), gateway=options.gateway)
     preflight.check_ports(config)
     preflight.check_space(archives, run)
-    if os.geteuid() == 0:
-        print("warning: serving as root: use an account of its own", file=sys.stderr, flush=True)
-    if planned.warning:
-        print(f"warning: {planned.warning}", file=sys.stderr, flush=True)
+    root = "serving as root: use an account of its own" if os.geteuid() == 0 else ""
+    for warning in filter(None, (root, exposure, planned.warning)):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     return planned
 
 

@@ -34,8 +34,10 @@ class Config:
 
     @property
     def inference(self) -> str:
-        """Base URL of the inference API, without a trailing slash."""
-        return self.values.get("inference_address", "http://127.0.0.1:8080")
+        """Base URL of the inference API, without a trailing slash; https:// with a certificate."""
+        url = self.values.get("inference_address", "http://127.0.0.1:8080")
+        scheme = "https" if self.values.get("tls_certificate") else "http"
+        return f"{scheme}://{urlsplit(url).netloc}"
 
     @property
     def local_inference(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from serving.config import Config
+from serving.gateway.credentials import Credentials
 from vision_client import Client
 
 
@@ -18,5 +19,18 @@ def bypass_proxy(config: Config) -> None:
 
 
 def connect(config: Config, *, timeout: float, retries: int = 0) -> Client:
-    """A client for the server of ``config``; ``timeout`` in seconds."""
-    return Client(config.local_inference, timeout=timeout, retries=retries)
+    """A client for the server of ``config``; ``timeout`` in seconds.
+
+    It has the first of the server's API keys, and trusts the authority that `make cert` has written
+    beside the server's certificate. Raises ServingError if the keys cannot be read.
+    """
+    credentials = Credentials.of(config)
+    clients = credentials.clients()
+    authority = credentials.certificate and credentials.certificate[0].with_name("ca.pem")
+    return Client(
+        config.local_inference,
+        token=clients[0].key if clients else None,
+        ca=authority if authority and authority.is_file() else None,
+        timeout=timeout,
+        retries=retries,
+    )

@@ -71,6 +71,14 @@ class ModelPlan:
         return self.archive.model
 
     @property
+    def slots(self) -> int:
+        """Requests that the gateway lets TorchServe have at once: two batches per worker, so that
+        the next one is complete when a worker becomes free, if TorchServe's queue takes as many.
+        """
+        in_work = self.workers * self.batch
+        return min(2 * in_work, max(self.queue, in_work))
+
+    @property
     def response_timeout(self) -> int:
         """Seconds after which TorchServe kills a worker that has not answered."""
         return int(self.archive.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S))
@@ -157,7 +165,7 @@ def plan(
     models = tuple(
         _plan_model(config, archive, machine.gpus, options.workers) for archive in archives
     )
-    _check_heap(config, machine, models)
+    _check_heap(config, machine, models, options)
     # Each worker's share of the cores. The models use the same cores in turn.
     threads = max(machine.cores // max(planned.workers for planned in models), 1)
     return Plan(
@@ -222,21 +230,26 @@ def _check_sizes(config: Config, archive: Archive) -> None:
             )
 
 
-def _check_heap(config: Config, machine: Machine, models: Collection[ModelPlan]) -> None:
-    """ServingError if full queues of the largest requests do not fit the JVM's heap.
+def _check_heap(
+    config: Config, machine: Machine, models: Collection[ModelPlan], options: Options
+) -> None:
+    """ServingError if the largest requests, as many as there can be, do not fit the JVM's heap.
 
     TorchServe keeps the body of a request until it is answered, and ends when the heap is full.
     """
-    kept = sum(planned.queue + planned.workers * planned.batch for planned in models)
+    kept = sum(
+        planned.slots if options.gateway else planned.queue + planned.workers * planned.batch
+        for planned in models
+    )
     need = kept * config.number("max_request_size", DEFAULT_SIZE) + _HEAP_SPARE
     heap = _heap(config, machine)
     if need > heap:
         raise ServingError(
-            f"{kept} requests of max_request_size can wait or be in work, which takes "
+            f"TorchServe can have {kept} requests of max_request_size at once, which takes "
             f"{need / 2**30:.1f} GiB of Java's heap, and vmargs in {config.path} allow "
             f"{heap / 2**30:.1f}: set -Xmx{-(-need // 2**30)}g there, or a smaller "
-            "job_queue_size: serving=Serving(...) in the networks' files (export/networks/NAME.py "
-            "or your own), then `make archive`"
+            "batch_size or job_queue_size: serving=Serving(...) in the networks' files "
+            "(export/networks/NAME.py or your own), then `make archive`"
         )
 
 
@@ -249,6 +262,7 @@ def _memory_warning(
         "Java's heap": heap,
         # The JVM's default is as much as the heap.
         "its direct memory": _jvm_size(config, "-XX:MaxDirectMemorySize=") or heap,
+        "gateway": config.number("gateway_memory_bytes", 2**30),
         "workers": sum(planned.workers for planned in models) * _WORKER_BYTES,
         "decode processes": sum(
             planned.workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shutil
 import socket
 import tempfile
@@ -11,10 +12,42 @@ from pathlib import Path
 from serving.archives import Archive
 from serving.config import Config
 from serving.errors import ServingError
+from serving.gateway.credentials import Credentials
 from serving.runfolder import RunFolder
 
 # For logs, the effective configuration and TorchServe's own files.
 SPARE_BYTES = 64 * 2**20
+
+
+def check_exposure(config: Config, credentials: Credentials, *, gateway: bool) -> str:
+    """A warning about what the configuration opens to the network, or an empty string.
+
+    ServingError if it is open to everybody, and does not say that this is meant.
+    """
+    hosts = [config.addresses[name][0] for name in ("inference_address", "grpc_inference_port")]
+    if all(map(_is_loopback, hosts)):
+        return ""
+    if not gateway or not (credentials.keys or credentials.certificate):
+        if config.values.get("open_to_network") == "true":
+            return "everybody who reaches this machine may send requests (open_to_network=true)"
+        raise ServingError(
+            f"{config.path} opens predictions to the network ({', '.join(hosts)}) without keys or "
+            "TLS: set api_keys (`make key NAME=...`) and tls_certificate with tls_key (`make "
+            "cert`) there, or open_to_network=true if another program keeps strangers out; "
+            "GATEWAY=0 can have neither"
+        )
+    if not credentials.certificate:
+        return "keys and pictures cross the network unencrypted: set tls_certificate and tls_key"
+    if not credentials.knows_clients:
+        return "whoever trusts the certificate may send requests: set api_keys or tls_client_ca"
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def check_space(archives: Collection[Archive], run: RunFolder) -> None:

@@ -63,14 +63,14 @@ class Watchdog:
                 if pid is not None:
                     self._progress.pop(pid, None)
             elif pid is not None:
-                self._check_progress(log, pid, now)
+                self._check_progress(log, pid, log.busy_since, now)
         for model in {log.model for log in logs if _given_up(log, now)}:
             self._scale_again(model)
             for log in logs:
                 if log.model == model:
                     log.stopped_since = None
 
-    def _check_progress(self, log: WorkerLog, pid: int, now: float) -> None:
+    def _check_progress(self, log: WorkerLog, pid: int, busy_since: float, now: float) -> None:
         cpu = self._cpu_seconds(pid)
         if cpu is None:  # it has just died, which TorchServe notices itself
             return
@@ -78,12 +78,12 @@ class Watchdog:
         if abs(cpu - progress.cpu) > IDLE_CPU_S:
             self._progress[pid] = _Progress(cpu, now)
             self._health.worked(log.model)
-        elif now - progress.since >= HANG_S:
+        elif now - max(progress.since, busy_since) >= HANG_S:
             del self._progress[pid]
             self._actions.record(
                 Action.KILL_WORKER,
                 f"worker {log.id} (process {pid}) has had a batch for "
-                f"{now - (log.busy_since or now):.0f} s and does not compute: it is killed, "
+                f"{now - busy_since:.0f} s and does not compute: it is killed, "
                 "TorchServe starts another",
                 log.model,
             )

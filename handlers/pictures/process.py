@@ -23,7 +23,6 @@ import warnings
 from pathlib import Path
 
 from handlers.errors import RequestError
-from handlers.memory import give_back_at_once
 from handlers.metadata import Spec
 from handlers.pictures import sandbox
 from handlers.pictures.decode import decode, own_process, too_much_memory
@@ -95,7 +94,6 @@ def _prepare(limits: Limits) -> int | None:
     After it, nothing of this process is written to the log.
     """
     own_process()
-    give_back_at_once()
     warnings.simplefilter("ignore")
     sys.excepthook = lambda *_: None  # a traceback would read source files
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -8,12 +8,19 @@ local function choose_request_id(headers)
   end
 end
 
+-- The name in the certificate that the client has shown, or nil. Envoy has verified it.
+local function certificate_name(handle)
+  local ssl = handle:connection():ssl()
+  local subject = ssl and ssl:subjectPeerCertificate() or ""
+  return subject:match("CN=([%w._-]+)")
+end
+
 -- The name of the client whose key the request has; nil and the reason if it has none. Any client
--- may ask, under its address, if there are no keys.
+-- may ask if there are no keys: under the name in its certificate, else under its address.
 local function client_of(handle)
   local headers = handle:headers()
   local keys = handle:filterContext():get("keys")
-  if keys == nil then return headers:get("x-gateway-client") end
+  if keys == nil then return certificate_name(handle) or headers:get("x-gateway-client") end
   local key = (headers:get("authorization") or ""):match("^[Bb]earer +(%S+)$")
   if key == nil then return nil, "send your key as `authorization: Bearer KEY`" end
   return keys[key], "the key is not valid"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ from serving.sockets import Sockets
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 5
 ADMIN_TIMEOUT_S = 5
+# Files of Envoy that are no connections of clients.
+_OTHER_FILES = 512
 # Beyond responseTimeout, so that TorchServe's own answer comes first.
 ANSWER_SPARE_S = 10
 
@@ -56,7 +59,7 @@ class Gateway:
         self._credentials = Credentials.of(plan.config)
         self._limits = limits(plan)
         gpus = plan.machine.gpus
-        self._models = [_route(planned, gpus) for planned in plan.models]
+        self._models = [_route(planned) for planned in plan.models]
         queues = {
             planned.model: ModelQueue(
                 planned.model, capacity(planned, gpus), partial(down_for, planned.model)
@@ -64,7 +67,8 @@ class Gateway:
             for planned in plan.models
         }
         weights = {planned.model: planned.archive.weights for planned in plan.models}
-        self._service = AdmissionService(queues, weights, succeeded)
+        longest_wait = max(planned.response_timeout for planned in plan.models)
+        self._service = AdmissionService(queues, weights, succeeded, longest_wait)
         # The state of everything that is written again when it changes.
         self._written: object = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -201,6 +205,12 @@ class Gateway:
                 self._ask("POST", "/reopen_logs")
 
 
+def _most_files() -> int:
+    """How many files a process may open, and connections are files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if most == resource.RLIM_INFINITY else most
+
+
 def _write(texts: Mapping[Path, str]) -> None:
     """Envoy reads a file again when another is moved over it."""
     replace({path: (text.encode(), PRIVATE) for path, text in texts.items()})
@@ -209,23 +219,21 @@ def _write(texts: Mapping[Path, str]) -> None:
 def capacity(planned: ModelPlan, gpus: int) -> Capacity:
     """How many requests of a model may be with TorchServe and in the queue.
 
-    Two batches per worker are with TorchServe, so that the next one is complete when a worker
-    becomes free. On a CPU a batch takes almost as long as its pictures one by one, so a client that
-    sends one picture at a time must not wait for a batch of another; on a GPU it is short.
+    On a CPU a batch takes almost as long as its pictures one by one, so a client that sends one
+    picture at a time must not wait for a batch of another; on a GPU a batch is short.
     """
-    batch = planned.workers * planned.batch
     return Capacity(
-        slots=2 * batch,
+        slots=planned.slots,
         waiting=planned.queue,
         per_client=max(planned.queue * 3 // 4, 1),
-        gentle=batch if gpus else planned.workers,
+        gentle=planned.workers * (planned.batch if gpus else 1),
     )
 
 
-def _route(planned: ModelPlan, gpus: int) -> GatewayModel:
+def _route(planned: ModelPlan) -> GatewayModel:
     return GatewayModel(
         planned.model,
-        capacity(planned, gpus).slots,
+        planned.slots,
         planned.queue,
         planned.response_timeout + ANSWER_SPARE_S,
     )
@@ -239,7 +247,7 @@ def limits(plan: Plan) -> GatewayLimits:
         request_bytes=number("max_request_size", DEFAULT_SIZE),
         response_bytes=number("max_response_size", DEFAULT_SIZE),
         memory_bytes=number("gateway_memory_bytes", 2**30),
-        connections=number("gateway_connections", 20_000),
+        connections=min(number("gateway_connections", 20_000), _most_files() - _OTHER_FILES),
         header_seconds=number("header_seconds", 10),
         upload_seconds=number("upload_seconds", 60),
         idle_seconds=number("idle_seconds", 300),

@@ -24,7 +24,8 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     ``weights`` are the names of the models' weights, which gRPC callers get from here as metadata
     ``x-model-weights``. ``succeeded`` is called with the name of a model whenever it has answered
-    200. ``most_of`` are the numbers of requests that named clients may have present at once.
+    200. No request waits more than ``longest_wait`` seconds. ``most_of`` are the numbers of
+    requests that named clients may have present at once.
     """
 
     def __init__(
@@ -32,7 +33,9 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         queues: Mapping[str, ModelQueue],
         weights: Mapping[str, str],
         succeeded: Callable[[str], None],
+        longest_wait: float,
     ) -> None:
+        self._longest_wait = longest_wait
         self._queues = queues
         self._weights = weights
         self._succeeded = succeeded
@@ -63,7 +66,8 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             queue = self._queue(headers)
             deadline = _deadline(headers, arrived)
             self._check_limit(client)
-            await queue.enter(client, deadline)
+            longest = arrived + self._longest_wait
+            await queue.enter(client, longest if deadline is None else min(deadline, longest))
             with place(queue, client) as answer:
                 now = time.monotonic()
                 added = {"x-gateway-queue-ms": f"{(now - arrived) * 1000:.0f}"}

@@ -176,12 +176,14 @@ def forwarder(address: str, tls: ssl.SSLContext | None = None) -> Iterator[Forwa
     thread.start()
     running = Forwarder(address)
     listener = asyncio.run_coroutine_threadsafe(running.listen(tls), loop).result(10)
-    yield running
-    loop.call_soon_threadsafe(listener.close)
-    loop.call_soon_threadsafe(loop.stop)
-    join(thread)
-    loop.run_until_complete(_cancel_rest())
-    loop.close()
+    try:
+        yield running
+    finally:
+        loop.call_soon_threadsafe(listener.close)
+        loop.call_soon_threadsafe(loop.stop)
+        join(thread)
+        loop.run_until_complete(_cancel_rest())
+        loop.close()
 
 
 async def _pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -61,8 +61,9 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("line", CURL.values(), ids=CURL)
-def test_curl(server: Running, front: str, folder: Path, line: str) -> None:
-    command = localized(line, server, front).replace("curl", "curl --silent --show-error --fail", 1)
+def test_curl(server: Running, folder: Path, line: str) -> None:
+    command = localized(line, server, server.config.inference)
+    command = command.replace("curl", "curl --silent --show-error --fail", 1)
     run = subprocess.run(
         ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False
     )

@@ -204,13 +204,15 @@ def about(page: str) -> dict[str, Any]:
 
 
 def test_named_networks(asked: Answering) -> None:
-    """They are asked, and described."""
+    """They are asked and described, and the headings have their names."""
     options = ("--classify", "<vit>", "--translate", TRANSLATOR)
     before = len(asked.paths)
     with page_server(asked.url, 0, *options) as page:
         requests.post(f"{page}/classify", data=b"x", timeout=60)
         requests.post(f"{page}/translate", data=b"x", timeout=60)
-        models = about(page)
+        models, html = about(page), requests.get(page, timeout=60).text
+    assert 'What <span class="model">&lt;vit&gt;</span> sees' in html
+    assert f'Translated by <span class="model">{TRANSLATOR}</span>' in html
     paths = ["/predictions/<vit>", f"/predictions/{TRANSLATOR}"]
     assert [unquote(path) for path in asked.paths[before:]] == paths
     assert models == {

@@ -19,6 +19,7 @@ def test_every_stage_is_a_histogram_in_seconds(server: Running, jpeg: bytes) -> 
     text = requests.get(f"{server.config.metrics}/metrics", timeout=60).text
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families["stage_seconds"].type == families["batch_members"].type == "histogram"
+    assert families["decode_violations"].type == "counter"
     values = {
         (sample.name, sample.labels["Stage"]): sample.value
         for sample in families["stage_seconds"].samples

@@ -57,9 +57,10 @@ def make(
     workers: int | None = None,
     precision: str | None = None,
     shell: dict[str, str] | None = None,
+    gateway: bool = True,
     **facts: Any,
 ) -> Plan:
-    options = Options(workers=workers, precision=precision)
+    options = Options(workers=workers, precision=precision, gateway=gateway)
     return plan(config, served, replace(MACHINE, **facts), options, shell or {})
 
 
@@ -94,30 +95,40 @@ def test_the_queue_is_the_yamls(config: Config) -> None:
     assert [model.queue for model in planned.models] == [7, 50]
 
 
-def test_full_queues_fit_the_heap(config: Config) -> None:
+def test_what_torchserve_keeps_fits_the_heap(config: Config) -> None:
     served = archives({**ONE, "batchSize": 8}, {**ONE, "batchSize": 4, "jobQueueSize": 20})
     sizes = {"max_request_size": str(2**25), "job_queue_size": "100"}
-    with pytest.raises(ServingError, match=r"132 requests .* 4.4 GiB .* allow 4.0: set -Xmx5g"):
-        make(changed(config, vmargs="-Xmx9g -Xmx4096m", **sizes), served)
-    large = changed(config, vmargs="-Xmx5g", **sizes)
-    make(large, served)
+    small = changed(config, vmargs="-Xmx1g", **sizes)
+    # Two batches of each model, and 256 MiB.
+    with pytest.raises(ServingError, match=r"24 requests .* 1.0 GiB .* allow 1.0: set -Xmx1g"):
+        make(changed(config, vmargs="-Xmx9g -Xmx1023m", **sizes), served)
+    make(small, served)
     with pytest.raises(ServingError, match="set -Xmx"):
-        make(large, served, gpus=8)
+        make(small, served, gpus=8)
+    # Without the gateway also what waits.
+    with pytest.raises(ServingError, match=r"132 requests .* 4.4 GiB .* allow 4.0: set -Xmx5g"):
+        make(changed(config, vmargs="-Xmx4g", **sizes), served, gateway=False)
     # Without -Xmx the heap is a quarter of the machine.
-    make(changed(config, vmargs="", **sizes), served, memory=20 * GIB)
-    with pytest.raises(ServingError, match=r"allow 4\.0"):
-        make(changed(config, vmargs="", **sizes), served, memory=16 * GIB)
+    make(changed(config, vmargs="", **sizes), served, memory=4 * GIB)
+    with pytest.raises(ServingError, match=r"allow 0\.8"):
+        make(changed(config, vmargs="", **sizes), served, memory=3 * GIB)
+
+
+def test_the_slots_are_what_workers_need_and_torchserve_can_keep(config: Config) -> None:
+    served = archives({**ONE, "batchSize": 8}, {**ONE, "batchSize": 4, "jobQueueSize": 6})
+    assert [model.slots for model in make(config, served).models] == [16, 6]
+    assert [model.slots for model in make(config, served, gpus=2).models] == [32, 8]
 
 
 def test_limits_beyond_the_machine_are_a_warning(config: Config) -> None:
     vmargs = "-Xmx4g -XX:MaxDirectMemorySize=1g"
     config = changed(config, vmargs=vmargs, job_queue_size="10")
     served = archives({**ONE, "batchSize": 8}, {**ONE, "batchSize": 1})
-    # On two cores: 4 + 1 + 2 workers of 2, and 2 + 1 decode processes of 0.5.
-    assert make(config, served, cores=2, free_memory=int(10.5 * GIB)).warning == ""
-    warning = make(config, served, cores=2, free_memory=10 * GIB).warning
-    assert "10.5 GiB (Java's heap 4.0, its direct memory 1.0, workers 4.0" in warning
-    assert "decode processes 1.5), and 10.0 GiB are free" in warning
+    # On two cores: 4 + 1 + 1 + 2 workers of 2, and 2 + 1 decode processes of 0.5.
+    assert make(config, served, cores=2, free_memory=int(11.5 * GIB)).warning == ""
+    warning = make(config, served, cores=2, free_memory=11 * GIB).warning
+    assert "11.5 GiB (Java's heap 4.0, its direct memory 1.0, gateway 1.0, workers 4.0" in warning
+    assert "decode processes 1.5), and 11.0 GiB are free" in warning
     assert "-Xmx" in warning
     assert "decode processes 3.0)" in make(config, served, cores=5, free_memory=0).warning
 

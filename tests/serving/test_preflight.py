@@ -134,12 +134,12 @@ def test_a_port_that_is_taken(
     assert "change metrics_address" in message
 
 
-def test_a_heap_that_full_queues_would_fill(
+def test_a_heap_that_requests_would_fill(
     serving: Command, make_config: MakeConfig, tmp_path: Path, model_store: Path
 ) -> None:
-    message = refused(serving, make_config(tmp_path, model_store, vmargs="-Xmx1g"))
+    message = refused(serving, make_config(tmp_path, model_store, vmargs="-Xmx512m"))
     assert "vmargs in" in message
-    assert "allow 1.0: set -Xmx4g there" in message
+    assert "allow 0.5: set -Xmx1g there" in message
 
 
 def test_limits_beyond_the_machine_are_a_warning(

@@ -9,6 +9,7 @@ server.
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import re
 import sys
@@ -126,7 +127,9 @@ def application(client: AsyncClient, models: Mapping[str, str | None]) -> web.Ap
 
 
 async def _index(request: web.Request) -> web.StreamResponse:
+    named = request.app[MODELS].items()
     page = Template(INDEX.read_text("utf-8")).substitute(
+        {task: html.escape(name or "the network") for task, name in named},
         top_k=_choices({str(k): str(k) for k in TOP_K_CHOICES}, TOP_K.default),
         size=_choices({str(size): f"{size} px" for size in SIZE_CHOICES}, SIZE.default),
         format=_choices({str(f): FORMAT_NAMES.get(f, f.upper()) for f in FORMATS}, FORMATS[0]),

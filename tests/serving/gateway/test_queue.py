@@ -39,7 +39,8 @@ def held(server: Running, model: str = MODEL) -> Iterator[None]:
     try:
         yield
     finally:
-        worker.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.resume()
 
 
 def bounds_of(server: Running) -> Capacity:

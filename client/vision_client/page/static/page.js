@@ -17,9 +17,9 @@ class Panel {
     this.ask = ask;
     this.show = show;
     this.failed = false;
-    this.name = "the network"; // until the server has said it
-    this.weights = null;
     this.section = $(`#${task}`);
+    this.name = $(".model", this.section).textContent; // until the server says which it is
+    this.weights = null;
     this.result = $(".result", this.section);
     this.problem = $(".problem", this.section);
   }
