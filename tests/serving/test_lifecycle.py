@@ -150,7 +150,7 @@ def test_a_model_that_cannot_load_ends_the_start(
     assert error in output
     assert "raise LoadError" in output
     assert f"the complete output is in {tmp_path / 'run' / 'logs'}" in output
-    assert len(output.partition("error: ")[2].splitlines()) <= 10
+    assert len(output.partition(error)[2].splitlines()) <= 10
     assert processes_of(tmp_path) == []
 
 
