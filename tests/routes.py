@@ -68,14 +68,13 @@ class Client:
         return self._rest(model, json={"data": base64.b64encode(picture).decode(), **options})
 
     def grpc(self, model: str, picture: bytes, **options: str) -> Reply:
-        """TorchServe sends an error as a status, or, in a batch with good answers, as JSON."""
         fields = {name: value.encode() for name, value in options.items()}
         request = prediction(model, data=picture, **fields)
         try:
             body: bytes = self._stub.Predictions(request, timeout=TIMEOUT_S).prediction
         except grpc.RpcError as error:
-            return _error(error.details().splitlines()[0].encode(), 500)
-        return _error(body, 500) if body.startswith(b'{"code"') else Reply(200, "", body)
+            return _error(error.details().encode(), 500)
+        return Reply(200, "", body)
 
     def _rest(self, model: str, **request: object) -> Reply:
         if not hasattr(self._local, "session"):

@@ -30,7 +30,12 @@ _REPLIES: tuple[tuple[int, str, str, list[str]], ...] = (
     (413, "TooLarge", "the request has more than {request_bytes} bytes", []),
     (431, "TooLarge", "the headers are too large", []),
     (503, "Unavailable", "the server cannot answer now: try again", _FLAGS_UNAVAILABLE),
-    (504, "DeadlineExceeded", "the time that the client or the server allows has passed", ["UT"]),
+    (
+        504,
+        "DeadlineExceeded",
+        "the time that the client or the server allows has passed",
+        ["UT", "SI"],
+    ),
 )
 # Seconds that clients should wait after Envoy's own 503.
 _RETRY_AFTER_S = 2

@@ -119,6 +119,9 @@ local function from_torchserve(sentence)
   if sentence:find("no worker to serve", 1, true) then
     return 503, "Overloaded", "the queue is full: try again"
   end
+  if sentence:find("does not exist for model", 1, true) then
+    return 404, "ModelNotFound", "the model has no such version"
+  end
   if sentence:find("died", 1, true) then
     return 507, "WorkerDied", "the worker ended while it had this request: try once more"
   end

@@ -9,6 +9,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import pytest
 
 from serving.logs import LogTail
@@ -25,9 +26,11 @@ def over_rest(server: Running, picture: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def over_grpc(server: Running, picture: bytes) -> tuple[int, dict[str, Any]]:
-    """TorchServe has one status for a batch over gRPC: the error travels as JSON in its place."""
-    answer = json.loads(predict(server, "resnet101", data=picture))
-    return answer.get("code", 200), answer
+    try:
+        return 200, json.loads(predict(server, "resnet101", data=picture))
+    except grpc.RpcError as error:
+        answer = json.loads(error.details())
+        return answer["code"], answer
 
 
 @pytest.mark.usefixtures("same_workers")

@@ -1,4 +1,4 @@
-"""Without a gateway: dead workers, full queues, stalled clients, full disks, ends under load."""
+"""Dead workers, stalled clients, full disks, and shutdown under load."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import psutil
 import pytest
 import requests
 
+from serving import sockets
 from serving.config import Config
 from serving.management import Management
 from serving.runfolder import RunFolder
@@ -32,17 +33,15 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
-QUEUE = 10
-BATCH = 8
-CHANGES = {"load_models": "resnet101.mar", "job_queue_size": str(QUEUE)}
+ONE_MODEL = {"load_models": "resnet101.mar"}
 
 
 @dataclass(frozen=True)
 class Lone:
-    """A server of resnet101 alone, with a short queue; ``said()`` is its output so far."""
+    """A server of resnet101 alone; ``said()`` is its output so far."""
 
     process: subprocess.Popen[bytes]
-    management: Management
+    run: RunFolder
     url: str
     said: Callable[[], str]
 
@@ -53,8 +52,20 @@ class Lone:
         host, port = self.url.split("/")[2].split(":")
         return socket.create_connection((host, int(port)), TIMEOUT_S)
 
-    def pid(self) -> int:
-        return self.management.workers("resnet101")[0].pid
+    def worker(self) -> psutil.Process:
+        (worker,) = Management.of(self.run).workers("resnet101")
+        return psutil.Process(worker.pid)
+
+    def gateway(self) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        (gateway,) = (child for child in children if child.name() == "envoy")
+        return gateway
+
+    def active(self) -> int:
+        """Requests that the gateway has begun to receive and not answered."""
+        name = "http.public.downstream_rq_active"
+        with sockets.client(self.run.sockets.admin) as http:
+            return int(http.get("/stats", params={"filter": f"^{name}$"}).text.partition(":")[2])
 
 
 @contextlib.contextmanager
@@ -62,20 +73,22 @@ def serve(config_path: Path, before: tuple[str, ...] = ()) -> Iterator[Lone]:
     """The process of ``make serve``, once it answers."""
     config, run = Config.read(config_path), RunFolder(config_path.parent / "run")
     url = f"{config.inference}/predictions/resnet101"
-    with running.serve(config_path, before=before, options=["--no-gateway"]) as server:
-        yield Lone(server.process, Management.of(run), url, server.said)
+    with running.serve(config_path, before=before) as server:
+        yield Lone(server.process, run, url, server.said)
 
 
 @pytest.fixture
 def config(tmp_path: Path, model_store: Path, make_config: MakeConfig) -> Path:
-    return make_config(tmp_path, model_store, **CHANGES)
+    return make_config(tmp_path, model_store, **ONE_MODEL)
 
 
 @pytest.fixture(scope="module")
 def lone(
     tmp_path_factory: pytest.TempPathFactory, model_store: Path, make_config: MakeConfig
 ) -> Iterator[Lone]:
-    with serve(make_config(tmp_path_factory.mktemp("faults"), model_store, **CHANGES)) as server:
+    # Only memory ends an upload here.
+    changes = {**ONE_MODEL, "upload_seconds": "600"}
+    with serve(make_config(tmp_path_factory.mktemp("faults"), model_store, **changes)) as server:
         yield server
 
 
@@ -85,17 +98,15 @@ def head(length: int) -> bytes:
 
 
 def test_a_worker_killed_under_load(lone: Lone, jpeg: bytes) -> None:
-    """Its own requests fail at once; waiting ones are answered by the next worker."""
-    victim = lone.pid()
+    """No client notices: the next worker answers what the killed one had."""
     done = threading.Event()
     killed = 0.0
 
-    def load() -> list[tuple[float, float, int]]:
+    def load() -> list[tuple[float, int]]:
         seen = []
         while not done.is_set():
-            begun = time.monotonic()
             code = lone.post(jpeg).status_code
-            seen.append((begun, time.monotonic(), code))
+            seen.append((time.monotonic(), code))
         return seen
 
     with ThreadPoolExecutor(4) as pool:
@@ -103,38 +114,15 @@ def test_a_worker_killed_under_load(lone: Lone, jpeg: bytes) -> None:
         try:
             time.sleep(1)
             killed = time.monotonic()
-            psutil.Process(victim).kill()
+            lone.worker().kill()
             wait_until(lambda: "serves again" in lone.said())
             time.sleep(1)
         finally:
             done.set()
         seen = [answer for client in clients for answer in client.result()]
-    failed = [(begun, ended) for begun, ended, code in seen if code != 200]
-    assert {code for _, _, code in seen} <= {200, 500, 507}
-    assert 1 <= len(failed) <= 4
-    assert all(ended < killed + TIMEOUT_S / 2 for _, ended in failed)
-    assert any(begun > killed for begun, _, code in seen if code == 200)
+    assert {code for _, code in seen} == {200}
+    assert any(ended < killed for ended, _ in seen)
     assert "resnet101: a worker was lost" in lone.said()
-
-
-def test_a_full_queue_says_so_at_once(lone: Lone, jpeg: bytes, heavy: bytes) -> None:
-    with ThreadPoolExecutor(QUEUE + 30) as pool:
-        blocker = pool.submit(lone.post, heavy)
-        time.sleep(0.3)
-
-        def ask() -> tuple[requests.Response, bool]:
-            return lone.post(jpeg), blocker.done()
-
-        futures = [pool.submit(ask) for _ in range(QUEUE + 25)]
-        answers = [future.result() for future in futures]
-    codes = [answer.status_code for answer, _ in answers]
-    assert set(codes) == {200, 503}
-    assert codes.count(200) >= QUEUE - 1, "one place may be a canary's"
-    for answer, after in answers:
-        if answer.status_code == 503:
-            assert answer.json()["code"] == 503
-            assert not after, "it waited for the worker"
-    assert blocker.result().status_code == 200
 
 
 def test_stalled_clients_do_not_delay_others(lone: Lone, jpeg: bytes) -> None:
@@ -150,60 +138,52 @@ def test_stalled_clients_do_not_delay_others(lone: Lone, jpeg: bytes) -> None:
 
 
 def test_stalled_uploads_take_bounded_memory(lone: Lone, jpeg: bytes) -> None:
-    """More of the largest uploads than fit into Java's direct memory: others are still served."""
+    """More of the largest uploads than fit into the gateway's memory: others are soon served."""
     size = 24_000_000
-    java = psutil.Process(psutil.Process(lone.pid()).ppid())
+    gateway = lone.gateway()
     body = bytes(size - 1)
-    before = java.memory_info().rss
+    before = peak = gateway.memory_info().rss
     with contextlib.ExitStack() as stack:
         for _ in range(60):
-            client = stack.enter_context(lone.connect())
+            stalled = stack.enter_context(lone.connect())
             with contextlib.suppress(ConnectionError):
-                client.sendall(head(size) + body)
-        grown = java.memory_info().rss - before
-        assert lone.post(jpeg).status_code == 200
-    assert grown < 1.2 * 2**30
-
-    def has_room() -> bool:
-        with contextlib.suppress(requests.RequestException):
-            return lone.post(bytes(15_000_000)).status_code == 400
-        return False
-
-    wait_until(has_room)
+                stalled.sendall(head(size) + body)
+            peak = max(peak, gateway.memory_info().rss)
+        wait_until(lambda: lone.post(jpeg).status_code == 200)
+    assert peak - before < 1.2 * 2**30
+    wait_until(lambda: lone.post(bytes(15_000_000)).status_code == 400)
 
 
 def test_accepted_requests_are_answered_before_the_end(config: Path, jpeg: bytes) -> None:
-    """The worker is stopped until the queue is full, so all of them are accepted or refused."""
-    with serve(config) as server, ThreadPoolExecutor(QUEUE + BATCH) as pool:
-        worker = psutil.Process(server.pid())
+    clients = 30  # some with TorchServe, some in the queue
+    with serve(config) as server, ThreadPoolExecutor(clients) as pool:
+        worker = server.worker()
         worker.suspend()
         try:
-            answers = [pool.submit(server.post, jpeg) for _ in range(QUEUE + BATCH)]
-            wait_until(lambda: server.management.pending("resnet101") == QUEUE)
+            answers = [pool.submit(server.post, jpeg) for _ in range(clients)]
+            wait_until(lambda: server.active() == clients)
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: "finishing accepted requests" in server.said())
+            with pytest.raises(ConnectionRefusedError):
+                server.connect()
         finally:
             worker.resume()
-        codes = [answer.result().status_code for answer in answers]
-        assert set(codes) <= {200, 503}
-        assert codes.count(200) >= QUEUE - 1, "one place may be a canary's"
+        assert [answer.result().status_code for answer in answers] == [200] * clients
         assert server.process.wait(60) == 0
         assert server.said().endswith("stopped\n")
 
 
 def test_a_second_signal_does_not_wait(config: Path, jpeg: bytes) -> None:
-    with serve(config) as server, ThreadPoolExecutor(BATCH + 1) as pool:
-        worker = psutil.Process(server.pid())
-        worker.suspend()
-        answers = [pool.submit(server.post, jpeg) for _ in range(BATCH + 1)]
-        wait_until(lambda: server.management.pending("resnet101") > 0)
+    with serve(config) as server, ThreadPoolExecutor(1) as pool:
+        server.worker().suspend()
+        answer = pool.submit(server.post, jpeg)
+        wait_until(lambda: server.active() == 1)
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "finishing" in server.said())
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(60) == 0
-        for answer in answers:
-            with contextlib.suppress(requests.RequestException):
-                answer.result()
+        with contextlib.suppress(requests.RequestException):
+            answer.result()
 
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
-import grpc
 import pytest
-from google.protobuf.empty_pb2 import Empty
 from PIL import Image
 
-from tests.routes import TIMEOUT_S, predict
+from tests.routes import TIMEOUT_S, post, predict, prediction
 from tests.running import Running
-
-INVALID, FAILED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
-
-
-def test_ping(server: Running) -> None:
-    assert json.loads(server.grpc.Ping(Empty(), timeout=TIMEOUT_S).health)["status"] == "Healthy"
 
 
 def test_classify(server: Running, jpeg: bytes) -> None:
@@ -39,24 +32,23 @@ def test_a_picture_of_many_megabytes(server: Running) -> None:
     assert b"predictions" in predict(server, "resnet101", data=buffer.getvalue())
 
 
-@pytest.mark.parametrize(
-    ("fields", "code", "status"),
-    [
-        ({"data": b"no picture"}, 400, INVALID),
-        ({}, 400, INVALID),
-        ({"data": bytes(16 * 2**20 + 1)}, 413, grpc.StatusCode.RESOURCE_EXHAUSTED),
-        ({"data": b"%PDF-1.7"}, 415, FAILED),
-        ({"data": b"", "top_k": b"x"}, 400, INVALID),
-        ({"data": b"JPEG", "top_k": b"0"}, 422, FAILED),
-    ],
-)
-def test_a_lone_error_is_a_status_with_the_same_json(
-    server: Running, jpeg: bytes, fields: dict[str, bytes], code: int, status: grpc.StatusCode
-) -> None:
-    if fields.get("data") == b"JPEG":
-        fields = {**fields, "data": jpeg}
-    with pytest.raises(grpc.RpcError) as caught:
-        predict(server, "resnet101", **fields)
-    assert caught.value.code() == status
-    # TorchServe appends the name of its exception class on a line of its own.
-    assert json.loads(caught.value.details().splitlines()[0])["code"] == code
+@pytest.mark.usefixtures("same_workers")
+def test_streams_in_a_batch_with_others(server: Running, jpeg: bytes) -> None:
+    """The handlers set a header without which a streamed answer ends the worker."""
+
+    def stream() -> list[bytes]:
+        request = prediction("resnet101", data=jpeg)
+        answers = server.grpc.StreamPredictions(request, timeout=TIMEOUT_S)
+        return [answer.prediction for answer in answers]
+
+    with ThreadPoolExecutor(14) as pool:
+        streams = [pool.submit(stream) for _ in range(4)]
+        unary = [pool.submit(predict, server, "resnet101", data=jpeg) for _ in range(6)]
+        rest = [pool.submit(post, server, "resnet101", data=jpeg) for _ in range(4)]
+        for call in streams:
+            [answer] = call.result()
+            assert len(json.loads(answer)["predictions"]) == 5
+        assert all(b"predictions" in answer.result() for answer in unary)
+        for response in rest:
+            assert response.result().status_code == 200
+            assert "ts_stream_next" not in response.result().headers

@@ -39,8 +39,8 @@ def test_a_signal_ends_everything(
 ) -> None:
     with serve(make_config(tmp_path, model_store, **ONE_MODEL), until=until) as server:
         wait_until(lambda: len(processes_of(tmp_path)) >= 2)  # itself and Java
-        temporary = (tmp_path / "run" / "sockets").resolve()
-        assert temporary.is_dir()
+        temporary = RunFolder(tmp_path / "run").sockets.folder.resolve()
+        assert temporary.parent == Path(tempfile.gettempdir())
         server.process.send_signal(number)
         assert server.process.wait(60) == 0
     assert processes_of(tmp_path) == []
@@ -65,8 +65,8 @@ def test_a_start_with_signals_ignored(
     with serve(config, until="starting", before=before) as server:
         workers = workers_of(server.process.pid)
         children = psutil.Process(server.process.pid).children()
-        assert len(children) == 2, "Java and Envoy"
-        assert [ignored(child) for child in (*children, *workers)] == [set()] * 3
+        assert {child.name() for child in children} == {"java", "envoy"}
+        assert all(ignored(child) == set() for child in (*children, *workers))
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: server.process.poll() is not None or "Ctrl-C" in server.said())
         assert server.process.poll() is None
@@ -149,7 +149,7 @@ def test_a_model_that_cannot_load_ends_the_start(
     assert error in output
     assert "raise LoadError" in output
     assert f"the complete output is in {tmp_path / 'run' / 'logs'}" in output
-    assert len(output.splitlines()) <= 15
+    assert len(output.partition(error)[2].splitlines()) <= 10
     assert processes_of(tmp_path) == []
 
 

@@ -87,6 +87,13 @@ def test_an_unknown_model_is_not_found(server: Running) -> None:
         assert (found, details["type"]) == (grpc.StatusCode.NOT_FOUND, "ModelNotFound")
 
 
+def test_an_unknown_version_is_not_found(server: Running) -> None:
+    request = prediction("resnet101", data=b"P")
+    request.model_version = "7.0"
+    found, details = refused(partial(server.grpc.Predictions, request, timeout=TIMEOUT_S))
+    assert (found, details["type"]) == (grpc.StatusCode.NOT_FOUND, "ModelNotFound")
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
