@@ -31,6 +31,7 @@ WORKER_DEFAULTS = {
 }
 # TorchServe's own objects and parsed requests, in addition to the bodies that it keeps.
 _HEAP_SPARE = 256 * 2**20
+_LEAST_HEAP = 2**30
 # A worker on the CPU: Python, PyTorch, the weights and the network's intermediate results.
 _WORKER_BYTES = 2 * 2**30
 # The tokens of TorchServe are only for this server's own processes and end with it.
@@ -89,7 +90,7 @@ class Plan:
     """``environment`` is that of TorchServe, which its workers inherit.
 
     ``warning`` says that the machine is too small for the server's limits, or is empty. ``gateway``
-    is as in Options.
+    is as in Options. ``heap`` is the JVM's maximum in bytes.
     """
 
     config: Config
@@ -98,6 +99,7 @@ class Plan:
     environment: Mapping[str, str]
     warning: str
     gateway: bool
+    heap: int
 
     @property
     def names(self) -> list[str]:
@@ -138,6 +140,7 @@ class Plan:
             f"-Dmodel_server_home={home}",
             f"-Djava.io.tmpdir={temporary}",
             f"-Dlog4j.configurationFile=file://{Path(__file__).with_name('log4j2.xml')}",
+            f"-Xmx{self.heap // 2**20}m",
             *self.config.jvm_options,
             "-cp", str(home / "ts" / "frontend" / "*"),
             "org.pytorch.serve.ModelServer",
@@ -165,7 +168,7 @@ def plan(
     models = tuple(
         _plan_model(config, archive, machine.gpus, options.workers) for archive in archives
     )
-    _check_heap(config, machine, models, options)
+    heap = _heap(config, models, options)
     # Each worker's share of the cores. The models use the same cores in turn.
     threads = max(machine.cores // max(planned.workers for planned in models), 1)
     return Plan(
@@ -173,8 +176,9 @@ def plan(
         machine,
         models,
         _environment(shell, threads, options.precision),
-        _memory_warning(config, machine, models, threads),
+        _memory_warning(config, machine, models, threads, heap),
         options.gateway,
+        heap,
     )
 
 
@@ -230,34 +234,33 @@ def _check_sizes(config: Config, archive: Archive) -> None:
             )
 
 
-def _check_heap(
-    config: Config, machine: Machine, models: Collection[ModelPlan], options: Options
-) -> None:
-    """ServingError if the largest requests, as many as there can be, do not fit the JVM's heap.
+def _heap(config: Config, models: Collection[ModelPlan], options: Options) -> int:
+    """The JVM's maximum heap in bytes: -Xmx in vmargs, else what the largest requests take.
 
     TorchServe keeps the body of a request until it is answered, and ends when the heap is full.
+    Raises ServingError if -Xmx is less than that.
     """
     kept = sum(
         planned.slots if options.gateway else planned.queue + planned.workers * planned.batch
         for planned in models
     )
-    need = kept * config.number("max_request_size", DEFAULT_SIZE) + _HEAP_SPARE
-    heap = _heap(config, machine)
+    need = max(kept * config.number("max_request_size", DEFAULT_SIZE) + _HEAP_SPARE, _LEAST_HEAP)
+    heap = _jvm_size(config, "-Xmx") or need
     if need > heap:
         raise ServingError(
             f"TorchServe can have {kept} requests of max_request_size at once, which takes "
             f"{need / 2**30:.1f} GiB of Java's heap, and vmargs in {config.path} allow "
-            f"{heap / 2**30:.1f}: set -Xmx{-(-need // 2**30)}g there, or a smaller "
-            "batch_size or job_queue_size: serving=Serving(...) in the networks' files "
-            "(export/networks/NAME.py or your own), then `make archive`"
+            f"{heap / 2**30:.1f}: remove -Xmx there, or set a smaller batch_size or "
+            "job_queue_size: serving=Serving(...) in the networks' files (export/networks/NAME.py "
+            "or your own), then `make archive`"
         )
+    return heap
 
 
 def _memory_warning(
-    config: Config, machine: Machine, models: Collection[ModelPlan], threads: int
+    config: Config, machine: Machine, models: Collection[ModelPlan], threads: int, heap: int
 ) -> str:
     """A warning if all limits together exceed the free memory, else an empty string."""
-    heap = _heap(config, machine)
     parts = {
         "Java's heap": heap,
         # The JVM's default is as much as the heap.
@@ -278,14 +281,9 @@ def _memory_warning(
     return (
         f"at its limits the server takes {need / 2**30:.1f} GiB ({listed}), and "
         f"{machine.free_memory / 2**30:.1f} GiB are free: under the heaviest load the system may "
-        f"kill it. To lower this, serve fewer models (--models), set a smaller -Xmx in "
-        f"{config.path} with a smaller job_queue_size, or a smaller decode_bytes"
+        f"kill it. To lower this, serve fewer models (--models), or set a smaller "
+        f"gateway_memory_bytes in {config.path} or decode_bytes in the networks' files"
     )
-
-
-def _heap(config: Config, machine: Machine) -> int:
-    """The JVM's maximum heap in bytes; its default is a quarter of the memory."""
-    return _jvm_size(config, "-Xmx") or machine.memory // 4
 
 
 def _jvm_size(config: Config, option: str) -> int | None:

@@ -85,7 +85,6 @@ class GatewayLimits:
     """
 
     request_bytes: int
-    response_bytes: int
     memory_bytes: int
     connections: int
     header_seconds: int
@@ -131,6 +130,7 @@ def envoy_yaml(
         grpc_port=sockets.grpc_port,
         models=models,
         limits=limits,
+        small_bytes=SMALL_BYTES,
         trusted_proxies=trusted_proxies,
         files=files,
         has_tls=has_tls,

@@ -128,12 +128,12 @@ local function from_torchserve(sentence)
   return 500, "InternalError", "see the server's log"
 end
 
-local function finish(handle, target, code, kind, json)
+local function finish(target, code, kind, json)
   -- A route that does not exist is a method that is not implemented.
   local status = kind == "NotFound" and 12 or GRPC_STATUS[code] or 13
   target:replace("grpc-status", tostring(status))
   target:replace("grpc-message", encode_message(json))
-  handle:headers():replace("x-error-type", kind)
+  target:replace("x-error-type", kind)
 end
 
 local function parse_error(text)
@@ -141,36 +141,42 @@ local function parse_error(text)
   return tonumber(code), kind
 end
 
+-- The code and type of the error in the first bytes of a response, and its text; nil if they begin a
+-- prediction. They are a frame's 5 bytes, the tag 0x0a, the length of the prediction, and itself.
+local function error_in(chunk)
+  if chunk:length() < 7 or chunk:getBytes(5, 1) ~= "\10" then return nil end
+  local size, start = varint(chunk, 6)
+  if size == nil or start + size > chunk:length() then return nil end -- errors are small
+  local text = chunk:getBytes(start, size)
+  local code, kind = parse_error(text)
+  return code, kind, text
+end
+
 -- An error over gRPC becomes a status: TorchServe sends the JSON of one in a batch with other answers
 -- as a prediction, with the status OK.
 function envoy_on_response(handle)
   local headers = handle:headers()
   if not (headers:get("content-type") or ""):find("^application/grpc") then return end
-  local status = headers:get("grpc-status")
   local target = headers
-  if status == nil then
-    local body = handle:body(true)
-    target = handle:trailers()
-    headers = handle:headers()
-    local length = body:length()
-    -- frame (5 bytes), tag 0x0a, the length of the prediction
-    if length > 6 and length < 65536 and body:getBytes(5, 1) == "\10" then
-      local size, start = varint(body, 6)
-      local text = size and body:getBytes(start, math.min(size, length - start)) or ""
-      local code, kind = parse_error(text)
-      if code and target then
-        body:setBytes("")
-        return finish(handle, target, code, kind, text)
-      end
+  if headers:get("grpc-status") == nil then
+    local code, kind, text
+    local is_first = true
+    for chunk in handle:bodyChunks() do
+      if is_first then code, kind, text = error_in(chunk) end
+      is_first = false
+      if code then chunk:setBytes("") end
     end
-    status = target and target:get("grpc-status")
+    target = handle:trailers()
+    if code and target then return finish(target, code, kind, text) end
   end
-  if target == nil or status == nil or status == "0" then return end
+  local status = target and target:get("grpc-status")
+  if status == nil or status == "0" then return end
   local text = decode_message(target:get("grpc-message") or "")
   local line = text:match("^[^\n]*")
   local code, kind = parse_error(line)
-  if code then return finish(handle, target, code, kind, line) end
-  if headers:get("x-error-type") then return end
-  code, kind, text = from_torchserve(text)
-  finish(handle, target, code, kind, error_json(code, kind, text))
+  if code == nil then
+    code, kind, text = from_torchserve(text)
+    line = error_json(code, kind, text)
+  end
+  finish(target, code, kind, line)
 end

@@ -245,7 +245,6 @@ def limits(plan: Plan) -> GatewayLimits:
     longest = max(planned.response_timeout for planned in plan.models)
     return GatewayLimits(
         request_bytes=number("max_request_size", DEFAULT_SIZE),
-        response_bytes=number("max_response_size", DEFAULT_SIZE),
         memory_bytes=number("gateway_memory_bytes", 2**30),
         connections=min(number("gateway_connections", 20_000), _most_files() - _OTHER_FILES),
         header_seconds=number("header_seconds", 10),

@@ -139,7 +139,7 @@ def test_a_heap_that_requests_would_fill(
 ) -> None:
     message = refused(serving, make_config(tmp_path, model_store, vmargs="-Xmx512m"))
     assert "vmargs in" in message
-    assert "allow 0.5: set -Xmx1g there" in message
+    assert "allow 0.5: remove -Xmx there" in message
 
 
 def test_limits_beyond_the_machine_are_a_warning(

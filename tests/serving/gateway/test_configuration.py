@@ -17,7 +17,6 @@ from serving.sockets import Sockets
 
 LIMITS = GatewayLimits(
     request_bytes=10**6,
-    response_bytes=10**6,
     memory_bytes=2**30,
     connections=100,
     header_seconds=1,
