@@ -19,6 +19,8 @@ def main() -> int:
     # Not at the top: the load generator's processes import this module, and must stay small.
     from serving.commandline import guarded
     from serving.machine import DEVICES, count_gpus
+    from tools import bundle
+    from tools.bench.common import STORE
     from tools.bench.report import machine
     from tools.gateway.attacks import fair, idle, stalled
     from tools.gateway.cost import cost
@@ -40,6 +42,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends every server, as Ctrl-C does
 
     async def measure() -> int:
+        bundle.export(STORE)
         device = "gpu" if count_gpus(arguments.device) else "cpu"
         for name in arguments.parts or parts:
             print(f"\n{name}: {machine(device)}", flush=True)

@@ -80,8 +80,7 @@ class Served:
 
 @contextlib.contextmanager
 def served(device: str, *, gateway: bool = True, **properties: str) -> Iterator[Served]:
-    """A server of the untrained networks, with ``properties`` in its configuration."""
-    bundle.export(STORE)
+    """A server of the exported networks, with ``properties`` in its configuration."""
     folder, properties = FOLDER / "gateway", {"drain_seconds": "0", **properties}
     picture = photographs(FOLDER)["1280x720"].read_bytes()
     logging.info("starting a server %s its gateway", "with" if gateway else "without")

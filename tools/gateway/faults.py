@@ -67,8 +67,8 @@ def ready_at(gone: float, unready: float, samples: Sequence[Sample], now: float)
     that began after the end and after the last error must have been answered, SETTLE_S ago.
     """
     failed = max((sample.done for sample in samples if sample.error), default=0.0)
-    good = [s.done for s in samples if not s.error and s.due >= max(gone, failed)]
-    ready = max(min(good, default=math.inf), unready)
+    answered = [sample.done for sample in samples if sample.due >= max(gone, failed)]
+    ready = max(min(answered, default=math.inf), unready)
     return ready if now - ready >= SETTLE_S else None
 
 
