@@ -3,7 +3,7 @@
 # An installed .venv keeps its Python and its packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 PRODUCTION ?= $(wildcard .venv/production)
-test test-all fuzz soak bench bench-gpu profile lint audit: PRODUCTION :=
+test test-all fuzz soak bench bench-gpu bench-gateway profile lint audit: PRODUCTION :=
 WEIGHTS ?= pretrained
 DEVICE ?= auto
 SECONDS ?= 60
@@ -13,11 +13,11 @@ PY := .venv/bin/python
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status cert key ui verify test test-all tools fuzz soak bench bench-gpu profile lint audit clean
+.PHONY: help demo install lock export archive serve start stop status cert key ui verify test test-all tools fuzz soak bench bench-gpu bench-gateway profile lint audit clean
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 	@echo 'options: NETWORK=NAME|FILE.py  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  (export)'
 	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network of several, NAME in capitals'
 	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  PRECISION=auto|float32|bfloat16|float16  GATEWAY=0  (serve; tests: float32)'
@@ -85,6 +85,9 @@ bench: install ## goals, throughput and latency beside the bare network and stoc
 
 bench-gpu: install ## how close a classifier comes to the limit of a GPU or of decoding (DEVICE=cpu: small)
 	@$(PY) -m tools.bench gpu --device $(DEVICE)
+
+bench-gateway: install ## the gateway's cost and fairness; idle connections, stalled uploads, faults (PART='cost fair')
+	@$(PY) -m tools.gateway --device $(DEVICE) $(PART)
 
 profile: install ## where a request's time goes, stage by stage, on the running server
 	@$(PY) -m tools.bench profile

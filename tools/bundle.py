@@ -24,7 +24,13 @@ def export(store: Path) -> None:
 
 @contextlib.contextmanager
 def started(
-    store: Path, folder: Path, device: str, workers: int | None = None, **properties: str
+    store: Path,
+    folder: Path,
+    device: str,
+    workers: int | None = None,
+    *,
+    gateway: bool = True,
+    **properties: str,
 ) -> Iterator[tuple[Config, float]]:
     """A server of the archives in ``store``, and the seconds until every model answered.
 
@@ -43,6 +49,7 @@ def started(
     python("serving", "stop", *where)  # a server that a killed tool has left
     try:
         options = ["--device", device, *(["--workers", str(workers)] if workers else [])]
+        options += [] if gateway else ["--no-gateway"]
         begun = time.monotonic()
         python("serving", "start", *where, *options)
         yield Config.read(path), time.monotonic() - begun
