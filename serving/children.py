@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ def bound(command: Sequence[str]) -> list[str]:
     """``command``, which will get SIGTERM when this process dies (Linux).
 
     Its stop signals are reset: under nohup, or with & in a script, some are ignored, and children
-    inherit that. It may open as many files as the system allows: each connection is one.
+    inherit that.
     """
     return [sys.executable, "-IS", str(Path(__file__).resolve()), *command]
 
@@ -30,8 +29,6 @@ def bound(command: Sequence[str]) -> list[str]:
 def main() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 RECENT_S = 10.0
 # The most recent clients that are remembered.
 _REMEMBERED = 1000
-# A model that has had no worker for this long refuses requests, in seconds. A killed worker is
-# replaced sooner.
-DOWN_S = 10.0
-# The weight of the latest request in the mean time of one.
+# Requests for a model without a worker wait for this long, in seconds, and are then refused. A
+# killed worker is replaced sooner.
+DOWN_S = 15.0
+# The least weight of an answer in the mean.
 _SMOOTHING = 0.1
 
 
@@ -80,8 +80,9 @@ class ModelQueue:
         self._in_work = 0
         self._waiting = 0
         self._turns = 0
-        # Seconds with TorchServe, by experience.
+        # Seconds with TorchServe: a guess, then the mean of the answers, of late the latest ones.
         self._mean = 0.1
+        self._answers = 0
 
     @property
     def present(self) -> int:
@@ -113,7 +114,8 @@ class ModelQueue:
     def leave(self, name: str, seconds: float | None) -> None:
         """A request of ``name`` was answered after ``seconds`` (None: that is not known)."""
         if seconds is not None:
-            self._mean += _SMOOTHING * (seconds - self._mean)
+            self._answers += 1
+            self._mean += max(1 / self._answers, _SMOOTHING) * (seconds - self._mean)
         client = self._clients[name]
         client.in_work -= 1
         self._in_work -= 1
@@ -151,6 +153,7 @@ class ModelQueue:
                 if left <= 0:
                     raise _deadline_exceeded()
                 await asyncio.wait([turn], timeout=left)
+                self._admit()  # a worker may be back
                 if not turn.done() and self._down_for() > DOWN_S:
                     raise Refused(503, "Unavailable", f"{self.model} has no worker: try again", 5)
         except BaseException:
@@ -162,7 +165,8 @@ class ModelQueue:
             raise
 
     def _admit(self) -> None:
-        while self._in_work < self.capacity.slots:
+        """Let in whoever may go; nobody while there is no worker."""
+        while self._in_work < self.capacity.slots and not self._down_for():
             able = [
                 client
                 for client in self._clients.values()

@@ -204,14 +204,30 @@ def test_a_model_without_workers_refuses_after_a_while() -> None:
     async def test() -> None:
         nonlocal down
         asked = Asked(ModelQueue("m", CAPACITY, lambda: down))
+        await asked.ask("a", "a")
         down = admission.DOWN_S - 1
-        await asked.ask("a", "a", "a")
-        assert asked.order == ["a", "a"]
+        await asked.ask("a")
         down = admission.DOWN_S + 1
         await asked.ask("b")
         assert refusal(asked.tasks[-1]).code == 503
         await asyncio.wait([asked.tasks[2]], timeout=5)  # it waited already
         assert refusal(asked.tasks[2]).code == 503
+
+    run(test)
+
+
+def test_requests_wait_for_a_worker_that_comes_back() -> None:
+    down = 0.5
+
+    async def test() -> None:
+        nonlocal down
+        asked = Asked(ModelQueue("m", CAPACITY, lambda: down))
+        await asked.ask("a")
+        assert asked.order == []
+        down = 0.0
+        async with asyncio.timeout(5):
+            while not asked.order:
+                await asyncio.sleep(0.01)
 
     run(test)
 
