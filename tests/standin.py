@@ -1,4 +1,4 @@
-"""Servers of the tests' own that stand in for the gateway; loaded as a pytest plugin."""
+"""Servers of the tests' own that stand in for the gateway."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
-import pytest
-import requests
 from grpc_health.v1.health import HealthServicer
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from tests.running import Running
 from vision_client import Model, inference_pb2, inference_pb2_grpc
 
 LIMIT_S = 60
@@ -123,23 +120,6 @@ class Answering:
             assert not thread.is_alive()
 
 
-class Front(Answering):
-    """Passes predictions on to the server at ``behind``, and lists its models."""
-
-    def __init__(self, behind: str) -> None:
-        super().__init__(Answer())
-        self._behind = behind
-
-    def reply(self, path: str, headers: Message, content: bytes) -> Answer:
-        sent = {k: v for k, v in headers.items() if k.lower() not in ("host", "connection")}
-        got = requests.post(
-            f"{self._behind}{path}", data=content, headers=sent, timeout=2 * LIMIT_S
-        )
-        kept = ("content-type", "x-model-weights", "x-request-id")
-        passed = {name: got.headers[name].encode() for name in kept if name in got.headers}
-        return Answer(got.status_code, passed, got.content)
-
-
 STATUSES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -184,10 +164,3 @@ class AnsweringRpc(inference_pb2_grpc.InferenceAPIsServiceServicer):  # type: ig
                 yield self
             finally:
                 server.stop(None).wait(LIMIT_S)
-
-
-@pytest.fixture(scope="session")
-def front(server: Running) -> Iterator[str]:
-    """The URL of the suite's server with the gateway's ``/models`` and ``/readyz``."""
-    with Front(server.config.inference).listening() as running:
-        yield running.url
