@@ -15,7 +15,7 @@ from PIL import Image
 
 from export.networks import registered
 
-pytest_plugins = ["tests.running", "tests.standin"]
+pytest_plugins = ["tests.running"]
 
 # As in the server's workers. Otherwise processes that share cores wait for each other's threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -1,4 +1,4 @@
-"""Servers of the tests' own that stand in for the gateway; loaded as a pytest plugin."""
+"""Servers of the tests' own that stand in for the gateway."""
 
 from __future__ import annotations
 

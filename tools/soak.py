@@ -206,7 +206,7 @@ class Soak:
     def _resident(self) -> dict[str, int]:
         """Resident bytes by kind of process."""
         sizes: dict[str, int] = collections.Counter()
-        for process in self._supervisor.children(recursive=True):
+        for process in (self._supervisor, *self._supervisor.children(recursive=True)):
             try:
                 sizes[_kind(process)] += process.memory_info().rss
             except psutil.Error:
@@ -220,8 +220,12 @@ def _kind(process: psutil.Process) -> str:
         return "decode processes"
     if "model_service_worker" in command:
         return "workers"
+    if "ModelServer" in command:
+        return "Java"
+    if "serving serve" in command:
+        return "supervisor"
     # TorchServe's collector of system metrics comes and goes.
-    return "Java" if "ModelServer" in command else "other"
+    return "gateway" if "--disable-hot-restart" in command else "other"
 
 
 def draw(result: Result, path: Path) -> None:
@@ -229,7 +233,7 @@ def draw(result: Result, path: Path) -> None:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     seconds = [at for at, _, _ in result.memory]
-    for kind in ("workers", "Java", "decode processes"):
+    for kind in ("workers", "Java", "decode processes", "gateway", "supervisor"):
         axes.plot(
             seconds, [sizes.get(kind, 0) / 2**20 for _, _, sizes in result.memory], label=kind
         )

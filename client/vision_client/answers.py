@@ -11,7 +11,7 @@ UNTRAINED = "untrained"
 
 @dataclass(frozen=True)
 class Reply:
-    """A successful response; gRPC has no headers, so over gRPC the last two fields are None."""
+    """A successful response; without the server's gateway the last two are None over gRPC."""
 
     body: bytes
     weights: str | None = None
@@ -29,8 +29,8 @@ class Answer:
     """The base of Classification and Translation.
 
     ``weights`` names the weights of the network and ``request_id`` identifies the request in the
-    server's log; both are None over gRPC. ``seconds`` is the duration of the call, including the
-    pauses between attempts.
+    server's log; both are None over gRPC if the server has no gateway. ``seconds`` is the duration
+    of the call, including the pauses between attempts.
     """
 
     weights: str | None

@@ -28,7 +28,7 @@ class ServerError(VisionError):
     ``code`` is the HTTP status over both transports: 400, 413, 415, 422, 429, 503 and others.
     ``type`` is the name in the contract (``BadImage``), ``message`` is for people. ``retry_after``
     is the number of seconds that the server asks to wait, without an upper bound; 0.0 if it does
-    not say. ``request_id`` is None over gRPC.
+    not say. ``request_id`` identifies the request in the server's log.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -24,6 +24,8 @@ from vision_client.errors import (
 )
 from vision_client.models import MISSING, Model
 
+Metadata = Iterable[tuple[str, str]]
+
 SERVER = ""  # gRPC's health protocol has this name for the server as a whole
 NAMELESS = "over gRPC the server does not list its models: name the model"
 
@@ -42,10 +44,12 @@ class Rpc:
         request = _request(model, picture, options)
         metadata = tuple(self._access.authorization().items())
         try:
-            response = self._stub.Predictions(request, timeout=timeout, metadata=metadata)
+            response, call = self._stub.Predictions.with_call(
+                request, timeout=timeout, metadata=metadata
+            )
         except grpc.RpcError as error:
             raise from_grpc(error, str(self._endpoint)) from error
-        return _reply(response)
+        return _reply(response, call.initial_metadata())
 
     def models(self, timeout: float) -> NoReturn:
         raise ValueError(NAMELESS)
@@ -79,10 +83,11 @@ class AsyncRpc:
         request = _request(model, picture, options)
         metadata = tuple(self._access.authorization().items())
         try:
-            response = await self._stub.Predictions(request, timeout=timeout, metadata=metadata)
+            call = self._stub.Predictions(request, timeout=timeout, metadata=metadata)
+            response, initial = await call, await call.initial_metadata()
         except grpc.RpcError as error:
             raise from_grpc(error, str(self._endpoint)) from error
-        return _reply(response)
+        return _reply(response, initial)
 
     async def models(self, timeout: float) -> NoReturn:
         raise ValueError(NAMELESS)
@@ -122,11 +127,12 @@ def _request(
     return inference_pb2.PredictionsRequest(model_name=model, input=fields)
 
 
-def _reply(response: inference_pb2.PredictionResponse) -> Reply:
+def _reply(response: inference_pb2.PredictionResponse, initial: Metadata) -> Reply:
     # Without a gateway, a failed request arrives with status OK if others of its batch succeeded.
     if error := parse_error(response.prediction):
         raise error
-    return Reply(response.prediction)
+    headers = dict(initial)
+    return Reply(response.prediction, headers.get("x-model-weights"), headers.get("x-request-id"))
 
 
 def _asked(name: str) -> health_pb2.HealthCheckRequest:
@@ -156,8 +162,10 @@ def from_grpc(error: grpc.RpcError, server: str) -> VisionError:
         return TimedOut(f"{server} gave no answer in time")
     sentence, _, java_class = details.partition("\n")
     if own := parse_error(sentence.encode()):
-        trailing = dict(error.trailing_metadata() or ())
-        own.retry_after = seconds(str(trailing.get("retry-after", "")).strip())
+        # A call that the gateway refuses itself has trailing metadata alone.
+        headers = {**dict(error.initial_metadata() or ()), **dict(error.trailing_metadata() or ())}
+        own.request_id = headers.get("x-request-id")
+        own.retry_after = seconds(headers.get("retry-after", "").strip())
         return own
     if status == grpc.StatusCode.UNAVAILABLE:
         reason = re.sub(r"^.*last error: \w+: \w+:\S+:\d+: ", "", sentence)

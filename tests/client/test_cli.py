@@ -43,9 +43,9 @@ def folder(tmp_path: Path, photographs: dict[str, Image.Image]) -> Path:
 
 
 @pytest.fixture
-def at(front: str) -> dict[str, str]:
+def at(server: Running) -> dict[str, str]:
     """The environment for commands that use the suite's server."""
-    return {**QUIET, "VISION_SERVER": front}
+    return {**QUIET, "VISION_SERVER": server.config.inference}
 
 
 def vision(

@@ -36,7 +36,7 @@ def test_a_name_that_is_no_part_of_a_path(kind: Kind) -> None:
 
 
 def test_a_network_that_is_not_served(client: Client | Blocking, jpeg: bytes) -> None:
-    with pytest.raises(ServerError, match="404 ModelNotFoundException"):
+    with pytest.raises(ServerError, match="404 ModelNotFound: "):
         client.classify(jpeg, model="vit_b_16")
 
 

@@ -111,10 +111,10 @@ with Client(os.environ["VISION_SERVER"]) as client:
 """
 
 
-def test_requests_is_enough(install: Install, folder: Path, front: str) -> None:
+def test_requests_is_enough(install: Install, folder: Path, server: Running) -> None:
     """For photographs in files and bytes; all else names the extra that it needs."""
     bin = install("")
-    ended = run([bin / "python", "-c", BASE], folder, front)
+    ended = run([bin / "python", "-c", BASE], folder, server.config.inference)
     assert (ended.returncode, ended.stderr) == (0, "")
     label, *errors = ended.stdout.splitlines()
     assert label
@@ -127,7 +127,7 @@ def test_requests_is_enough(install: Install, folder: Path, front: str) -> None:
         f"AsyncClient over REST {needs}[async]'",
     ]
     assert (folder / "translated.jpg").read_bytes().startswith(b"\xff\xd8")
-    command = run([bin / "vision", "status"], folder, front)
+    command = run([bin / "vision", "status"], folder, server.config.inference)
     assert command.returncode == 1
     assert command.stderr == f"vision: the command vision {needs}[cli]'\n"
     listed = subprocess.run(
@@ -153,23 +153,23 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("extra", ["async", "grpc"])
 def test_an_event_loop_needs_one_extra(
-    install: Install, folder: Path, server: Running, front: str, extra: str
+    install: Install, folder: Path, server: Running, extra: str
 ) -> None:
-    url = front if extra == "async" else f"grpc://{server.config.grpc}"
+    url = server.config.inference if extra == "async" else f"grpc://{server.config.grpc}"
     ended = run([install(f"[{extra}]") / "python", "-c", ASYNC], folder, url)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout
 
 
-def test_the_command_needs_one_extra(install: Install, folder: Path, front: str) -> None:
+def test_the_command_needs_one_extra(install: Install, folder: Path, server: Running) -> None:
     bin = install("[cli]")
-    ended = run([bin / "vision", "classify", "photo.jpg"], folder, front)
+    ended = run([bin / "vision", "classify", "photo.jpg"], folder, server.config.inference)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("photo.jpg") == 5
     missing = "needs packages that are not installed: pip install 'vision-client"
-    page = run([bin / "vision", "page"], folder, front)
+    page = run([bin / "vision", "page"], folder, server.config.inference)
     assert (page.returncode, page.stderr) == (1, f"vision: vision page {missing}[page]'\n")
-    grpc = run([bin / "vision", "classify", "photo.jpg", "--grpc"], folder, front)
+    grpc = run([bin / "vision", "classify", "photo.jpg", "--grpc"], folder, server.config.inference)
     assert (grpc.returncode, grpc.stderr) == (1, f"vision: gRPC {missing}[grpc]'\n")
 
 
@@ -182,9 +182,11 @@ for module in pkgutil.walk_packages(vision_client.__path__, "vision_client."):
 """
 
 
-def test_the_extras_are_all_that_is_imported(install: Install, folder: Path, front: str) -> None:
+def test_the_extras_are_all_that_is_imported(
+    install: Install, folder: Path, server: Running
+) -> None:
     """Without PyTorch, NumPy and this project."""
     python = install("[grpc,page]") / "python"
-    ended = run([python, "-c", IMPORT_ALL], folder, front)
+    ended = run([python, "-c", IMPORT_ALL], folder, server.config.inference)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "vision_client.page.app" in ended.stdout.split()

@@ -77,11 +77,11 @@ def test_curl(server: Running, folder: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", VISION.values(), ids=VISION)
-def test_vision(front: str, folder: Path, line: str) -> None:
+def test_vision(server: Running, folder: Path, line: str) -> None:
     env = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "VISION_SERVER": front,
+        "VISION_SERVER": server.config.inference,
     }
     run = subprocess.run(
         ["bash", "-c", line], cwd=folder, env=env, capture_output=True, check=False
@@ -97,14 +97,13 @@ def test_vision(front: str, folder: Path, line: str) -> None:
 @pytest.mark.parametrize("example", PYTHON.values(), ids=PYTHON)
 def test_python(
     server: Running,
-    front: str,
     folder: Path,
     example: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     script = folder / "example.py"
-    script.write_text(localized(example, server, front))
+    script.write_text(localized(example, server, server.config.inference))
     monkeypatch.chdir(folder)
     runpy.run_path(str(script))
     assert capsys.readouterr().out.strip()

@@ -76,8 +76,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def environment(server: Running, front: str) -> dict[str, str]:
-    return {"VISION_SERVER": front, "VISION_GRPC": server.config.grpc}
+def environment(server: Running) -> dict[str, str]:
+    return {"VISION_SERVER": server.config.inference, "VISION_GRPC": server.config.grpc}
 
 
 @pytest.fixture

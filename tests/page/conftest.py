@@ -10,12 +10,13 @@ from playwright.sync_api import Browser, Page
 
 from tests.debian import require
 from tests.page.opened import Choose, chromium, page_server, watched
+from tests.running import Running
 from vision_client import Client
 
 
 @pytest.fixture(scope="module")
-def address(front: str) -> Iterator[str]:
-    with page_server(front) as url:
+def address(server: Running) -> Iterator[str]:
+    with page_server(server.config.inference) as url:
         yield url
 
 
@@ -47,7 +48,7 @@ def choose(tmp_path: Path) -> Choose:
 
 
 @pytest.fixture(scope="session")
-def client(front: str) -> Iterator[Client]:
+def client(server: Running) -> Iterator[Client]:
     """A client for the expected answers."""
-    with Client(front) as connected:
+    with Client(server.config.inference) as connected:
         yield connected

@@ -93,9 +93,9 @@ def test_untrained_networks_are_announced(tab: Page) -> None:
     expect(banner).to_be_in_viewport()
 
 
-def test_the_server_is_named(tab: Page, front: str) -> None:
+def test_the_server_is_named(tab: Page, server: Running) -> None:
     weights = f" · {CLASSIFIER}: untrained · {TRANSLATOR}: untrained"
-    expect(tab.locator("footer")).to_contain_text(f"Server {front}{weights}")
+    expect(tab.locator("footer")).to_contain_text(f"Server {server.config.inference}{weights}")
 
 
 def test_the_slider_moves_the_edge(tab: Page) -> None:
@@ -358,19 +358,19 @@ def test_another_sites_picture_asks_nothing(browser: Browser, host: str) -> None
 
 
 def test_try_again(
-    browser: Browser, front: str, client: Client, jpeg: bytes, choose: Choose
+    browser: Browser, server: Running, client: Client, jpeg: bytes, choose: Choose
 ) -> None:
     """The page's own server is gone, and back."""
     port = free_port()
     with ExitStack() as first:
-        address = first.enter_context(page_server(front, port))
+        address = first.enter_context(page_server(server.config.inference, port))
         with watched(browser, address) as page:
             expect(page.locator("#weights")).to_contain_text("untrained")
             first.close()
             choose(page, jpeg)
             for task in DECODERS:
                 assert problem(page, task).startswith("The page's own server does not answer.")
-            with page_server(front, port):
+            with page_server(server.config.inference, port):
                 page.get_by_role("button", name="Try again").first.click()
                 wait_for_answers(page)
                 check_bars(page, client, jpeg)
@@ -385,10 +385,11 @@ def test_over_grpc(
         page_server(f"grpc://{server.config.grpc}", 0, *named) as address,
         watched(browser, address) as page,
     ):
+        expect(page.locator("#weights")).to_contain_text("not reported over gRPC")
         choose(page, jpeg)
         wait_for_answers(page)
         check_bars(page, client, jpeg)
-        expect(page.locator("#weights")).to_contain_text(f"{TRANSLATOR}: not reported over gRPC")
+        expect(page.locator("#weights")).to_contain_text(f"{TRANSLATOR}: untrained")
 
 
 def test_on_a_phone(browser: Browser, address: str, client: Client, choose: Choose) -> None:

@@ -19,6 +19,7 @@ STORE = FOLDER / "model_store"
 class Task:
     """``clients`` of a closed loop, its ``seconds``, and the ``batches`` of the bare network.
 
+    ``curve`` has the clients of further closed loops, at most as many as the gateway lets in.
     ``handler`` is stock TorchServe's own, or the file of a plain one.
     """
 
@@ -26,14 +27,15 @@ class Task:
     clients: int
     seconds: float
     batches: tuple[int, ...]
+    curve: tuple[int, ...]
     handler: str
 
 
 TASKS = {
-    "classify": Task("classify", 16, 10, (1, 2, 4, 8), "image_classifier"),
+    "classify": Task("classify", 16, 10, (1, 2, 4, 8), (1, 4, 16, 32), "image_classifier"),
     # Slower, so it takes longer for as many batches, which soon outgrow a CPU's caches.
     "translate": Task(
-        "translate", 4, 14, (1, 2), str(Path(__file__).parent / "plain_translate.py")
+        "translate", 4, 14, (1, 2), (1, 2, 4, 8), str(Path(__file__).parent / "plain_translate.py")
     ),
 }
 

@@ -25,7 +25,6 @@ from tools.bench.pictures import photographs
 from tools.bench.report import Curves, Round
 from tools.bench.stock import archive, stock
 
-CURVE_CLIENTS = (1, 4, 16, 32)
 # Shares of the closed loop's rate. The sweep ends at the knee: a p95 of KNEE times a lone p50.
 CURVE_RATES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 KNEE = 5.0
@@ -73,7 +72,7 @@ class Subject:
     def curves(self) -> Curves:
         """The bundle by clients of a closed loop, and by the rate of an open one to the knee."""
         load = partial(self._load, url=self.bundle.inference)
-        closed = {float(n): load(f"REST, {n} clients", clients=n) for n in CURVE_CLIENTS}
+        closed = {float(n): load(f"REST, {n} clients", clients=n) for n in self.task.curve}
         opened: dict[float, Result] = {}
         for share in CURVE_RATES:
             rate = share * max(result.rate for result in closed.values())

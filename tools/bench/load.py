@@ -24,7 +24,7 @@ from vision_client.errors import VisionError
 from vision_client.rest import Rest
 from vision_client.rpc import Rpc
 
-# Clients of an open loop: as many requests as a server holds, its queue of 100 and a batch.
+# Clients of an open loop: more requests than a server holds with TorchServe and in its queue.
 OPEN_CLIENTS = 128
 TIMEOUT_S = 300
 BUSY = 0.8  # of a core; Python threads use one at most

@@ -1,8 +1,8 @@
 """Where a request's time goes, stage by stage, from the running server's own metrics.
 
-``http`` is what the client saw and TorchServe did not; ``transfer`` is what TorchServe saw and the
-handler did not. Each request of a batch waits for the stages of all. On a GPU work is asynchronous:
-what preprocessing starts there ends in ``network``.
+``http`` is what the client saw and TorchServe did not, the gateway and its queue; ``transfer`` is
+what TorchServe saw and the handler did not. Each request of a batch waits for the stages of all. On
+a GPU work is asynchronous: what preprocessing starts there ends in ``network``.
 """
 
 from __future__ import annotations

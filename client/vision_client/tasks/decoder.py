@@ -28,7 +28,7 @@ class Range:
 class Decoder(Generic[A_co]):
     """``decode(reply, seconds)`` returns the answer, or raises ServerError if it is not one.
 
-    ``canary`` are the options of the cheapest request, which the health check sends.
+    ``canary`` are the options of the cheapest request, which the server's canary sends.
     """
 
     task: str
