@@ -1,8 +1,8 @@
 """The queue: decides which request goes to TorchServe next.
 
-TorchServe's own queue is first come, first served; it keeps requests of clients that have left, and
-knows no clients. So only as many requests as its workers need are with TorchServe, and the others
-wait here. Envoy holds their bytes; this module holds a future for each.
+TorchServe's own queue is first come, first served. It does not tell clients apart, and it keeps the
+requests of clients that have left. So TorchServe gets only as many requests as its workers need,
+and the others wait here. Envoy holds their bytes; this module holds a future for each.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-# A client that asked within this time keeps its place among the active ones, in seconds.
+# A gentle client (see Capacity) counts as active for this many seconds after its last request.
 RECENT_S = 10.0
-# The most recent clients that are remembered.
+# The queue remembers at most this many gentle clients.
 _REMEMBERED = 1000
-# Requests for a model without a worker wait for this long, in seconds, and are then refused. A
-# killed worker is replaced sooner.
+# Requests wait while a model has no worker. When it has had none for longer than this, in seconds,
+# waiting and new requests are refused.
 DOWN_S = 15.0
-# The least weight of an answer in the mean.
+# The weight of the latest answer in the mean time of a request, after the first ten answers.
 _SMOOTHING = 0.1
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """How many requests of a model may be where.
+    """The limits of a model, in numbers of requests.
 
-    ``slots`` are with TorchServe at once, ``waiting`` in the queue, ``per_client`` of one client in
-    the queue. While some client sends at most ``gentle`` requests at once, every other has at most
-    ``gentle`` with TorchServe: the gentle one then never waits for a whole batch of another.
+    At most ``slots`` are with TorchServe at once, at most ``waiting`` wait in the queue, and at
+    most ``per_client`` of these belong to one client. A client is gentle if it sends at most
+    ``gentle`` requests at once. While one is active, every other client has at most ``gentle``
+    requests with TorchServe, so that the gentle client never waits for a whole batch of another.
     """
 
     slots: int
@@ -41,7 +42,10 @@ class Capacity:
 
 
 class Refused(Exception):
-    """Why a request is not let in; ``retry_after`` is in seconds, 0 for never."""
+    """A request is refused, with the status, type and message of the contract's error.
+
+    ``retry_after`` is in seconds; 0 means that a retry does not help.
+    """
 
     def __init__(self, code: int, type: str, message: str, retry_after: int = 0) -> None:
         super().__init__(message)
@@ -55,7 +59,7 @@ class Refused(Exception):
 class _Client:
     name: str
     in_work: int = 0
-    turn: int = 0  # when it was last let in
+    turn: int = 0  # the number of its last admission
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     @property
@@ -80,7 +84,8 @@ class ModelQueue:
         self._in_work = 0
         self._waiting = 0
         self._turns = 0
-        # Seconds with TorchServe: a guess, then the mean of the answers, of late the latest ones.
+        # Mean seconds of a request with TorchServe: a guess before the first answer, then the mean
+        # of all answers, later a moving average.
         self._mean = 0.1
         self._answers = 0
 
@@ -96,8 +101,9 @@ class ModelQueue:
     async def enter(self, name: str, deadline: float | None = None) -> None:
         """Wait until a request of the client ``name`` may go to TorchServe.
 
-        ``leave`` or ``abandon`` must follow (see ``place``). ``deadline`` is on the clock
-        ``time.monotonic``. Raises Refused, also when it passes.
+        The caller must then call ``leave`` or ``abandon`` (see ``place``). ``deadline`` is on the
+        clock ``time.monotonic``. Raises Refused if a limit is reached, the deadline passes, or the
+        model has no worker for too long.
         """
         client = self._clients.setdefault(name, _Client(name))
         try:
@@ -112,7 +118,7 @@ class ModelQueue:
             self._forget(client)
 
     def leave(self, name: str, seconds: float | None) -> None:
-        """A request of ``name`` was answered after ``seconds`` (None: that is not known)."""
+        """Free the slot of a request of ``name``, answered after ``seconds`` (None: unknown)."""
         if seconds is not None:
             self._answers += 1
             self._mean += max(1 / self._answers, _SMOOTHING) * (seconds - self._mean)
@@ -123,9 +129,9 @@ class ModelQueue:
         self._admit()
 
     def abandon(self, name: str) -> None:
-        """The client of a request in work has left.
+        """The client ``name`` has left while TorchServe had its request.
 
-        TorchServe works on it all the same, so it keeps its slot for the time that one takes.
+        TorchServe cannot cancel it, so it keeps its slot for the mean time of a request.
         """
         asyncio.get_running_loop().call_later(self._mean, self.leave, name, None)
 
@@ -157,7 +163,7 @@ class ModelQueue:
                 if not turn.done() and self._down_for() > DOWN_S:
                     raise Refused(503, "Unavailable", f"{self.model} has no worker: try again", 5)
         except BaseException:
-            if turn.done():  # let in and gone at the same moment
+            if turn.done():  # it was let in at the same moment
                 self.leave(client.name, None)
             else:
                 client.waiting.remove(turn)
@@ -165,16 +171,16 @@ class ModelQueue:
             raise
 
     def _admit(self) -> None:
-        """Let in whoever may go; nobody while there is no worker."""
+        """Give free slots to clients in turn; none while the model has no worker."""
         while self._in_work < self.capacity.slots and not self._down_for():
-            able = [
+            candidates = [
                 client
                 for client in self._clients.values()
                 if client.waiting and client.in_work < self._most_of(client)
             ]
-            if not able:
+            if not candidates:
                 return
-            client = min(able, key=lambda client: (client.in_work, client.turn))
+            client = min(candidates, key=lambda client: (client.in_work, client.turn))
             client.waiting.popleft().set_result(None)
             self._waiting -= 1
             client.in_work += 1
@@ -204,7 +210,7 @@ class ModelQueue:
             self._clients.pop(client.name, None)
 
     def _retry_after(self) -> int:
-        """Whole seconds until the queue has moved on, from 1 to 60."""
+        """The time in which TorchServe answers all present requests, in seconds from 1 to 60."""
         return round(min(max(self._mean * self.present / self.capacity.slots, 1), 60))
 
 
@@ -214,9 +220,9 @@ def _deadline_exceeded() -> Refused:
 
 @contextlib.contextmanager
 def place(queue: ModelQueue, name: str) -> Iterator[Callable[[], None]]:
-    """A slot of ``queue`` that was entered; call the result when TorchServe has answered.
+    """Hold the slot that a request of the client ``name`` got from ``queue.enter``.
 
-    Without that call, the request is taken as abandoned.
+    Call the result when TorchServe has answered; without that call the request counts as abandoned.
     """
     started = time.monotonic()
     answered = False

@@ -1,4 +1,4 @@
-"""Envoy's configuration files, from the templates beside this module."""
+"""Writes Envoy's configuration from the templates beside this module."""
 
 from __future__ import annotations
 
@@ -77,11 +77,12 @@ class Files:
 
 @dataclass(frozen=True)
 class GatewayLimits:
-    """What one client, or all together, may take. Bytes, seconds, and numbers of connections.
+    """The gateway's limits in bytes, seconds and numbers of connections.
 
-    ``header_seconds``, ``upload_seconds`` and ``idle_seconds`` bound the time until the headers and
-    the whole request have arrived, and of a connection without a request; ``answer_seconds`` that
-    of a request in the queue and in work.
+    A request has at most ``request_bytes``. ``memory_bytes`` is Envoy's heap. ``header_seconds``
+    bounds the time until the headers have arrived, ``upload_seconds`` that until the whole request
+    has, ``idle_seconds`` that of a connection without a request, and ``answer_seconds`` the time in
+    the queue and with TorchServe together.
     """
 
     request_bytes: int
@@ -95,7 +96,10 @@ class GatewayLimits:
 
 @dataclass(frozen=True)
 class GatewayModel:
-    """A model's route: ``slots`` requests with TorchServe, ``queue`` waiting."""
+    """A model's route, with at most ``slots`` requests with TorchServe and ``queue`` waiting.
+
+    ``answer_seconds`` is the longest time with TorchServe.
+    """
 
     name: str
     slots: int
@@ -104,7 +108,7 @@ class GatewayModel:
 
     @property
     def pattern(self) -> str:
-        """The name as a regular expression."""
+        """A regular expression that matches the name."""
         return re.escape(self.name)
 
 
@@ -119,7 +123,7 @@ def envoy_yaml(
     has_tls: bool,
     needs_client_certificate: bool,
 ) -> str:
-    """The static part: listeners, filters, limits and clusters."""
+    """Envoy's static configuration: listeners by name, filters, limits and clusters."""
     replies = [
         (code, type, message.format(request_bytes=limits.request_bytes), flags)
         for code, type, message, flags in _REPLIES
@@ -147,7 +151,7 @@ def routes_yaml(
     token: str,
     clients: Sequence[Client] | None,
 ) -> str:
-    """The routes; ``token`` is TorchServe's key, ``clients`` are None if no keys are asked for."""
+    """The routes. ``token`` is TorchServe's; ``clients`` is None if no API key is required."""
     return _TEMPLATES.get_template("routes.yaml.j2").render(
         models=models,
         limits=limits,
@@ -158,10 +162,10 @@ def routes_yaml(
 
 
 def certificate_yaml(chain: str, key: str) -> str:
-    """The server's certificate as a secret of Envoy's."""
+    """The secret ``server``: the certificate chain and its private key, in PEM."""
     return _TEMPLATES.get_template("certificate.yaml.j2").render(chain=chain, key=key)
 
 
 def clients_yaml(authority: str) -> str:
-    """The authority of client certificates as a secret of Envoy's."""
+    """The secret ``clients``: the authority of client certificates, in PEM."""
     return _TEMPLATES.get_template("certificate.yaml.j2").render(authority=authority)

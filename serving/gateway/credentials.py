@@ -1,4 +1,4 @@
-"""The files of API keys and certificates, read again when they change."""
+"""Reads the files of API keys and certificates that the configuration names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.keys import Client, read_keys
 
 @dataclass(frozen=True)
 class Credentials:
-    """Paths, or None for what is not configured; ``certificate`` comes with its private key."""
+    """Paths, or None for what is not configured. ``certificate`` is the chain and its key."""
 
     keys: Path | None
     certificate: tuple[Path, Path] | None
@@ -21,7 +21,7 @@ class Credentials:
 
     @classmethod
     def of(cls, config: Config) -> Credentials:
-        """Raises ServingError if the settings do not go together."""
+        """The paths in ``config``. Raises ServingError if one is missing beside another."""
         certificate, key = config.file("tls_certificate"), config.file("tls_key")
         authority = config.file("tls_client_ca")
         if (certificate is None) != (key is None):
@@ -33,11 +33,11 @@ class Credentials:
 
     @property
     def knows_clients(self) -> bool:
-        """Whether strangers are kept out: by keys or by client certificates."""
+        """Whether a client needs an API key or a certificate."""
         return self.keys is not None or self.client_authority is not None
 
     def changed_at(self) -> tuple[int, ...]:
-        """Equal as long as no file has changed; a file that is missing does not raise."""
+        """Time, size and inode of each file; differs once a file has changed. Never raises."""
         stamps: list[int] = []
         for path in (self.keys, *(self.certificate or ()), self.client_authority):
             try:
@@ -48,13 +48,13 @@ class Credentials:
         return tuple(stamps)
 
     def clients(self) -> tuple[Client, ...] | None:
-        """The clients that may ask, or None if anybody may. Raises ServingError."""
+        """The clients with an API key, or None if no key is required. Raises ServingError."""
         return read_keys(self.keys) if self.keys else None
 
     def server_certificate(self) -> tuple[str, str] | None:
-        """The certificate chain and its private key, PEM; None without TLS.
+        """The certificate chain and its private key in PEM, or None without TLS.
 
-        Raises ServingError if they do not match.
+        Raises ServingError if they cannot be read or do not match.
         """
         if self.certificate is None:
             return None
@@ -68,7 +68,10 @@ class Credentials:
             ) from error
 
     def authority(self) -> str | None:
-        """The authority of client certificates, PEM, or None if none is asked for."""
+        """The authority of client certificates in PEM, or None if clients need none.
+
+        Raises ServingError if it cannot be read.
+        """
         if self.client_authority is None:
             return None
         try:

@@ -1,8 +1,8 @@
 """The messages of Envoy's external processing protocol that the admission queue uses.
 
-They are the part of ``envoy/service/ext_proc/v3/external_processor.proto`` and of the files that it
-imports which is needed here, with the numbers of those files. No package of Python stubs can be
-installed beside Envoy's own package, which has the same name.
+They are the part of ``envoy/service/ext_proc/v3/external_processor.proto`` and of its imports that
+is needed here, with the same field numbers. Packages of Python stubs cannot be installed beside the
+package that contains Envoy itself, because they have the same name.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ ProcessingResponse: Any = _CLASSES["ProcessingResponse"]
 
 
 def header_values(headers: Any) -> dict[str, str]:
-    """``HttpHeaders`` -> values by name; Envoy's names are in lower case."""
+    """The values of ``HttpHeaders`` by name; Envoy's names are in lower case."""
     return {
         header.key: header.value or header.raw_value.decode("latin-1")
         for header in headers.headers.headers
@@ -112,8 +112,10 @@ def pass_response(headers: dict[str, str]) -> Any:
 
 
 def refuse(code: int, grpc_status: int, body: bytes, headers: dict[str, str], details: str) -> Any:
-    """Answer the request with ``code`` and ``body``, or over gRPC with ``grpc_status`` and ``body``
-    as its message; ``details`` goes to the access log.
+    """Answer the request with the HTTP status ``code`` and ``body``.
+
+    A gRPC call gets ``grpc_status``, with ``body`` as its message. ``details`` goes to the access
+    log.
     """
     response = ProcessingResponse()
     immediate = response.immediate_response

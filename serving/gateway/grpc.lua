@@ -1,4 +1,4 @@
--- gRPC: the model that a call names, the limits of its message, and errors as statuses.
+-- For gRPC calls: finds the model in the message, checks the message, and turns errors into statuses.
 
 local SERVICE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/"
 local MAX_ENTRIES = 100 -- of the map `input`, as in docs/contract.md
@@ -20,8 +20,8 @@ local function refuse(handle, code, kind, message)
   }, "")
 end
 
--- A varint of `body` at `position`: its value and the position after it; nil if it is cut off or
--- has more than 5 bytes, which no length here needs.
+-- The varint of `body` at `position`: its value and the position after it. Returns nil if it is cut
+-- off or has more than 5 bytes; lengths here need fewer.
 local function varint(body, position)
   local value, factor = 0, 1
   for i = position, math.min(position + 4, body:length() - 1) do
@@ -51,7 +51,7 @@ local function big_endian(value)
     math.floor(value / 256) % 256, value % 256)
 end
 
--- The model that a PredictionsRequest names. Returns nil and the reason if it is not one.
+-- The model that a PredictionsRequest names. Returns nil, code, type and message if it is invalid.
 local function model_of(body)
   if body:length() < 5 then return nil, 400, "BadRequest", "the call has no message" end
   local head = { body:getBytes(0, 5):byte(1, 5) }
@@ -87,14 +87,14 @@ end
 function envoy_on_request(handle)
   if not is_prediction(handle:headers():get(":path")) then return end
   local body = handle:body(true)
-  local headers = handle:headers() -- body() waits, and objects of before do not outlive a wait
+  local headers = handle:headers() -- body() waits, which invalidates earlier objects
   local model, code, kind, message = model_of(body)
   if model == nil then return refuse(handle, code, kind, message) end
   if not model:match("^[%w._-]+$") then
     return refuse(handle, 404, "ModelNotFound", "GET /models lists the models")
   end
   headers:replace("x-gateway-model", model)
-  -- TorchServe passes no metadata to a handler, but every entry of `input`.
+  -- TorchServe passes the entries of `input` to a handler, but no metadata.
   local added = ""
   for _, name in ipairs({ "x-request-id", "traceparent" }) do
     local value = headers:get(name)
@@ -105,7 +105,7 @@ function envoy_on_request(handle)
   headers:replace("content-length", tostring(body:length()))
 end
 
--- gRPC's messages are percent-encoded.
+-- Percent-encode a grpc-message.
 local function encode_message(text)
   return (text:gsub("[^\32-\36\38-\126]", function(char) return string.format("%%%02X", char:byte()) end))
 end
@@ -114,7 +114,7 @@ local function decode_message(text)
   return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 
--- TorchServe's own sentences -> the contract's errors.
+-- The contract's code, type and message for an error sentence of TorchServe.
 local function from_torchserve(sentence)
   if sentence:find("no worker to serve", 1, true) then
     return 503, "Overloaded", "the queue is full: try again"
@@ -128,21 +128,23 @@ local function from_torchserve(sentence)
   return 500, "InternalError", "see the server's log"
 end
 
+-- Write the error to `target`, which is the response's headers or trailers.
 local function finish(target, code, kind, json)
-  -- A route that does not exist is a method that is not implemented.
+  -- Over gRPC an unknown route is an unimplemented method.
   local status = kind == "NotFound" and 12 or GRPC_STATUS[code] or 13
   target:replace("grpc-status", tostring(status))
   target:replace("grpc-message", encode_message(json))
   target:replace("x-error-type", kind)
 end
 
+-- The code and type of an error in JSON; nil if `text` is not one.
 local function parse_error(text)
   local code, kind = text:match('^{"code": ?(%d+), ?"type": ?"([%w]+)", ?"message": ?"')
   return tonumber(code), kind
 end
 
--- The code and type of the error in the first bytes of a response, and its text; nil if they begin a
--- prediction. They are a frame's 5 bytes, the tag 0x0a, the length of the prediction, and itself.
+-- The code, type and text of the error in the first bytes of a response; nil if they are not one. They
+-- are the 5 bytes of the frame's header, the tag 0x0a, the length of `prediction`, and `prediction`.
 local function error_in(chunk)
   if chunk:length() < 7 or chunk:getBytes(5, 1) ~= "\10" then return nil end
   local size, start = varint(chunk, 6)
@@ -152,8 +154,8 @@ local function error_in(chunk)
   return code, kind, text
 end
 
--- An error over gRPC becomes a status: TorchServe sends the JSON of one in a batch with other answers
--- as a prediction, with the status OK.
+-- Give every error a gRPC status. TorchServe sends an error in a batch with other answers as a
+-- prediction with the status OK.
 function envoy_on_response(handle)
   local headers = handle:headers()
   if not (headers:get("content-type") or ""):find("^application/grpc") then return end

@@ -1,6 +1,7 @@
--- Who asks for what: the request's id, the client that its key names, the model in its path.
--- filterContext().keys holds the names of clients by key; without it, no key is needed.
+-- Sets the request's id, the name of its client and the model in its path as headers.
+-- filterContext().keys holds the names of clients by key; without it, no key is required.
 
+-- Use the client's own id if it is valid; Envoy writes `-` for a missing one.
 local function choose_request_id(headers)
   local chosen = headers:get("x-gateway-request-id")
   if chosen and #chosen <= 128 and chosen:match("^[%w._-]+$") and chosen ~= "-" then
@@ -8,15 +9,15 @@ local function choose_request_id(headers)
   end
 end
 
--- The name in the certificate that the client has shown, or nil. Envoy has verified it.
+-- The common name in the client's certificate, or nil. Envoy has verified the certificate.
 local function certificate_name(handle)
   local ssl = handle:streamInfo():downstreamSslConnection()
   local subject = ssl and ssl:subjectPeerCertificate() or ""
   return subject:match("CN=([%w._-]+)")
 end
 
--- The name of the client whose key the request has; nil and the reason if it has none. Any client
--- may ask if there are no keys: under the name in its certificate, else under its address.
+-- The name of the client; nil and the reason if a key is required and the request has no valid one.
+-- Without keys, it is the common name in the client's certificate, else the client's address.
 local function client_of(handle)
   local headers = handle:headers()
   local keys = handle:filterContext():get("keys")
@@ -31,7 +32,7 @@ function envoy_on_request(handle)
   choose_request_id(headers)
   local model = headers:get(":path"):match("^/predictions/([^/?]+)")
   if model then headers:replace("x-gateway-model", model) end
-  -- Envoy lets a request pass whose script fails.
+  -- If a script fails, Envoy lets the request pass: catch the error here.
   local done, client, reason = pcall(client_of, handle)
   if done and client then return headers:replace("x-gateway-client", client) end
   local json = string.format('{"code": 401, "type": "Unauthorized", "message": "%s"}',

@@ -1,4 +1,4 @@
-"""Envoy as a child process: configured, started, told of changes, drained and ended."""
+"""Runs Envoy as a child process: configures, starts, refreshes, drains and ends it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from serving.sockets import Sockets
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 5
 ADMIN_TIMEOUT_S = 5
-# Files of Envoy that are no connections of clients.
+# Files that Envoy opens in addition to the clients' connections.
 _OTHER_FILES = 512
-# Beyond responseTimeout, so that TorchServe's own answer comes first.
+# Added to responseTimeout, so that TorchServe's own answer comes first.
 ANSWER_SPARE_S = 10
 
 
 class Gateway:
-    """Envoy for the models of ``plan``, in front of the TorchServe behind ``sockets``.
+    """Envoy for the models of ``plan``, in front of TorchServe at ``sockets``.
 
-    ``down_for`` gives the seconds for which a model has had no worker; ``succeeded`` is called with
-    the name of a model that has answered a request. Raises ServingError for credentials that
-    cannot be used; so do the methods, also if Envoy does not answer.
+    ``down_for`` gives the seconds for which a model has had no worker. ``succeeded`` is called with
+    the name of a model that has answered a request. The constructor and the methods raise
+    ServingError if credentials cannot be used, the methods also if Envoy does not answer.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Gateway:
         weights = {planned.model: planned.archive.weights for planned in plan.models}
         longest_wait = max(planned.response_timeout for planned in plan.models)
         self._service = AdmissionService(queues, weights, succeeded, longest_wait, self._limits)
-        # The state of everything that is written again when it changes.
+        # The credentials and the token of the last write; the files are written when these change.
         self._written: object = None
         self._child: subprocess.Popen[bytes] | None = None
         self._admin = httpx.Client(
@@ -111,17 +111,17 @@ class Gateway:
         return self._child.poll() if self._child else None
 
     def refresh(self) -> None:
-        """Take over files that have changed, and move a long log away."""
+        """Apply changed credentials and rotate the access log."""
         self._write_dynamic()
         self._rotate()
 
     def stop_accepting(self) -> None:
-        """Close the listeners; connections that are open may finish."""
+        """Close the listeners. Requests on open connections are still answered."""
         self._ask("POST", "/healthcheck/fail")  # each answer then closes its connection
         self._ask("POST", "/drain_listeners")
 
     def active_requests(self) -> int:
-        """Requests that have begun to arrive and are not answered in full; 0 if Envoy has ended."""
+        """The number of requests that are not completely answered; 0 if Envoy has ended."""
         if self.ended() is not None:
             return 0
         name = "http.public.downstream_rq_active"
@@ -129,7 +129,7 @@ class Gateway:
         return int(stats.partition(":")[2])
 
     def end(self) -> None:
-        """End Envoy; connections that are open are closed."""
+        """End Envoy, which closes the open connections."""
         if self._child is None:
             return
         self._child.terminate()
@@ -175,7 +175,7 @@ class Gateway:
         )
 
     def _write_dynamic(self) -> None:
-        """Write what Envoy reads again when it changes: routes with the keys, and certificates."""
+        """Write the files that Envoy reads again: the routes with the keys, and certificates."""
         state = (self._credentials.changed_at(), self._run.token("inference"))
         if state == self._written:
             return
@@ -206,21 +206,21 @@ class Gateway:
 
 
 def _most_files() -> int:
-    """How many files a process may open, and connections are files."""
+    """How many files, and so connections, a process may have open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**20 if most == resource.RLIM_INFINITY else most
 
 
 def _write(texts: Mapping[Path, str]) -> None:
-    """Envoy reads a file again when another is moved over it."""
+    """Replace the files; Envoy reads a file again when another is renamed to it."""
     replace({path: (text.encode(), PRIVATE) for path, text in texts.items()})
 
 
 def capacity(planned: ModelPlan, gpus: int) -> Capacity:
-    """How many requests of a model may be with TorchServe and in the queue.
+    """The limits of a model's queue.
 
     On a CPU a batch takes almost as long as its pictures one by one, so a client that sends one
-    picture at a time must not wait for a batch of another; on a GPU a batch is short.
+    picture at a time must not wait for another client's batch. On a GPU a batch is short.
     """
     return Capacity(
         slots=planned.slots,
@@ -240,7 +240,7 @@ def _route(planned: ModelPlan) -> GatewayModel:
 
 
 def limits(plan: Plan) -> GatewayLimits:
-    """The gateway's limits, by the keys of the configuration."""
+    """The gateway's limits, from the configuration and the models' response timeouts."""
     number = plan.config.number
     longest = max(planned.response_timeout for planned in plan.models)
     return GatewayLimits(
@@ -250,6 +250,6 @@ def limits(plan: Plan) -> GatewayLimits:
         header_seconds=number("header_seconds", 10),
         upload_seconds=number("upload_seconds", 60),
         idle_seconds=number("idle_seconds", 300),
-        # In the queue, and in work.
+        # Up to the longest response timeout in the queue, and again with TorchServe.
         answer_seconds=2 * longest + ANSWER_SPARE_S,
     )

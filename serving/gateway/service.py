@@ -1,4 +1,4 @@
-"""The admission queue as Envoy asks for it: its external processing service, over gRPC."""
+"""Envoy's external processing service, over gRPC: Envoy asks it whether a request may go on."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ _LONGEST_TIMEOUT_MS = 86_400_000
 
 
 class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Lets requests for the models of ``queues`` in.
+    """Admits requests for the models of ``queues``, and large uploads.
 
-    ``weights`` are the names of the models' weights, which gRPC callers get from here as metadata
-    ``x-model-weights``. ``succeeded`` is called with the name of a model whenever it has answered
-    200. No request waits more than ``longest_wait`` seconds. ``most_of`` are the numbers of
-    requests that named clients may have present at once.
+    Envoy asks twice: in the phase ``arrival`` before it reads a body that is not small, and in the
+    phase ``turn`` when the request is complete. ``weights`` are the names of the models' weights,
+    which each answer gets as ``x-model-weights``. ``succeeded`` is called with the name of a model
+    that has answered 200. No request waits for more than ``longest_wait`` seconds. ``most_of`` is
+    the number of requests by client that may wait or be with TorchServe at once.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         limits: GatewayLimits,
     ) -> None:
         self._most_bytes = limits.request_bytes
-        # Half of the memory is for everything else.
+        # The other half of the memory is for small requests, answers and connections.
         self._uploads = Uploads(limits.memory_bytes // 2)
         self._longest_wait = longest_wait
         self._queues = queues
@@ -49,7 +50,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.most_of: Mapping[str, int] = {}
 
     def service(self, handler_call_details: Any) -> Any:
-        """gRPC asks for the handler of a method."""
+        """The handler of a method, for gRPC; None for any other method."""
         if handler_call_details.method != f"/{ext_proc.SERVICE}/{ext_proc.METHOD}":
             return None
         return grpc.stream_stream_rpc_method_handler(
@@ -59,7 +60,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         )
 
     async def _process(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """One request of a client: its headers come first, then those of the answer."""
+        """Decide on one request: ``messages`` are its headers, then those of the answer."""
         arrived = time.monotonic()
         first = await anext(messages, None)
         if first is None:
@@ -103,7 +104,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _arrive(
         self, client: str, headers: Mapping[str, str], messages: AsyncIterator[Any]
     ) -> AsyncIterator[Any]:
-        """Before Envoy reads a body that is not small; ends when the request is answered."""
+        """Count an upload before Envoy reads its body, until the request is answered."""
         try:
             with self._uploads.counted(client, self._size(headers)):
                 yield ext_proc.proceed({})
@@ -113,11 +114,11 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             yield _refuse(refusal)
 
     def _size(self, headers: Mapping[str, str]) -> int:
-        """The bytes that a request may have."""
+        """The most bytes that the request of ``headers`` can have."""
         length = headers.get("content-length", "")
         if length.isdecimal():
             return int(length)
-        # Envoy ends gRPC calls, which are HTTP/2, when they take too much memory; not HTTP/1.
+        # If memory runs out, Envoy resets HTTP/2 streams, as gRPC's are, but not HTTP/1 requests.
         is_grpc = headers.get("content-type", "").startswith("application/grpc")
         return SMALL_BYTES + 1 if is_grpc else self._most_bytes
 
@@ -139,7 +140,10 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 def _deadline(headers: Mapping[str, str], arrived: float) -> float | None:
-    """On the clock of ``arrived``. Raises Refused if the header is not a time."""
+    """The client's deadline on the clock of ``arrived``, or None if it has sent none.
+
+    Raises Refused if ``x-timeout-ms`` is invalid.
+    """
     if text := headers.get("x-timeout-ms"):
         if not re.fullmatch("[0-9]{1,8}", text) or not 0 < int(text) <= _LONGEST_TIMEOUT_MS:
             raise Refused(

@@ -1,4 +1,4 @@
-"""Bounds the bytes of requests that arrive and wait: no client fills the gateway's memory."""
+"""Bounds the bytes of large requests, so that no client fills the gateway's memory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 from serving.gateway.admission import Refused
 
-# Uploads of at most so many bytes are let in without being counted.
+# Requests of at most this many bytes are not counted.
 SMALL_BYTES = 2**20
 _RETRY_AFTER_S = 5
 
 
 class Uploads:
-    """At most ``most`` bytes at once, of one client at most half of them."""
+    """Admits at most ``most`` bytes at once, and at most half of them for one client."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -22,7 +22,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def counted(self, client: str, size: int) -> Iterator[None]:
-        """Count ``size`` bytes while the request is there. Raises Refused if they are too many."""
+        """Count ``size`` bytes of ``client`` within the context. Raises Refused at a limit."""
         if self._present[client] + size > self._most // 2:
             raise Refused(
                 429,
