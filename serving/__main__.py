@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("serve", parents=[common, device, models], help="serve in the foreground")
     verbs.add_parser("start", parents=[common, device, models], help="serve in the background")
     verbs.add_parser("stop", parents=[common], help="stop the server of this run folder")
-    verbs.add_parser("status", parents=[common], help="check every model with a small request")
+    verbs.add_parser("status", parents=[common], help="show whether each model is ready")
     credentials.add_commands(verbs)
     return parser
 

@@ -1,4 +1,4 @@
-"""What the supervisor does on its own: each action is a line of its output and is counted."""
+"""The supervisor's repairs. Each one is printed as a line and counted in a metric."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Actions:
         )
 
     def record(self, action: Action, why: str, model: str = "") -> None:
-        """Count ``action`` and print why it is taken; ``model`` is empty if it concerns all."""
+        """Count ``action`` and print its reason ``why``; ``model`` is empty if it concerns all."""
         self._counter.labels(action.value, model).inc()
         say(f"{model}: {why}" if model else why)
 

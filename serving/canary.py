@@ -1,4 +1,4 @@
-"""Asks each model that has no other traffic for the cheapest answer, past the gateway."""
+"""Sends the cheapest request to each model without traffic, directly to TorchServe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vision_client.answers import Reply
 from vision_client.errors import VisionError
 from vision_client.tasks import DECODERS
 
-# A model that has answered within this time is not asked, so a loaded server runs no canaries.
+# A model that has answered within this time gets no canary, so a loaded server runs none.
 IDLE_S = 5.0
 PAUSE_S = 0.5
 TIMEOUT_S = 60.0
@@ -44,7 +44,7 @@ class Canary:
         )
 
     async def watch(self, planned: ModelPlan, health: Health) -> None:
-        """Keep ``health`` true about one model until cancelled."""
+        """Report the canaries of one model to ``health`` until cancelled."""
         model = planned.model
         while True:
             if health.needs_canary(model, IDLE_S):
@@ -55,8 +55,9 @@ class Canary:
             await asyncio.sleep(PAUSE_S)
 
     async def ask(self, model: str, task: str) -> str | None:
-        """The weights that answered, or None if the queue is full: a busy model is not a dead one.
+        """The name of the weights that answered.
 
+        None if TorchServe's queue is full, because a busy model is not a dead one. Raises
         httpx.HTTPError or VisionError if there is no correct answer.
         """
         started = time.monotonic()

@@ -41,7 +41,7 @@ _DNS_NAME = re.compile(rf"(\*\.)?({_LABEL}\.)*(?!\d+$){_LABEL}")
 
 @dataclass(frozen=True)
 class Authority:
-    """What signs; ``is_new`` if its files were written just now."""
+    """A certificate authority; ``is_new`` if its files are written with its first certificate."""
 
     path: Path
     certificate: x509.Certificate
@@ -51,7 +51,7 @@ class Authority:
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate that was written to ``path``, its authority's after it."""
+    """A certificate, written to ``path`` and followed there by its authority's."""
 
     path: Path
     names: tuple[str, ...]
@@ -66,9 +66,9 @@ class Issued:
 def issue_server(folder: Path, hosts: Sequence[str] = ()) -> Issued:
     """Write ``server.pem`` and ``server.key``, and ``ca.pem`` and ``ca.key`` unless they exist.
 
-    ``hosts`` are DNS names and IP addresses. Without any, a renewed certificate keeps its own, and
-    a new one has those of this machine. ServingError for a name that is neither, and for files that
-    were made by someone else.
+    ``hosts`` are DNS names and IP addresses. If it is empty, a renewed certificate keeps its names,
+    and a new one has DEFAULT_HOSTS. Raises ServingError for an invalid name, and for existing files
+    that this authority has not signed.
     """
     names = [_general_name(host) for host in dict.fromkeys(hosts)]
     path = folder / "server.pem"
@@ -82,7 +82,7 @@ def issue_server(folder: Path, hosts: Sequence[str] = ()) -> Issued:
 
 
 def issue_client(folder: Path, name: str) -> Issued:
-    """Write ``client-NAME.pem`` and its key like issue_server; the common name is ``name``."""
+    """Write ``client-NAME.pem`` and its key as issue_server does; the common name is ``name``."""
     path = folder / f"client-{check_name(name)}.pem"
     with locked(folder):
         authority = _authority(folder)
@@ -192,7 +192,7 @@ def _issue(
     if authority.is_new:
         files[authority.path] = (root, PUBLIC)
         files[authority.path.with_suffix(".key")] = (_pem(authority.key), PRIVATE)
-    # The key last: a certificate with a wrong key is still known as ours, and is renewed.
+    # Write the key last: if that fails, the certificate is still known as ours, and is renewed.
     files[path] = (certificate.public_bytes(Encoding.PEM) + root, PUBLIC)
     files[path.with_suffix(".key")] = (_pem(key), PRIVATE)
     replace(files)

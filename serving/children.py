@@ -1,7 +1,7 @@
 """Starts child processes that end with this one.
 
-Run as a script, it prepares its own process and becomes the command in its arguments. The child of
-a process with threads can do so safely, unlike a ``preexec_fn``.
+Run as a script, this module prepares its own process and then executes the command in its
+arguments. This is safe in a process with threads; a ``preexec_fn`` is not.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from serving.sockets import client
 from serving.supervisor import Supervisor, running
 
 STATUS_TIMEOUT_S = 15
-# Above the largest responseTimeout of this bundle, which accepted requests may take.
+# The drain lasts at most the largest responseTimeout, 600 s in this bundle.
 STOP_TIMEOUT_S = 660
 UNGUARDED = (
     "no gateway (GATEWAY=0): no limits on connections and uploads, no fairness between clients, no "
@@ -135,7 +135,7 @@ def _follow(child: subprocess.Popen[bytes], run: RunFolder, log: Path) -> int:
 def stop(run: RunFolder) -> int:
     """Stop the server of this folder, and wait until all of its processes have ended.
 
-    A person stops it, so no balancer must notice: it does not accept any more requests.
+    A person stops it, so it closes its listeners at once, without waiting for load balancers.
     """
     supervisor = run.supervisor()
     if supervisor is None:
@@ -170,7 +170,7 @@ def status(config: Config, run: RunFolder) -> int:
 
 
 def _readiness(run: RunFolder) -> dict[str, Any] | None:
-    """What the supervisor says at /readyz, None if it does not answer."""
+    """The supervisor's report at /readyz, or None if it does not answer."""
     try:
         with client(run.sockets.control) as http:
             report: dict[str, Any] = http.get("/readyz", timeout=STATUS_TIMEOUT_S).json()

@@ -123,7 +123,7 @@ class Config:
 
     @property
     def drain_seconds(self) -> int:
-        """How long the server still accepts requests after SIGTERM, for balancers to notice."""
+        """Seconds for which the server accepts requests after SIGTERM while /readyz fails."""
         return self.number("drain_seconds", 5)
 
     def write(self, path: Path, **overrides: str) -> None:

@@ -1,7 +1,7 @@
-"""What the supervisor tells about the server: over HTTP health, models, metrics; over gRPC health.
+"""The supervisor's endpoints: health, models and metrics over HTTP, health over gRPC.
 
-It runs on an event loop in a thread of its own, with the canaries, and answers whatever the other
-processes of the server do.
+They run with the canaries on an event loop in a thread of their own, so they answer even if other
+processes of the server hang.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from serving.health import Health
 from serving.plan import Plan
 from serving.sockets import Sockets
 
-# This process starts others while gRPC runs; its fork handlers would only warn of that.
+# This process starts child processes while gRPC runs; gRPC's fork handlers would only warn of that.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
@@ -39,7 +39,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control:
-    """The endpoints for ``health``; ``extra_handlers`` are further gRPC services."""
+    """Serves ``health`` and ``registry``; ``extra_handlers`` are further gRPC services."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Control:
         return web.json_response(report, status=200 if report["ready"] else 503)
 
     async def _unknown(self, request: web.Request) -> web.Response:
-        """The gateway sends predictions of models that are not served here."""
+        """The 404 for an unknown model: the gateway sends such predictions here."""
         models = ", ".join(self._health.models)
         model = request.match_info["model"]
         return _error(404, "ModelNotFound", f"there is no model {model!r}: there are {models}")

@@ -1,4 +1,4 @@
-"""The commands ``cert`` and ``key``: they write files, and say what to do with them."""
+"""The commands ``cert`` and ``key``: they write files, and print how to use them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The exit status of one of COMMANDS; ServingError."""
+    """Run one of COMMANDS; returns its exit status. Raises ServingError."""
     return _cert(arguments) if arguments.command == "cert" else _key(arguments)
 
 

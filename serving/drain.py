@@ -1,4 +1,4 @@
-"""The end after a signal: balancers notice, the listeners close, accepted requests are answered."""
+"""Ends a server without losing requests: readiness fails, listeners close, requests finish."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def drain(
     open_s: float,
     timeout_s: float,
 ) -> None:
-    """Accept requests for ``open_s`` more seconds, then wait for answers, at most ``timeout_s``.
+    """Accept requests for ``open_s`` more seconds, then wait at most ``timeout_s`` for answers.
 
-    ``poll`` keeps the server running meanwhile. A second signal ends the wait.
+    ``poll`` is called meanwhile to keep the server running. A second signal ends the wait.
     """
     closing = time.monotonic() + open_s
     while time.monotonic() < closing and not stop.immediate:

@@ -16,7 +16,7 @@ TIMEOUT_S = 5.0
 async def exposition(sockets: Sockets, registry: CollectorRegistry) -> bytes:
     """The metrics of TorchServe, of the gateway and of ``registry``, in Prometheus' text format.
 
-    A part whose process does not answer is left out.
+    The metrics of a process that does not answer are left out.
     """
     parts = await asyncio.gather(
         _fetch(sockets.metrics, "/metrics"), _fetch(sockets.admin, "/stats/prometheus")

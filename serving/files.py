@@ -1,4 +1,4 @@
-"""Files with secrets: never half-written, and never open to other users."""
+"""Reads and writes files with secrets: complete, and closed to other users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PUBLIC = 0o644
 
 
 def read_private(path: Path) -> bytes:
-    """The content of ``path``; ServingError if group or others have any right to it."""
+    """The content of ``path``. ServingError if it is unreadable or open to group or others."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777
@@ -30,9 +30,9 @@ def read_private(path: Path) -> bytes:
 
 
 def replace(files: Mapping[Path, tuple[bytes, int]]) -> None:
-    """Write each file with its content and mode; ServingError.
+    """Write each file with its content and mode. Raises ServingError.
 
-    All are complete on the disk before the first is renamed. An existing file keeps its owner.
+    All contents are on the disk before the first file is renamed. An existing file keeps its owner.
     """
     temporaries: dict[Path, Path] = {}
     try:
@@ -62,7 +62,10 @@ def replace(files: Mapping[Path, tuple[bytes, int]]) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Create ``folder`` if needed; wait for other processes that hold its lock. ServingError."""
+    """Create ``folder`` if needed, and hold its lock against other processes.
+
+    Waits for a process that holds it. Raises ServingError.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fd = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Which models answer: a record that several threads keep and read."""
+"""Records which models answer. Several threads write and read it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ FRESH_S = 15.0
 
 @dataclass
 class _Record:
-    """Times are those of the clock; ``failure`` is why the last canary was not answered.
+    """The state of a model; times are those of ``Health``'s clock.
 
-    ``down_since`` is when the last worker was lost, None while there is one.
+    ``failure`` is why the last canary failed, ``down_since`` when the last worker was lost; None if
+    it did not fail, or if there is a worker. ``wanted`` is the planned number of workers.
     """
 
     wanted: int
@@ -31,8 +32,9 @@ class _Record:
 class Health:
     """The health of the models in ``wanted``, the number of workers by name.
 
-    A model is ready while all of its workers are, and it has answered within FRESH_S: a canary or
-    real traffic. A worker that computes a batch counts too, because one batch may take longer.
+    A model is ready while all of its workers are ready and it has answered a request within
+    FRESH_S, from a client or a canary. A worker that computes a batch counts as an answer, because
+    a batch may take longer.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Health:
                 record.weights = weights or record.weights
 
     def failed(self, model: str, reason: str) -> None:
-        """A canary of ``model`` was not answered as it must be."""
+        """A canary of ``model`` got no correct answer."""
         with self._lock:
             self._records[model].failure = reason
 
@@ -70,7 +72,7 @@ class Health:
             self._set_workers(self._records[model], ready)
 
     def lose(self, reason: str) -> None:
-        """TorchServe is gone, and with it every worker."""
+        """TorchServe has ended, and every worker with it."""
         with self._lock:
             for record in self._records.values():
                 self._set_workers(record, 0)
@@ -94,7 +96,7 @@ class Health:
             return 0.0 if since is None else self._clock() - since
 
     def weights(self, model: str) -> str | None:
-        """The weights that ``model`` answered with; None before its first canary."""
+        """The name of the weights of ``model``; None before its first canary."""
         return self._records[model].weights
 
     def is_ready(self, model: str) -> bool:

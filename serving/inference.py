@@ -21,7 +21,7 @@ def bypass_proxy(config: Config) -> None:
 def connect(config: Config, *, timeout: float, retries: int = 0) -> Client:
     """A client for the server of ``config``; ``timeout`` in seconds.
 
-    It has the first of the server's API keys, and trusts the authority that `make cert` has written
+    It uses the first of the server's API keys, and trusts the authority that `make cert` writes
     beside the server's certificate. Raises ServingError if the keys cannot be read.
     """
     credentials = Credentials.of(config)

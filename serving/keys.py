@@ -1,7 +1,7 @@
-"""The file of API keys: one client a line, ``name: key`` or ``name: key concurrent=4``.
+"""The file of API keys: one client per line, ``name: key`` or ``name: key concurrent=4``.
 
-``#`` begins a comment. No message contains a key, nor any other text of the file: someone may have
-swapped a key and a name.
+``#`` begins a comment. Messages quote no text of an invalid line, because a key may be where the
+name belongs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RANDOM_BYTES = 32  # 43 characters
 
 @dataclass(frozen=True)
 class Client:
-    """Who may call; ``concurrent`` requests at once at most, waiting or in work, None: no limit."""
+    """A client. At most ``concurrent`` of its requests wait or are with TorchServe (None: any)."""
 
     name: str
     key: str = field(repr=False)
@@ -31,7 +31,7 @@ class Client:
 
 
 def check_name(name: str) -> str:
-    """``name``; ServingError if it is not a client's name."""
+    """Returns ``name``. Raises ServingError if it is not a valid name of a client."""
     if not NAME.fullmatch(name):
         raise ServingError(
             f"{name!r} is not a client's name: 1 to 64 letters, digits, `.`, `_` or `-`, the first "
@@ -41,15 +41,16 @@ def check_name(name: str) -> str:
 
 
 def read_keys(path: Path) -> tuple[Client, ...]:
-    """The clients in the file; ServingError if it is open to others, or a line of it is invalid."""
+    """The clients in the file. ServingError if it is open to other users or a line is invalid."""
     return tuple(_clients(_read(path), path).values())
 
 
 def add_key(path: Path, name: str, *, rotate: bool = False) -> str:
-    """Write a new random key for ``name`` to the file, which is created if needed; returns the key.
+    """Write a new random key for ``name`` to the file, created if needed; returns the key.
 
-    ServingError if the client is in the file, or with ``rotate`` if it is not: its line then keeps
-    its limit and comment. Two calls at once are safe.
+    With ``rotate`` it replaces the client's key; limit and comment in its line stay. Raises
+    ServingError if the client is in the file without ``rotate``, or is not with it. Concurrent
+    calls are safe.
     """
     check_name(name)
     path = path.resolve()  # a link stays a link
@@ -82,7 +83,7 @@ def _read(path: Path) -> str:
 
 
 def _clients(text: str, path: Path) -> dict[int, Client]:
-    """The clients by line number, from 1."""
+    """The clients by line number, counted from 1."""
     clients: dict[int, Client] = {}
     names: dict[str, int] = {}
     keys: dict[str, int] = {}

@@ -64,10 +64,10 @@ def find_failure(ts_log: str, model_log: str, ignore: Collection[str] = ()) -> F
 
 @dataclass
 class WorkerLog:
-    """What the log says about one worker of ``model``; the times are those of the reader's clock.
+    """The state of one worker of ``model`` in the log; times are those of the reader's clock.
 
-    ``state`` is TorchServe's. ``busy_since`` is when it got the batch that it has, or None.
-    ``stopped_since`` is when it stopped without another attempt to start it being announced.
+    ``state`` is TorchServe's. ``busy_since`` is when it got its present batch, None if it has none.
+    ``stopped_since`` is when it stopped, None as soon as TorchServe announces that it retries.
     """
 
     id: str
@@ -93,7 +93,7 @@ class Activity:
         return any(log.busy_since is not None for log in self._workers.values())
 
     def update(self, ts_log: str, now: float) -> set[str]:
-        """Read the next lines; the models with a worker that changed its state."""
+        """Read the next lines of the log; returns the models with a worker that changed state."""
         changed = set()
         for match in _EVENT.finditer(ts_log):
             name, model = match["worker"], match["model"]
@@ -139,7 +139,7 @@ class LogTail:
         self._partial = b""
 
     def read(self) -> str:
-        """All of that text that the file still has. Does not advance."""
+        """All of that text that the file still has; ``advance`` is not affected."""
         if not self._path.exists():
             return ""
         with self._path.open("rb") as file:
@@ -180,7 +180,7 @@ class LogTail:
 
 
 class ServerLogs:
-    """The two logs of a server in the folder ``logs`` from now on."""
+    """TorchServe's two logs in the folder ``logs``, from now on."""
 
     def __init__(self, logs: Path) -> None:
         self.ts = LogTail(logs / "ts_log.log")

@@ -39,7 +39,7 @@ class Management:
 
     @classmethod
     def of(cls, run: RunFolder) -> Management:
-        """That of the server that runs from ``run``."""
+        """The management API of the server that runs from ``run``."""
         return cls(client(run.sockets.management, lambda: run.token("management")))
 
     def models(self, *, timeout: float = TIMEOUT_S) -> list[str]:
@@ -84,7 +84,7 @@ class Management:
 
     @contextlib.contextmanager
     def _torchserve(self) -> Iterator[None]:
-        """Turn the errors of reading a reply that is not TorchServe's into a HTTPError."""
+        """Raise HTTPError if the reply that is read is not TorchServe's."""
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -22,14 +22,14 @@ SPARE_BYTES = 64 * 2**20
 def check_exposure(config: Config, credentials: Credentials, *, gateway: bool) -> str:
     """A warning about what the configuration opens to the network, or an empty string.
 
-    ServingError if it is open to everybody, and does not say that this is meant.
+    ServingError if predictions are open to everybody without ``open_to_network=true``.
     """
     hosts = [config.addresses[name][0] for name in ("inference_address", "grpc_inference_port")]
     if all(map(_is_loopback, hosts)):
         return ""
     if not gateway or not (credentials.keys or credentials.certificate):
         if config.values.get("open_to_network") == "true":
-            return "everybody who reaches this machine may send requests (open_to_network=true)"
+            return "everybody who reaches this machine can send requests (open_to_network=true)"
         raise ServingError(
             f"{config.path} opens predictions to the network ({', '.join(hosts)}) without keys or "
             "TLS: set api_keys (`make key NAME=...`) and tls_certificate with tls_key (`make "
@@ -39,7 +39,7 @@ def check_exposure(config: Config, credentials: Credentials, *, gateway: bool) -
     if not credentials.certificate:
         return "keys and pictures cross the network unencrypted: set tls_certificate and tls_key"
     if not credentials.knows_clients:
-        return "whoever trusts the certificate may send requests: set api_keys or tls_client_ca"
+        return "a certificate alone keeps no client out: set api_keys or tls_client_ca"
     return ""
 
 
@@ -76,7 +76,7 @@ def check_ports(config: Config) -> None:
     for key, (host, port) in config.addresses.items():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
-            # As TorchServe's server does: sockets in TIME_WAIT do not matter.
+            # As Envoy and TorchServe do: sockets in TIME_WAIT do not matter.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))

@@ -1,4 +1,4 @@
-"""Starts a process again when it has ended, with growing pauses, and gives up in the end."""
+"""Restarts a process that has ended, with growing pauses, until it has ended too often."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Restarts:
         self._due: float | None = None
 
     def poll(self) -> bool:
-        """Whether the process runs; one that has ended is started when its pause is over.
+        """Start the process if it has ended and its pause is over; returns whether it runs.
 
-        ServingError if it has ended more often than there are pauses within WINDOW_S.
+        ServingError if it has ended more than ``len(PAUSES_S)`` times within WINDOW_S.
         """
         now = self._clock()
         if self._due is None:
@@ -61,7 +61,7 @@ class Restarts:
         return self._due is None
 
     def replace(self, kill: Callable[[], None], reason: str) -> None:
-        """``kill`` the process and start it again as if it had ended."""
+        """Call ``kill``, and treat the process as one that has ended by itself."""
         kill()
         self._plan(f"{self._name} {reason}", self._clock())
 

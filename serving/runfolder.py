@@ -77,7 +77,7 @@ class RunFolder:
 
     @property
     def sockets(self) -> Sockets:
-        """The sockets of the server that runs from here, without the numbers of its ports."""
+        """The sockets of the server that runs from here; its port numbers are 0."""
         return Sockets(self._link)
 
     def token(self, api: str) -> str | None:

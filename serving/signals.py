@@ -19,10 +19,10 @@ class Stopped(Exception):
 class StopRequest:
     """Records stop signals; ``by`` is the first one.
 
-    The handler only sets fields and calls ``terminate``; an exception raised in it could surface
-    inside any lock or finalizer. Whatever waits for TorchServe then returns at once, calls
-    ``check`` and raises Stopped. If ``may_drain``, the first signal lets the server finish the
-    requests that it has accepted; the second ends it immediately.
+    The handler sets fields and calls ``terminate``. It raises nothing, because an exception in it
+    could surface inside any lock or finalizer. Code that waits for TorchServe then returns at once,
+    calls ``check`` and raises Stopped. If ``may_drain``, the first signal lets the server finish
+    the requests that it has accepted; the second ends it immediately.
     """
 
     by: int | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-# A path of a unix socket has at most so many bytes.
+# The longest path of a unix socket, in bytes.
 LONGEST_PATH = 107
 
 
@@ -18,7 +18,7 @@ class Sockets:
 
     TorchServe's gRPC services cannot listen on a unix socket: ``grpc_port`` (inference) and
     ``grpc_management_port`` are on loopback, and TorchServe refuses calls without its token there.
-    They are 0 where they are not known.
+    A port is 0 where it is not known.
     """
 
     folder: Path
@@ -42,17 +42,17 @@ class Sockets:
 
     @property
     def admin(self) -> Path:
-        """The gateway's own API."""
+        """Envoy's admin API."""
         return self.folder / "admin"
 
     @property
     def control(self) -> Path:
-        """The supervisor over HTTP: health, models."""
+        """The supervisor's health and models, over HTTP."""
         return self.folder / "control"
 
     @property
     def admission(self) -> Path:
-        """The supervisor over gRPC: health, and the gateway's admission of requests."""
+        """The supervisor's health and the queue, over gRPC."""
         return self.folder / "admission"
 
     @property
@@ -62,7 +62,7 @@ class Sockets:
 
 
 class Token(httpx.Auth):
-    """Adds TorchServe's token, read for each request: a TorchServe that starts has a new one."""
+    """Adds TorchServe's token. It is read for each request, because a restart changes it."""
 
     def __init__(self, read: Callable[[], str | None]) -> None:
         self._read = read
@@ -80,11 +80,11 @@ def client(socket: Path, token: Callable[[], str | None] = lambda: None) -> http
     path = socket.resolve()
 
     def check(request: httpx.Request) -> None:
-        if not path.exists():  # httpcore would leave a socket open
+        if not path.exists():  # httpcore would leave its own socket open
             raise httpx.ConnectError(f"nothing listens on {path}", request=request)
 
     return httpx.Client(
-        # A connection to this machine costs nothing, and none is left open.
+        # Connections within this machine are cheap, so none is kept open.
         transport=httpx.HTTPTransport(
             uds=str(path), limits=httpx.Limits(max_keepalive_connections=0)
         ),

@@ -1,4 +1,4 @@
-"""Starts TorchServe and the gateway, keeps both running and every model answering, ends them."""
+"""Starts TorchServe and the gateway, keeps them running and the models answering, ends them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from serving.watchdog import Watchdog
 from serving.workers import Workers
 
 POLL_S = 0.25
-# The gateway is told as often to read its files again.
+# The pauses between reads of the gateway's credentials, and between the watchdog's checks.
 REFRESH_S = 1.0
 CHECK_S = 1.0
 
 
 class Supervisor:
-    """A server that is being started or runs; ``running`` makes one and ends it."""
+    """A server that starts or runs; ``running`` creates one and ends it."""
 
     def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets, stop: StopRequest) -> None:
         wanted = {planned.model: planned.workers for planned in plan.models}
@@ -75,7 +75,7 @@ class Supervisor:
             self.gateway.start()
 
     def check_starting(self) -> None:
-        """Look at the workers of a server that starts.
+        """Read the state of the workers while the server starts.
 
         Raises Stopped if a signal has come, ServingError if a process has ended.
         """
@@ -100,14 +100,14 @@ class Supervisor:
             self.poll()
             time.sleep(POLL_S)
         self.health.draining = True
-        # Nobody's balancer must notice that a person has pressed Ctrl-C.
+        # After Ctrl-C there is no load balancer to wait for.
         open_s = 0 if self.stop.by == signal.SIGINT else self.plan.config.drain_seconds
         longest = max(planned.response_timeout for planned in self.plan.models)
         drain(self.stop, self.poll, self, open_s=open_s, timeout_s=longest)
         raise Stopped
 
     def poll(self) -> None:
-        """Look at every process once, and act on what is wrong."""
+        """Check every process once, and repair what is wrong."""
         now = time.monotonic()
         if self._torchserve_restarts.poll():
             self._look_at_torchserve(now)
@@ -120,7 +120,7 @@ class Supervisor:
         self.run.bound_logs()
 
     def _refresh(self, gateway: Gateway) -> None:
-        """Report what is wrong with the gateway's files once; it goes on with what it has."""
+        """Apply changed credentials. A fault is printed once; the last good files stay in use."""
         fault = ""
         try:
             gateway.refresh()
@@ -168,8 +168,8 @@ class Supervisor:
 def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
     """A server, started as ``plan`` says and ended on the way out.
 
-    Raises Stopped if SIGINT, SIGTERM or SIGHUP asked for the end. A request to the management API
-    that fails in the body becomes a ServingError, unless it failed because of such a signal.
+    Raises Stopped after SIGINT, SIGTERM or SIGHUP. A request to the management API that fails in
+    the body becomes a ServingError, unless it failed because of such a signal.
     """
     stop = StopRequest()
     with (

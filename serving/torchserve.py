@@ -1,4 +1,4 @@
-"""TorchServe as a child process, with its workers."""
+"""Runs TorchServe, with its workers, as a child process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KILL_TIMEOUT_S = 2
 
 
 class TorchServe:
-    """A JVM as ``plan`` says. ``start`` may be called again once it has ended.
+    """TorchServe as ``plan`` describes it. ``start`` may be called again once it has ended.
 
     ``logs`` are those since the last start.
     """
@@ -36,8 +36,8 @@ class TorchServe:
         self.logs = ServerLogs(run.logs)
 
     def start(self) -> None:
-        """Start it in a session of its own: Ctrl-C in a terminal then reaches only us."""
-        self.kill()  # the workers of one that has ended
+        """Start it in a session of its own: Ctrl-C in a terminal then reaches this process only."""
+        self.kill()  # the workers of a TorchServe that has ended
         sockets = self._sockets
         for left in (sockets.inference, sockets.management, sockets.metrics, sockets.key_file):
             left.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ class TorchServe:
             )
 
     def ended(self) -> int | None:
-        """Its exit status, None while it runs."""
+        """Its exit status, or None while it runs."""
         return self._child.poll() if self._child else None
 
     def output(self) -> str:
@@ -78,7 +78,7 @@ class TorchServe:
             self.kill()
 
     def kill(self) -> None:
-        """End it and every process that it started at once."""
+        """Kill it and every process that it started."""
         if self._child:
             deadline = time.monotonic() + KILL_TIMEOUT_S
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Replaces workers that hang, and those that TorchServe has given up."""
+"""Replaces workers that hang, and workers that TorchServe no longer starts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from serving.health import Health
 from serving.logs import WorkerLog
 from serving.management import Management, Worker
 
-# A worker hangs if it has had a batch for so long and used no CPU time in so long.
+# A worker hangs if, for this many seconds, it has had a batch and used no CPU time.
 HANG_S = 10.0
-# One that computes uses far more than this much CPU time, in seconds, within HANG_S.
+# Less CPU time than this, in seconds, counts as none; a worker that computes uses far more.
 IDLE_CPU_S = 0.1
 # TorchServe announces its next attempt to start a worker as soon as the last one has failed.
 GIVEN_UP_S = 5.0
@@ -25,16 +25,16 @@ GIVEN_UP_S = 5.0
 
 @dataclass
 class _Progress:
-    """A worker's CPU time in seconds, and when it was last seen to have grown."""
+    """A worker's CPU time in seconds, and when it last grew."""
 
     cpu: float
     since: float
 
 
 class Watchdog:
-    """Looks at each worker once per ``check``; keeps ``health`` informed about those at work.
+    """Checks the workers, and reports those that compute a batch to ``health``.
 
-    ``wanted`` is the number of workers by model.
+    ``wanted`` is the planned number of workers by model.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Watchdog:
         self._progress: dict[int, _Progress] = {}
 
     def check(self, logs: list[WorkerLog], workers: Mapping[str, list[Worker]]) -> None:
-        """Act on workers that hang or stay dead; ``workers`` are those of each model."""
+        """Replace workers that hang or stay dead; ``workers`` are those of each model."""
         now = time.monotonic()
         pids = {(model, w.id): w.pid for model, listed in workers.items() for w in listed}
         self._progress = {pid: p for pid, p in self._progress.items() if pid in pids.values()}
@@ -102,7 +102,7 @@ class Watchdog:
 
 
 def cpu_seconds_of(pid: int) -> float | None:
-    """CPU time that a process and its children have used, None if it is gone."""
+    """CPU time in seconds of a process and its children; None if it has ended."""
     try:
         process = psutil.Process(pid)
         tree = [process, *process.children(recursive=True)]

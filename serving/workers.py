@@ -1,4 +1,4 @@
-"""The workers of every model: TorchServe's log shows that one has changed, its API what."""
+"""Tracks the workers of every model: the log shows a change, the management API the details."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from serving.plan import ModelPlan, Plan
 
 # A frontend that hangs must not delay the handling of a signal.
 TIMEOUT_S = 2.0
-# The API is asked without a change, too, to notice that it no longer answers.
+# The API is also asked without a change, to notice that it no longer answers.
 ASK_EVERY_S = 5.0
+# TorchServe is deaf if its API has not answered for this time, or for START_S after its start.
 DEAF_S = 30.0
 START_S = 120.0
 
@@ -29,9 +30,9 @@ class Lines(Protocol):
 
 
 class Workers:
-    """Keeps ``health`` true about the workers, and prints which are lost and which serve again.
+    """Reports the ready workers to ``health``, and prints which are lost and which serve again.
 
-    ``by_model`` are those that the API reported last.
+    ``by_model`` has the workers that the API reported last.
     """
 
     def __init__(self, plan: Plan, management: Management, health: Health, logs: str) -> None:
@@ -42,7 +43,7 @@ class Workers:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: TorchServe is started again."""
+        """Forget all workers, because TorchServe is started again."""
         self.activity = Activity()
         self.by_model: Mapping[str, list[Worker]] = {}
         self._begun = time.monotonic()
@@ -60,12 +61,12 @@ class Workers:
         return time.monotonic() - self._heard > DEAF_S
 
     def poll(self, log: Lines, *, announce: bool) -> None:
-        """Read what is new in ``log``, and ask about the models that changed.
+        """Read the new lines of ``log``, and ask the API about the models that changed.
 
-        ``announce`` whether to print changes, which are expected while the server starts or ends.
+        ``announce`` is whether to print changes; they are normal while the server starts or ends.
         """
         now = time.monotonic()
-        # Ask the API one poll later, when it has the change too.
+        # Ask the API one poll after the log, when it knows the change too.
         models, self._changed = self._changed, self.activity.update(log.advance(), now)
         models &= self._models.keys()
         try:
@@ -82,7 +83,7 @@ class Workers:
             self._changed |= models
 
     def _scale(self, planned: ModelPlan, workers: list[Worker]) -> None:
-        """Ask for the planned workers if TorchServe has started another number, by the YAML."""
+        """Ask for the planned number of workers if TorchServe has started that of the YAML."""
         if planned.model not in self._scaled:
             if planned.workers != len(workers):
                 self._management.scale(planned.model, planned.workers)

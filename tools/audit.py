@@ -1,9 +1,10 @@
-"""Known vulnerabilities of the packages in requirements.lock, which is what is served.
+"""Finds known vulnerabilities of the packages in requirements.lock, which serving installs.
 
-``python -m tools.audit`` (`make audit`) looks up every pinned version at OSV with pip-audit. The
-environment markers do not matter. A vulnerability fails unless audit.toml accepts it; so does an
-entry there that has expired, has no reason, or accepts what is no longer found. Libraries inside a
-wheel (the Java of TorchServe, the C of Pillow) count only if an advisory names the wheel.
+``python -m tools.audit`` (`make audit`) looks up every pinned version in OSV with pip-audit,
+whatever its environment marker. The audit fails for a vulnerability that audit.toml does not
+accept, and for an entry there that has expired, has no reason, or names a vulnerability that is no
+longer found. For libraries inside a wheel (TorchServe's Java, Pillow's C) it finds only advisories
+that name the wheel.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ import requests
 ROOT = Path(__file__).parents[1]
 SERVICE = "https://api.osv.dev/v1/query"
 TIMEOUT_S = 20
-# Its vulnerabilities have been known since 2014: a service without them does not answer truthfully.
+# Its vulnerabilities have been known since 2014: a service that lacks them cannot be trusted.
 VULNERABLE = {"package": {"name": "jinja2", "ecosystem": "PyPI"}, "version": "2.4.1"}
 
 
 class AuditError(Exception):
-    """The audit has failed, for the reason that the message gives."""
+    """The audit has failed; the message says why."""
 
 
 class Unreachable(AuditError):
-    """No vulnerability service answers, so nothing was audited."""
+    """The vulnerability service does not answer, so nothing was audited."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Exemption:
 
 
 def read_exemptions(text: str, today: date) -> tuple[Exemption, ...]:
-    """The entries of an audit.toml; AuditError for one that is malformed, reasonless or expired."""
+    """The entries of an audit.toml. AuditError if one is malformed, expired or has no reason."""
     try:
         tables = tomllib.loads(text)
         exemptions = tuple(Exemption(**entry) for entry in tables.pop("accepted", ()))
@@ -100,7 +101,7 @@ def judge(findings: Sequence[Finding], exemptions: Sequence[Exemption]) -> list[
 
 
 def audit(lock: str, service: str) -> tuple[Finding, ...]:
-    """The known vulnerabilities of every package that ``lock`` pins; Unreachable, AuditError."""
+    """The known vulnerabilities of every package in ``lock``. Raises Unreachable or AuditError."""
     rounds = _rounds(lock)
     if not rounds:
         raise AuditError("the lock pins no package")
@@ -120,7 +121,10 @@ def _require(service: str) -> None:
 
 
 def _rounds(lock: str) -> list[dict[str, str]]:
-    """Versions by package. pip-audit takes one version of each, a lock one for each marker."""
+    """Split the lock into maps from package to version.
+
+    pip-audit takes one version of a package; a lock may have one for each environment marker.
+    """
     rounds: list[dict[str, str]] = []
     for name, version in re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE):
         free = next((pins for pins in rounds if name not in pins), None)
@@ -141,7 +145,7 @@ def _look_up(pins: dict[str, str], service: str) -> Iterator[Finding]:
             "--format", "json", "--aliases", "on", "--desc", "off",
         ]  # fmt: skip
         run = subprocess.run(command, capture_output=True, text=True, check=False)
-    # Its status is 1 if it found vulnerabilities and also if it failed; then it prints no JSON.
+    # Status 1 means vulnerabilities or a failure; after a failure there is no JSON.
     try:
         return iter(read_report(run.stdout, pins))
     except ValueError as error:
@@ -151,8 +155,8 @@ def _look_up(pins: dict[str, str], service: str) -> Iterator[Finding]:
 def read_report(report: str, packages: Iterable[str]) -> list[Finding]:
     """The findings of pip-audit's JSON.
 
-    ValueError if it is no JSON; AuditError if one of ``packages`` was not looked up: pip-audit only
-    warns of those that it has skipped.
+    ValueError if it is not JSON. AuditError if one of ``packages`` was not looked up, because
+    pip-audit only warns of packages that it skips.
     """
     entries = json.loads(report)["dependencies"]
     skipped = set(packages) - {entry["name"] for entry in entries if "vulns" in entry}

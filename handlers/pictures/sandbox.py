@@ -1,8 +1,8 @@
-"""Takes rights away from a decode process, for good: what is left is enough to decode.
+"""Permanently removes the rights that a decode process does not need.
 
-Every layer is applied by the process to itself, needs no privileges, and works in containers.
-bubblewrap would need user namespaces, which containers seldom allow, and libseccomp is a library of
-the system that may be missing, so the two system interfaces are used directly.
+The process applies every layer to itself. The layers need no privileges and work in containers.
+bubblewrap would need user namespaces, which containers seldom allow, and the library libseccomp may
+be missing, so this module calls prctl(2) and Landlock directly.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from collections.abc import Callable
 
 # linux/prctl.h
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
-# linux/landlock.h; the numbers are those of every architecture.
+# linux/landlock.h; the numbers are the same on every architecture.
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
 _LANDLOCK_CREATE_RULESET_VERSION = 1
-# How many access rights to files each version of Landlock has; version 5 and later have 16.
+# The number of file access rights by version of Landlock; version 5 and later have 16.
 _LANDLOCK_FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 
 # linux/audit.h: AUDIT_ARCH_X86_64 and AUDIT_ARCH_AARCH64. Call numbers depend on it.
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-# What decoding calls, the most frequent first, by its numbers on x86_64 and aarch64. None of them
-# opens anything: files, sockets, processes and threads are out of reach.
+# The system calls that decoding needs, the most frequent first, with their numbers on x86_64 and
+# aarch64. None of them opens a file or a socket, or starts a process or a thread.
 _ALLOWED = {
     "recvfrom": (45, 207),
     "sendto": (44, 206),
@@ -91,7 +91,7 @@ def enter() -> list[str]:
 
 
 def _no_new_privs() -> bool:
-    """No program may give this process rights, and no process may look into it."""
+    """Deny rights from setuid programs, and deny other processes access to this one's memory."""
     _control(_PR_SET_DUMPABLE, 0)
     return _control(_PR_SET_NO_NEW_PRIVS, 1)
 
@@ -115,7 +115,7 @@ def _landlock() -> bool:
 
 
 def _rlimits() -> bool:
-    """Nothing can be opened, written to a file or started, on any POSIX system."""
+    """Deny opening and writing files and, unless the user is root, starting processes (POSIX)."""
     for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
         resource.setrlimit(limit, (0, 0))
     return True
@@ -133,9 +133,9 @@ def _seccomp() -> bool:
 
 
 def _instructions(architecture: int, column: int, pid: int) -> list[_Instruction]:
-    """The filter for calls with the numbers in ``column`` by the process ``pid``.
+    """The filter for the process ``pid``, with the call numbers in ``column``.
 
-    An argument's low word has all of the bits that are tested here.
+    It tests only the low word of an argument, which has all of the relevant bits.
     """
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
@@ -186,7 +186,8 @@ def _word(argument: object) -> object:
     return ctypes.c_long(argument) if isinstance(argument, int) else argument
 
 
-# In the order in which they are applied: a ruleset of Landlock is a file, and seccomp ends it all.
+# In the order of application: Landlock's ruleset needs a file, which rlimits denies, and seccomp
+# denies the calls of all other layers.
 LAYERS: dict[str, Callable[[], bool]] = {
     "no_new_privs": _no_new_privs,
     "landlock": _landlock,
