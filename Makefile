@@ -40,7 +40,7 @@ export: install ## the networks into model_store/: checkpoint, trace, proof, arc
 archive: install ## rebuild the archives whose handlers or serving defaults have changed
 	@$(PY) -m export.archive
 
-serve: install ## TorchServe with every archive, in the foreground until Ctrl-C (MODELS, DEVICE, WORKERS, PRECISION)
+serve: install ## every archive, in the foreground until Ctrl-C (MODELS, DEVICE, WORKERS, PRECISION; GATEWAY=0)
 	@exec $(PY) -m serving serve $(SERVE_OPTIONS)
 
 start: install ## the same, in the background
@@ -49,7 +49,7 @@ start: install ## the same, in the background
 stop: install ## stop the server and its workers
 	@$(PY) -m serving stop
 
-status: install ## check each model with a request, and list its workers
+status: install ## whether each model is ready, its workers and its sandbox
 	@$(PY) -m serving status
 
 cert: install ## a local authority and a certificate in tls/ (HOSTS=localhost,127.0.0.1,NAME or CLIENT=NAME)
@@ -99,7 +99,7 @@ lint: install ## style, formatting, types, layers, declared dependencies
 	@.venv/bin/deptry tools tests --ignore DEP002,DEP004
 	@.venv/bin/deptry client/vision_client --config client/pyproject.toml
 
-audit: install ## known vulnerabilities of requirements.lock; audit.toml has the exemptions (ALLOW_OFFLINE=1: warn if no service answers)
+audit: install ## known vulnerabilities of requirements.lock; audit.toml has the exemptions (ALLOW_OFFLINE=1: warn if OSV does not answer)
 	@$(PY) -m tools.audit $(if $(ALLOW_OFFLINE),--allow-offline)
 
 clean: ## remove everything that was installed, built or logged
