@@ -11,7 +11,7 @@ UNTRAINED = "untrained"
 
 @dataclass(frozen=True)
 class Reply:
-    """A successful response; without the server's gateway the last two are None over gRPC."""
+    """A response. ``weights`` and ``request_id`` are None over gRPC without the gateway."""
 
     body: bytes
     weights: str | None = None

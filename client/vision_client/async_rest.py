@@ -43,7 +43,7 @@ class AsyncRest:
         self, model: str, picture: bytes, options: Mapping[str, str], timeout: float
     ) -> Reply:
         url, headers = self._endpoint.prediction(model), request_headers(options, timeout)
-        data = io.BytesIO(picture)  # sent in chunks: a large body would block the loop
+        data = io.BytesIO(picture)  # sent in pieces: one large write would block the loop
         return to_reply(*await self._request("POST", url, timeout, headers, data=data))
 
     async def models(self, timeout: float) -> tuple[Model, ...]:

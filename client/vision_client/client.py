@@ -94,10 +94,11 @@ class Client(_Base):
     function is called for each request, so that keys may change. ``ca`` is a PEM file of the
     certificate authority to trust instead of the machine's; ``cert`` are the PEM files of a client
     certificate and its private key. ``timeout`` is in seconds, above 0 and at most 86400, and
-    applies to each attempt. The server is told, and drops a request that still waits by then; over
-    REST, apart from that, it limits the time without any data. If the server is busy (429 or 503,
-    and no other error), up to ``retries`` more attempts follow, after 1, 2, 4 ... seconds plus
-    random jitter, or after ``retry-after`` if that is longer. No pause is longer than ``timeout``.
+    applies to each attempt. The client sends it to the server, which drops a request that still
+    waits by then; over REST the client itself limits only the time without any data. If the server
+    is busy (429 or 503, and no other error), up to ``retries`` more attempts follow, after 1, 2, 4
+    ... seconds plus random jitter, or after ``retry-after`` if that is longer. No pause is longer
+    than ``timeout``.
 
     Over REST the default model of a task is the first one that the server lists, looked up when it
     is first needed, and again when the server no longer has it. Over gRPC the server lists none, so
@@ -162,13 +163,13 @@ class Client(_Base):
         return decoder.decode(reply, time.monotonic() - start)
 
     def models(self) -> tuple[Model, ...]:
-        """The models that the server has. ValueError over gRPC, where it does not list them."""
+        """The models of the server. Raises ValueError over gRPC, which does not list them."""
         return self._attempt(lambda: self._transport.models(self._timeout))
 
     def status(self, *names: str) -> tuple[Model, ...]:
-        """Which models are ready, and why others are not; without ``names`` those of the server.
+        """Which models are ready, and why others are not: ``names``, or all models of the server.
 
-        Over gRPC, without ``names``, it is one entry without a name: the server as a whole.
+        Over gRPC without ``names``, the result is one entry for the server, with an empty name.
         """
         return self._attempt(lambda: self._transport.status(names, self._timeout))
 

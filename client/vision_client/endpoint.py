@@ -95,10 +95,10 @@ def warn_of_plain_token(endpoint: Endpoint, token: Token) -> None:
 
 @dataclass(frozen=True)
 class Access:
-    """What the server is trusted by, and what it trusts the client by.
+    """The client's credentials, and the authority that it trusts.
 
     ``token`` is an API key or a function that returns one. ``ca`` is the PEM file of the trusted
-    authority, ``cert`` are those of the client's certificate and of its private key.
+    authority; ``cert`` has the PEM files of the client's certificate and of its private key.
     """
 
     token: Token = None

@@ -19,7 +19,7 @@ class ConnectionFailed(VisionError):
 
 
 class TimedOut(VisionError):
-    """No answer within the timeout. A batch that has begun is finished: do not repeat at once."""
+    """No answer within the timeout. The server may still compute it: do not retry at once."""
 
 
 class ServerError(VisionError):
@@ -61,10 +61,10 @@ MALFORMED = (
     RecursionError,
 )
 
-# The server measures the client's timeout too.
+# The type of the error that the server answers when the client's timeout has passed.
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 
-# TorchServe refuses a request that exceeds its own limit without saying anything.
+# TorchServe refuses a request above its own limit without a message.
 OVERSIZED = "the request has more bytes than the server takes"
 
 

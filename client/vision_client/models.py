@@ -1,4 +1,4 @@
-"""The models that a server has, as the server itself lists them."""
+"""The models of a server, as it lists them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MISSING = "the server does not have this model"
 
 @dataclass(frozen=True)
 class Model:
-    """``ready`` is whether the model can answer; if it cannot, ``reason`` may say why.
+    """A model of a server. If it is not ``ready`` to answer, ``reason`` may say why.
 
     ``task`` and ``weights`` are None over gRPC, and for a model that the server does not have.
     """
@@ -28,7 +28,7 @@ class Model:
 
 
 def listed(reply: Reply) -> tuple[Model, ...]:
-    """The models in an answer of ``/models``. ServerError if it is another answer."""
+    """The models in the answer ``reply`` of ``/models``. Raises ServerError if it has none."""
     try:
         return tuple(
             Model(str(model["name"]), bool(model["ready"]), str(model["task"]), model["weights"])
@@ -41,9 +41,9 @@ def listed(reply: Reply) -> tuple[Model, ...]:
 def with_readiness(
     models: Sequence[Model], reply: Reply, names: Sequence[str]
 ) -> tuple[Model, ...]:
-    """``models`` as an answer of ``/readyz`` describes them; only ``names`` if there are any.
+    """``models`` with the readiness in ``reply``, the answer of ``/readyz``.
 
-    ServerError if ``reply`` is another answer.
+    If ``names`` is not empty, only these. Raises ServerError if ``reply`` is not such an answer.
     """
     try:
         report = json.loads(reply.body)

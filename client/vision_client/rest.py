@@ -89,7 +89,7 @@ class _Authorization(AuthBase):
 
 
 def request_headers(options: Mapping[str, str], timeout: float) -> dict[str, str]:
-    """The server drops a request that still waits when ``timeout``, in seconds, has passed."""
+    """The headers of a prediction. The server drops one that still waits after ``timeout`` (s)."""
     headers = {f"x-{name.replace('_', '-')}": value for name, value in options.items()}
     milliseconds = str(math.ceil(1000 * timeout))
     return {"content-type": "application/octet-stream", "x-timeout-ms": milliseconds, **headers}
@@ -110,7 +110,7 @@ def to_models(status: int, headers: Mapping[str, str], body: bytes) -> tuple[Mod
 
 
 def to_report(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-    """A server that is not ready says why, with 503; ServerError if ``body`` is no such report."""
+    """The report of ``/readyz``, which may have status 503. Raises ServerError for an error."""
     if status == requests.codes.service_unavailable and not parse_error(body):
         return Reply(body)
     return to_reply(status, headers, body)

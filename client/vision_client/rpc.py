@@ -26,7 +26,7 @@ from vision_client.models import MISSING, Model
 
 Metadata = Iterable[tuple[str, str]]
 
-SERVER = ""  # gRPC's health protocol has this name for the server as a whole
+SERVER = ""  # the name of the whole server in gRPC's health protocol
 NAMELESS = "over gRPC the server does not list its models: name the model"
 
 
@@ -162,7 +162,7 @@ def from_grpc(error: grpc.RpcError, server: str) -> VisionError:
         return TimedOut(f"{server} gave no answer in time")
     sentence, _, java_class = details.partition("\n")
     if own := parse_error(sentence.encode()):
-        # A call that the gateway refuses itself has trailing metadata alone.
+        # A call that the gateway itself refuses has only trailing metadata.
         headers = {**dict(error.initial_metadata() or ()), **dict(error.trailing_metadata() or ())}
         own.request_id = headers.get("x-request-id")
         own.retry_after = seconds(headers.get("retry-after", "").strip())

@@ -49,7 +49,7 @@ function predict(model, picture, options) {
       // of the answer.
       const error = failure ? errorOf(failure) : errorIn(answer.prediction);
       if (error) reject(error);
-      else resolve({ body: answer.prediction }); // gRPC does not report the weights
+      else resolve({ body: answer.prediction }); // the weights are in the metadata, which is not read here
     });
   });
 }

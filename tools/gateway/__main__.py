@@ -1,9 +1,9 @@
 """Measures the gateway, on servers of its own that serve untrained networks.
 
-cost: the same loads without and with the gateway. fair: a greedy client of 64 connections beside a
-polite one. idle: 10,000 connections that send nothing. stalled: 200 uploads of 16 MiB that never
-end. faults: a worker killed, a worker stopped, TorchServe killed, Envoy killed. Each part takes
-one to six minutes.
+cost: the same loads without and with the gateway. fair: a greedy client with 64 connections beside
+a polite one with one. idle: 10,000 connections that send nothing. stalled: 200 uploads of 16 MiB
+that never end. faults: a worker killed, a worker stopped, TorchServe killed, Envoy killed. Each
+part takes one to six minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 
 
 def main() -> int:
-    # Not at the top: the load generator's processes import this module, and must stay small.
+    # Imported here, because the load generator's processes import this module and must stay small.
     from serving.commandline import guarded
     from serving.machine import DEVICES, count_gpus
     from tools import bundle

@@ -1,4 +1,4 @@
-"""Clients that take more than their share: of the queue, of connections, of memory."""
+"""Measures clients that take more than their share of the queue, of connections or of memory."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tools.bench.report import goal
 from tools.gateway.common import Served, errors, latency, load, mib, served
 
 GREEDY, GREEDY_ADDRESS = 64, "127.0.0.2"
-# How often the polite client's p95 beside the greedy one may be its p95 alone.
+# The goal: the largest ratio of the polite client's p95 beside the greedy one to its p95 alone.
 BAR = 3.0
 FILL_S = 3.0  # until the greedy client has filled its share of the queue
 SAMPLES = {"classify": 120, "translate": 40}
 WARM_UP, LIMIT_S = 10, 150.0
 
 IDLE, IDLE_SAMPLES = 10_000, 60
-PER_ADDRESS = 5_000  # far fewer than an address has ports
+PER_ADDRESS = 5_000  # connections per source address, far fewer than it has ports
 SETTLE_S = 3.0
 
 STALLED, BYTES = 200, 16 * 2**20
 UPLOAD_S = 20  # upload_seconds of the server
 
-# How an upload ended (the status, or what became of its connection), and after how many seconds.
+# How an upload ended (the HTTP status or the fate of its connection), and after how many seconds.
 Ending = tuple[str, float]
 
 
 async def fair(device: str, scale: float) -> AsyncIterator[str]:
-    """A greedy client of 64 connections beside a polite one."""
+    """Latency of a polite client, alone and beside a greedy one with 64 connections."""
     with served(device) as server:
         for model, task in server.models.items():
             count = round(scale * SAMPLES[task.name])
@@ -71,7 +71,7 @@ def contest(
 
 
 async def idle(device: str, scale: float) -> AsyncIterator[str]:
-    """10,000 connections that send nothing."""
+    """Memory of Envoy and latency of a client while 10,000 connections send nothing."""
     wanted = round(scale * IDLE)
     _allow_files(wanted + 200)
     with served(device) as server, contextlib.ExitStack() as connections:
@@ -114,7 +114,7 @@ def _allow_files(count: int) -> None:
 
 
 async def stalled(device: str, scale: float) -> AsyncIterator[str]:
-    """200 uploads of 16 MiB that send all but the last byte and then nothing."""
+    """Memory, and the requests of a polite client, during 200 uploads that lack their last byte."""
     with served(device, upload_seconds=str(UPLOAD_S)) as server:
         host, port = server.config.addresses["inference_address"]
         head = f"POST /predictions/{server.classifier} HTTP/1.1\r\nhost: {host}\r\n"
@@ -148,7 +148,7 @@ def _sizes(server: Served) -> dict[str, float]:
 
 
 async def _stall(address: tuple[str, int], data: memoryview) -> Ending:
-    """Send ``data`` and wait for what comes."""
+    """Send ``data`` and wait until the server answers or closes the connection."""
     loop, begun = asyncio.get_running_loop(), time.monotonic()
     with socket.socket() as connection:  # asyncio's streams would copy the data
         connection.setblocking(False)

@@ -1,4 +1,4 @@
-"""A server of the measurements' own, its processes, and clients that count what they get."""
+"""A server for the measurements, its processes, and clients that record their answers."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ class Served:
     async def ask(
         self, session: aiohttp.ClientSession, model: str, samples: list[Sample], *, obeys: bool
     ) -> None:
-        """Send one request and wait after an error: as long as the server asks if ``obeys``.
+        """Send one request and append its sample to ``samples``; after an error, pause.
 
-        The error of its sample is the status with the type, or the kind of connection error.
+        If ``obeys``, the pause is the server's ``retry-after``. The error in the sample is the
+        status with the type, or the kind of connection error.
         """
         begun, error, wait = time.monotonic(), "", 0.0
         try:
@@ -92,7 +93,7 @@ def served(device: str, *, gateway: bool = True, **properties: str) -> Iterator[
 
 
 def connect(address: str = "127.0.0.1") -> aiohttp.ClientSession:
-    """A client at ``address``, by which the gateway tells clients apart."""
+    """A client with the source ``address``, by which the gateway tells clients apart."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, local_addr=(address, 0)),
         timeout=aiohttp.ClientTimeout(TIMEOUT_S),
@@ -103,7 +104,7 @@ def connect(address: str = "127.0.0.1") -> aiohttp.ClientSession:
 async def load(
     server: Served, model: str, connections: int, address: str, *, obeys: bool
 ) -> AsyncIterator[list[Sample]]:
-    """The requests of ``connections`` closed loops, which end with the context."""
+    """Run ``connections`` closed loops within the context; yields their growing samples."""
     samples: list[Sample] = []
 
     async def loop(session: aiohttp.ClientSession) -> None:
@@ -121,13 +122,13 @@ async def load(
 
 
 def errors(samples: Sequence[Sample]) -> str:
-    """Each kind of error and how often it came; empty if there was none."""
+    """The number of each kind of error, as text; empty if there was none."""
     counts = Counter(sample.error for sample in samples if sample.error)
     return ", ".join(f"{error}: {count}" for error, count in counts.items())
 
 
 def latency(samples: Sequence[Sample], percent: float) -> float:
-    """Milliseconds of the answers that are no errors; ServingError if there are none."""
+    """A percentile of the latency of successful answers, in ms; ServingError if there are none."""
     good = [1e3 * (sample.done - sample.due) for sample in samples if not sample.error]
     if not good:
         raise ServingError(f"no request was answered: {errors(samples)}")
@@ -135,5 +136,5 @@ def latency(samples: Sequence[Sample], percent: float) -> float:
 
 
 def mib(process: psutil.Process) -> float:
-    """Resident memory."""
+    """Resident memory in MiB."""
     return float(process.memory_info().rss) / 2**20

@@ -1,4 +1,4 @@
-"""A process of the server is killed or stopped under load: what clients lose, and for how long."""
+"""Kills or stops processes of a server under load, and counts the requests that clients lose."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tools.gateway.common import BACK_S, Served, connect, errors, load, served
 
 CLIENTS = 4
 LOAD_S = 3.0  # of load before the fault
-# The server is ready again when all has been well for so long.
+# The server counts as ready again after this time without a fault.
 SETTLE_S = 5.0
 LIMIT_S = 120.0
 
 
 async def faults(device: str, _scale: float) -> AsyncIterator[str]:
-    """A worker killed, a worker stopped, TorchServe killed, Envoy killed."""
+    """Time until ready again, and lost requests, for each process that is killed or stopped."""
     columns = ("ready after", "answered", "lost", "longest wait")
     yield f"{'':<18}" + "".join(f"{column:>14}" for column in columns)
     kill, stop = psutil.Process.kill, psutil.Process.suspend
@@ -41,7 +41,7 @@ async def faults(device: str, _scale: float) -> AsyncIterator[str]:
 async def _watch(
     server: Served, victim: psutil.Process, act: Callable[[psutil.Process], None]
 ) -> tuple[float, float | None, list[Sample]]:
-    """When the fault happened, when the server was ready again (None: it was not), and requests."""
+    """The time of the fault, the time when the server was ready again or None, and all samples."""
     ready, gone, unready = None, math.inf, 0.0
     async with (
         load(server, server.classifier, CLIENTS, "127.0.0.1", obeys=False) as samples,
@@ -63,8 +63,9 @@ async def _watch(
 def ready_at(gone: float, unready: float, samples: Sequence[Sample], now: float) -> float | None:
     """When the server was ready again, or None as long as that is not certain.
 
-    ``gone`` is when the harmed process had ended, ``unready`` when /readyz failed last. A request
-    that began after the end and after the last error must have been answered, SETTLE_S ago.
+    ``gone`` is when the harmed process ended, ``unready`` when /readyz last failed. The server is
+    ready when a request that began after ``gone`` and after the last error has been answered;
+    this is certain SETTLE_S later.
     """
     failed = max((sample.done for sample in samples if sample.error), default=0.0)
     answered = [sample.done for sample in samples if sample.due >= max(gone, failed)]
