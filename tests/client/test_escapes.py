@@ -15,6 +15,7 @@ import pytest
 from tests.client.conftest import VISION
 from tests.standin import LIMIT_S, Answering
 from tools.terminal import in_terminal, plain
+from vision_client import Model
 from vision_client.show import printable
 
 pytestmark = pytest.mark.slow
@@ -135,15 +136,16 @@ def test_a_translation_in_a_terminal(folder: Path) -> None:
 
 def test_status() -> None:
     with Answering.started(400, body=REFUSED) as server:
+        server.models = None
         ended, text, _ = vision("status", server=server)
+        server.models = (Model("a\x1b[5m", False, "classify", "b\x1b[5m", "c\x1b[5m"),)
+        _, listed, _ = vision("status", server=server)
     assert ended == 1
     check(text)
-    assert text.count(SHOWN_LABEL) == 2
-    headers = {"x-model-weights": b"\x1b[5mweights"}
-    with Answering.started(200, headers, CLASSIFIED) as server:
-        _, text, _ = vision("status", server=server)
-    check(text)
-    assert r"weights \x1b[5mweights" in text
+    assert text.count(SHOWN_LABEL) == 1
+    check(listed)
+    for shown in (r"a\x1b[5m", r"weights b\x1b[5m", r"not ready: c\x1b[5m"):
+        assert shown in listed
 
 
 @pytest.mark.parametrize(
