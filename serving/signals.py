@@ -36,9 +36,6 @@ class StopRequest:
 
     def receive(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler."""
-        import os
-
-        os.write(2, f"SIGNAL {number}\n".encode())
         self.immediate = self.asked or not self.may_drain
         self.by = self.by or number
         if self.immediate:

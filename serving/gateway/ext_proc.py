@@ -21,22 +21,18 @@ _SCALARS = {
     "uint32": _FIELD.TYPE_UINT32,
     "string": _FIELD.TYPE_STRING,
     "bytes": _FIELD.TYPE_BYTES,
-    "bool": _FIELD.TYPE_BOOL,
 }
 # Message -> field -> (number, type); * marks a repeated field.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "HeaderValue": {"key": (1, "string"), "value": (2, "string"), "raw_value": (3, "bytes")},
     "HeaderMap": {"headers": (1, "*HeaderValue")},
-    "HttpHeaders": {"headers": (1, "HeaderMap"), "end_of_stream": (3, "bool")},
+    "HttpHeaders": {"headers": (1, "HeaderMap")},
     "ProcessingRequest": {
         "request_headers": (2, "HttpHeaders"),
         "response_headers": (3, "HttpHeaders"),
     },
     "HeaderValueOption": {"header": (1, "HeaderValue"), "append_action": (3, "int32")},
-    "HeaderMutation": {
-        "set_headers": (1, "*HeaderValueOption"),
-        "remove_headers": (2, "*string"),
-    },
+    "HeaderMutation": {"set_headers": (1, "*HeaderValueOption")},
     "CommonResponse": {"header_mutation": (2, "HeaderMutation")},
     "HeadersResponse": {"response": (1, "CommonResponse")},
     "HttpStatus": {"code": (1, "int32")},
@@ -95,11 +91,10 @@ def header_values(headers: Any) -> dict[str, str]:
     }
 
 
-def proceed(headers: dict[str, str], remove: tuple[str, ...] = ()) -> Any:
-    """Let the request go on, with ``headers`` set and ``remove`` removed."""
+def proceed(headers: dict[str, str]) -> Any:
+    """Let the request go on, with ``headers`` set."""
     response = ProcessingResponse()
     _set(response.request_headers.response.header_mutation, headers)
-    response.request_headers.response.header_mutation.remove_headers.extend(remove)
     return response
 
 

@@ -240,12 +240,24 @@ def _route(planned: ModelPlan) -> GatewayModel:
 
 
 def limits(plan: Plan) -> GatewayLimits:
-    """The gateway's limits, from the configuration and the models' response timeouts."""
+    """The gateway's limits, from the configuration and the models' response timeouts.
+
+    Raises ServingError for a value that cannot be used.
+    """
     number = plan.config.number
+    request, memory = (
+        number("max_request_size", DEFAULT_SIZE),
+        number("gateway_memory_bytes", 2**30),
+    )
+    if memory < 4 * request:
+        raise ServingError(
+            f"gateway_memory_bytes in {plan.config.path} must be at least 4 times max_request_size: "
+            "a client may fill a quarter of it"
+        )
     longest = max(planned.response_timeout for planned in plan.models)
     return GatewayLimits(
-        request_bytes=number("max_request_size", DEFAULT_SIZE),
-        memory_bytes=number("gateway_memory_bytes", 2**30),
+        request_bytes=request,
+        memory_bytes=memory,
         connections=min(number("gateway_connections", 20_000), _most_files() - _OTHER_FILES),
         header_seconds=number("header_seconds", 10),
         upload_seconds=number("upload_seconds", 60),

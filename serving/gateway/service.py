@@ -114,10 +114,10 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             yield _refuse(refusal)
 
     def _size(self, headers: Mapping[str, str]) -> int:
-        """The most bytes that the request of ``headers`` can have."""
+        """The most bytes that the request of ``headers`` can have; Envoy refuses larger ones."""
         length = headers.get("content-length", "")
         if length.isdecimal():
-            return int(length)
+            return min(int(length), self._most_bytes)
         # If memory runs out, Envoy resets HTTP/2 streams, as gRPC's are, but not HTTP/1 requests.
         is_grpc = headers.get("content-type", "").startswith("application/grpc")
         return SMALL_BYTES + 1 if is_grpc else self._most_bytes

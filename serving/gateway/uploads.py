@@ -27,12 +27,12 @@ class Uploads:
             raise Refused(
                 429,
                 "TooManyRequests",
-                "this client is uploading too many large pictures at once: wait",
+                "this client has too many large requests at once: wait",
                 _RETRY_AFTER_S,
             )
         if self._present.total() + size > self._most:
             raise Refused(
-                503, "Overloaded", "too many large pictures are being uploaded", _RETRY_AFTER_S
+                503, "Overloaded", "there are too many large requests at once: wait", _RETRY_AFTER_S
             )
         self._present[client] += size
         try:

@@ -13,6 +13,7 @@ from handlers.settings import Settings
 from serving.archives import Archive, read_archives
 from serving.config import Config
 from serving.errors import ServingError
+from serving.gateway.process import limits
 from serving.machine import Java, Machine
 from serving.plan import Options, Plan, plan
 from serving.sockets import Sockets, client
@@ -110,6 +111,14 @@ def test_what_torchserve_keeps_fits_the_heap(config: Config) -> None:
         make(changed(config, vmargs="-Xmx4g", **sizes), served, gateway=False)
     # Without -Xmx the heap is what is needed.
     assert make(changed(config, vmargs="", **sizes), served).heap == 24 * 2**25 + 2**28
+
+
+def test_the_gateway_has_memory_for_large_requests(config: Config) -> None:
+    served = archives(ONE)
+    assert limits(make(config, served)).memory_bytes == 2**30
+    small = changed(config, gateway_memory_bytes=str(4 * 25165824 - 1))
+    with pytest.raises(ServingError, match="at least 4 times max_request_size"):
+        limits(make(small, served))
 
 
 def test_the_slots_are_what_workers_need_and_torchserve_can_keep(config: Config) -> None:

@@ -289,6 +289,7 @@ def test_large_uploads_are_bounded(guarded: Guarded, alice: str, jpeg: bytes) ->
                 received = connection.recv(4096)
             assert received[9:12].decode() == status
         assert guarded.post(alice, jpeg).status_code == 200
+        assert guarded.post(key_of(guarded, "carol"), b"x" * 26 * 2**20).status_code == 413
         assert guarded.post(key_of(guarded, "bob"), b"x" * 12 * 2**20).status_code == 400
     wait_until(lambda: guarded.post(alice, b"x" * 12 * 2**20).status_code == 400)
 
