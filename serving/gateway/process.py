@@ -251,8 +251,8 @@ def limits(plan: Plan) -> GatewayLimits:
     )
     if memory < 4 * request:
         raise ServingError(
-            f"gateway_memory_bytes in {plan.config.path} must be at least 4 times max_request_size: "
-            "a client may fill a quarter of it"
+            f"gateway_memory_bytes in {plan.config.path} must be at least 4 times "
+            "max_request_size: a client may fill a quarter of it"
         )
     longest = max(planned.response_timeout for planned in plan.models)
     return GatewayLimits(

@@ -26,8 +26,9 @@ CONFIG = Config(Path("config.properties"), {"inference_address": "http://127.0.0
 class FakeManagement:
     """One worker of every model: this process."""
 
-    def __init__(self, *_: object) -> None:
-        """As Management."""
+    @classmethod
+    def of(cls, _: object) -> FakeManagement:
+        return cls()
 
     def describe(self, model: str) -> dict[str, str]:
         return {"precision": "float32", "precision_reason": f"{model} is invented"}

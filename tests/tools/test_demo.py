@@ -43,7 +43,7 @@ def test_demo_without_network(
 
 def test_a_second_interrupt_is_passed_on() -> None:
     """The server stops taking requests after the first signal, and ends at the second."""
-    script = "trap 'trap \"exit 7\" TERM; echo first' TERM; echo up; while :; do sleep 0.05; done"
+    script = "trap 'trap \"exit 7\" INT; echo first' INT; echo up; while :; do sleep 0.05; done"
     child = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
     assert child.stdout is not None
     assert child.stdout.readline() == b"up\n"
