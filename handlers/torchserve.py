@@ -90,7 +90,7 @@ def message(row: Mapping[str, Any], headers: Mapping[str, str]) -> Message | Req
     """One row of TorchServe's batch and its headers -> Message, or the error for it."""
     if is_bidirectional(headers):
         return BadRequest("StreamPredictions2 is not served: use Predictions")
-    if is_grpc(headers):
+    if is_grpc(headers) and any(name in row for name in _ADDED):
         added = {name: row[name] for name in _ADDED if isinstance(row.get(name), bytes | bytearray)}
         headers = {name: value.decode("ascii", "replace") for name, value in added.items()}
         row = {name: value for name, value in row.items() if name not in _ADDED}
