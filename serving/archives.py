@@ -60,7 +60,7 @@ def _read(path: Path) -> Archive:
             options = dict(yaml.safe_load(file.read(manifest["configFile"])) or {})
             metadata = json.loads(file.read(str(Path(pt).with_suffix(".json"))))
             model, task = str(manifest["modelName"]), dict(metadata["spec"]).get("task")
-            weights = str(metadata["weights"]["name"])
+            weights = str(metadata.get("weights", {}).get("name"))
     except (zipfile.BadZipFile, yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
         raise ServingError(
             f"{path} is not a complete archive ({error}): run `make archive`, or `make export` if "

@@ -160,7 +160,7 @@ def test_no_client_fills_the_queue(server: Running, jpeg: bytes) -> None:
 
 @contextlib.contextmanager
 def _filled(server: Running) -> Iterator[None]:
-    """Fill the slots of the model, so that the next request waits at the gateway."""
+    """Fill the slots of the model, so that this client's next request waits at the gateway."""
     bounds = bounds_of(server)
 
     async def ask(session: aiohttp.ClientSession) -> int:
@@ -168,7 +168,7 @@ def _filled(server: Running) -> Iterator[None]:
             return response.status
 
     async def fill() -> list[int]:
-        connector = aiohttp.TCPConnector(limit=0, local_addr=("127.0.0.3", 0))
+        connector = aiohttp.TCPConnector(limit=0, local_addr=("127.0.0.1", 0))
         async with aiohttp.ClientSession(connector=connector) as session:
             return await asyncio.gather(*(ask(session) for _ in range(bounds.slots)))
 
