@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,8 @@ def test_what_torchserve_is_started_with(config: Config, tmp_path: Path) -> None
 def test_torchserve_uses_the_queue_of_the_yaml(server: Running) -> None:
     for archive in read_archives(server.config):
         queue = archive.yaml.get("jobQueueSize", 100)
-        with client(server.run.sockets.management) as http:
+        token = partial(server.run.token, "management")
+        with client(server.run.sockets.management, token) as http:
             (reply,) = http.get(f"/models/{archive.model}", timeout=30).json()
         assert reply["jobQueueStatus"] == {"remainingCapacity": queue, "pendingRequests": 0}
 
