@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import requests
+import httpx
 
 from export.errors import ExportError
 from export.networks import Network, registered
@@ -53,7 +53,7 @@ def verify(config: Config, run: RunFolder) -> int:
         return 0 if all(same) else 1
     except ExportError as error:
         raise ServingError(str(error)) from error
-    except (requests.ConnectionError, ConnectionFailed) as error:
+    except (httpx.TransportError, ConnectionFailed) as error:
         raise ServingError("no server answers: `make start` first") from error
     except VisionError as error:
         raise ServingError(str(error)) from error

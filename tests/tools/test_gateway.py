@@ -87,14 +87,6 @@ def test_what_a_fault_cost() -> None:
     assert "never" in faults.report("envoy, SIGKILL", 1.0, None, [LOST])
 
 
-@pytest.mark.slow
-def test_stalled_uploads_of_a_real_server(tool: Command) -> None:
-    done = tool("gateway", "stalled", "--scale", "0.02", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    assert "4 uploads ended with 408" in done.stdout
-    assert "of a polite client were answered" in done.stdout
-
-
 def test_an_unknown_part_is_refused(tool: Command) -> None:
     done = tool("gateway", "speed")
     assert done.returncode == 2

@@ -28,6 +28,8 @@ from tests.routes import prediction
 from tests.running import MakeConfig, serve, wait_until
 from vision_client import Client, ServerError, inference_pb2_grpc
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 60
 HEADER_S, UPLOAD_S = 2, 4
 

@@ -27,6 +27,8 @@ from tests.routes import post, prediction
 from tests.running import Running, wait_until
 from tests.serving.gateway.logs import access, worker_log
 
+pytestmark = pytest.mark.slow
+
 MODEL = "resnet101"
 TIMEOUT_S = 60
 
