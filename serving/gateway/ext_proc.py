@@ -94,6 +94,7 @@ def header_values(headers: Any) -> dict[str, str]:
 def proceed(headers: dict[str, str]) -> Any:
     """Let the request go on, with ``headers`` set."""
     response = ProcessingResponse()
+    response.request_headers.response.SetInParent()  # an empty message would be no answer
     _set(response.request_headers.response.header_mutation, headers)
     return response
 
