@@ -86,8 +86,6 @@ class Supervisor:
         if self.gateway and self.gateway.ended() is not None:
             raise ServingError(f"the gateway ended while starting: see {self.run.logs}")
         self.workers.poll(self.torchserve.logs.ts, announce=False)
-        if self.gateway:
-            self.gateway.refresh()  # with TorchServe's new token
 
     def supervise(self) -> NoReturn:
         """Keep every model answering until a signal.

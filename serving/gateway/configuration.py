@@ -148,15 +148,13 @@ def envoy_yaml(
 def routes_yaml(
     models: Sequence[GatewayModel],
     limits: GatewayLimits,
-    token: str,
     clients: Sequence[Client] | None,
 ) -> str:
-    """The routes. ``token`` is TorchServe's; ``clients`` is None if no API key is required."""
+    """The routes. ``clients`` is None if no API key is required."""
     return _TEMPLATES.get_template("routes.yaml.j2").render(
         models=models,
         limits=limits,
         small_bytes=SMALL_BYTES,
-        token=token,
         clients=None if clients is None else {client.key: client.name for client in clients},
     )
 

@@ -68,8 +68,10 @@ class Gateway:
         }
         weights = {planned.model: planned.archive.weights for planned in plan.models}
         longest_wait = max(planned.response_timeout for planned in plan.models)
-        self._service = AdmissionService(queues, weights, succeeded, longest_wait, self._limits)
-        # The credentials and the token of the last write; the files are written when these change.
+        self._service = AdmissionService(
+            queues, weights, succeeded, longest_wait, self._limits, partial(run.token, "inference")
+        )
+        # The state of the credentials at the last write; the files are written when it changes.
         self._written: object = None
         self._child: subprocess.Popen[bytes] | None = None
         self._admin = httpx.Client(
@@ -176,7 +178,7 @@ class Gateway:
 
     def _write_dynamic(self) -> None:
         """Write the files that Envoy reads again: the routes with the keys, and certificates."""
-        state = (self._credentials.changed_at(), self._run.token("inference"))
+        state = self._credentials.changed_at()
         if state == self._written:
             return
         clients = self._credentials.clients()
@@ -185,11 +187,7 @@ class Gateway:
             for client in clients or ()
             if client.concurrent is not None
         }
-        files = {
-            self._files.routes: configuration.routes_yaml(
-                self._models, self._limits, state[1] or "", clients
-            )
-        }
+        files = {self._files.routes: configuration.routes_yaml(self._models, self._limits, clients)}
         if pair := self._credentials.server_certificate():
             files[self._files.certificate] = configuration.certificate_yaml(*pair)
         if authority := self._credentials.authority():

@@ -28,7 +28,8 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
     phase ``turn`` when the request is complete. ``weights`` are the names of the models' weights,
     which each answer gets as ``x-model-weights``. ``succeeded`` is called with the name of a model
     that has answered 200. No request waits for more than ``longest_wait`` seconds. ``most_of`` is
-    the number of requests by client that may wait or be with TorchServe at once.
+    the number of requests by client that may wait or be with TorchServe at once. ``token`` gives
+    TorchServe's token, which is another one after TorchServe was restarted while a request waited.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         succeeded: Callable[[str], None],
         longest_wait: float,
         limits: GatewayLimits,
+        token: Callable[[], str | None],
     ) -> None:
+        self._token = token
         self._most_bytes = limits.request_bytes
         # The other half of the memory is for small requests, answers and connections.
         self._uploads = Uploads(limits.memory_bytes // 2)
@@ -83,7 +86,10 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             await queue.enter(client, longest if deadline is None else min(deadline, longest))
             with place(queue, client) as answer:
                 now = time.monotonic()
-                added = {"x-gateway-queue-ms": f"{(now - arrived) * 1000:.0f}"}
+                added = {
+                    "x-gateway-queue-ms": f"{(now - arrived) * 1000:.0f}",
+                    "authorization": f"Bearer {self._token()}",
+                }
                 if deadline is not None:
                     left = max(round((deadline - now) * 1000), 1)
                     added["x-envoy-upstream-rq-timeout-ms"] = str(left)

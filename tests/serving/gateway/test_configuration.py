@@ -69,7 +69,7 @@ def test_envoy_accepts_its_configuration(tmp_path: Path, tls: tuple[bool, bool])
 @pytest.mark.parametrize("clients", [None, (), CLIENTS])
 def test_envoy_accepts_its_routes(tmp_path: Path, clients: tuple[Client, ...] | None) -> None:
     """They are read at run time, so here they stand in the place of their subscription."""
-    routes = yaml.safe_load(configuration.routes_yaml(MODELS, LIMITS, "token", clients))
+    routes = yaml.safe_load(configuration.routes_yaml(MODELS, LIMITS, clients))
     config = envoy_yaml(tmp_path)
     parsed = yaml.safe_load(config)
     for listener in parsed["static_resources"]["listeners"]:
@@ -84,5 +84,5 @@ def test_envoy_accepts_its_routes(tmp_path: Path, clients: tuple[Client, ...] | 
 
 
 def test_a_name_is_not_a_pattern() -> None:
-    routes = configuration.routes_yaml(MODELS, LIMITS, "token", None)
+    routes = configuration.routes_yaml(MODELS, LIMITS, None)
     assert r"/predictions/a\.b\-c_1(/" in routes
