@@ -9,7 +9,7 @@ import sys
 
 from handlers.settings import PRECISIONS
 from serving import commands, credentials
-from serving.commandline import add_server_options, guarded, run
+from serving.commandline import add_server_options, guarded, names, run
 from serving.config import Config
 from serving.machine import DEVICES
 from serving.plan import Options
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     models = argparse.ArgumentParser(add_help=False)
     models.add_argument(
-        "--models", type=_names, default=(), metavar="NAME,NAME",
+        "--models", type=names, default=(), metavar="NAME,NAME",
         help="serve these only (default: load_models in the configuration, else every archive)",
     )  # fmt: skip
     models.add_argument(
@@ -87,10 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("status", parents=[common], help="show whether each model is ready")
     credentials.add_commands(verbs)
     return parser
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _positive(text: str) -> int:

@@ -15,6 +15,7 @@ from serving.runfolder import RunFolder
 from serving.sockets import Sockets, Token
 from vision_client.answers import Reply
 from vision_client.errors import VisionError
+from vision_client.rest import request_headers
 from vision_client.tasks import DECODERS
 
 # A model that has answered within this time gets no canary, so a loaded server runs none.
@@ -62,8 +63,10 @@ class Canary:
         """
         started = time.monotonic()
         decoder = DECODERS[task]
-        options = {f"x-{name.replace('_', '-')}": str(v) for name, v in decoder.canary.items()}
-        response = await self._http.post(f"/predictions/{model}", content=PICTURE, headers=options)
+        options = {name: str(value) for name, value in decoder.canary.items()}
+        response = await self._http.post(
+            f"/predictions/{model}", content=PICTURE, headers=request_headers(options, TIMEOUT_S)
+        )
         if response.status_code == QUEUE_FULL:
             return None
         response.raise_for_status()

@@ -36,6 +36,11 @@ def run(command: Callable[[Config, RunFolder], int], arguments: argparse.Namespa
     return guarded(prepared)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """The names in ``text``, which commas separate; an argparse type."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def guarded(command: Callable[[], int]) -> int:
     """The exit status of ``command``; prints its ServingError."""
     try:

@@ -11,6 +11,8 @@ from serving.errors import ServingError
 
 # TorchServe's own max_request_size and max_response_size, in bytes.
 DEFAULT_SIZE = 6_553_500
+# The gateway's gateway_memory_bytes.
+DEFAULT_GATEWAY_MEMORY = 2**30
 
 
 @dataclass(frozen=True)

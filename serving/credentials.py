@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from serving import certificates, keys
+from serving.commandline import names
 
 COMMANDS = ("cert", "key")
 
@@ -19,7 +20,7 @@ def add_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )  # fmt: skip
     kind = cert.add_mutually_exclusive_group()
     kind.add_argument(
-        "--hosts", type=_names, default=(), metavar="NAME,ADDRESS",
+        "--hosts", type=names, default=(), metavar="NAME,ADDRESS",
         help="the server's DNS names and IP addresses (default: those of the certificate there, "
         f"else {','.join(certificates.DEFAULT_HOSTS)})",
     )  # fmt: skip
@@ -36,10 +37,6 @@ def add_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def run(arguments: argparse.Namespace) -> int:
     """Run one of COMMANDS; returns its exit status. Raises ServingError."""
     return _cert(arguments) if arguments.command == "cert" else _key(arguments)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _cert(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from handlers.settings import PRECISION_VARIABLE
 from serving.archives import Archive
-from serving.config import DEFAULT_SIZE, Config
+from serving.config import DEFAULT_GATEWAY_MEMORY, DEFAULT_SIZE, Config
 from serving.errors import ServingError
 from serving.machine import Machine
 from serving.sockets import Sockets
@@ -100,6 +100,11 @@ class Plan:
     warning: str
     gateway: bool
     heap: int
+
+    @property
+    def response_timeout(self) -> int:
+        """The largest of the models, in seconds."""
+        return max(planned.response_timeout for planned in self.models)
 
     @property
     def names(self) -> list[str]:
@@ -265,7 +270,7 @@ def _memory_warning(
         "Java's heap": heap,
         # The JVM's default is as much as the heap.
         "its direct memory": _jvm_size(config, "-XX:MaxDirectMemorySize=") or heap,
-        "gateway": config.number("gateway_memory_bytes", 2**30),
+        "gateway": config.number("gateway_memory_bytes", DEFAULT_GATEWAY_MEMORY),
         "workers": sum(planned.workers for planned in models) * _WORKER_BYTES,
         "decode processes": sum(
             planned.workers

@@ -100,8 +100,7 @@ class Supervisor:
         self.health.draining = True
         # After Ctrl-C there is no load balancer to wait for.
         open_s = 0 if self.stop.by == signal.SIGINT else self.plan.config.drain_seconds
-        longest = max(planned.response_timeout for planned in self.plan.models)
-        drain(self.stop, self.poll, self, open_s=open_s, timeout_s=longest)
+        drain(self.stop, self.poll, self, open_s=open_s, timeout_s=self.plan.response_timeout)
         raise Stopped
 
     def poll(self) -> None:

@@ -136,8 +136,7 @@ class ModelQueue:
         asyncio.get_running_loop().call_later(self._mean, self.leave, name, None)
 
     def _check(self, client: _Client, deadline: float | None) -> None:
-        if self._down_for() > DOWN_S:
-            raise Refused(503, "Unavailable", f"{self.model} has no worker: try again", 5)
+        self._check_workers()
         if self._waiting >= self.capacity.waiting:
             raise Refused(503, "Overloaded", "the queue is full: try again", self._retry_after())
         if len(client.waiting) >= self.capacity.per_client:
@@ -150,6 +149,10 @@ class ModelQueue:
         if deadline is not None and deadline <= time.monotonic():
             raise _deadline_exceeded()
 
+    def _check_workers(self) -> None:
+        if self._down_for() > DOWN_S:
+            raise Refused(503, "Unavailable", f"{self.model} has no worker: try again", 5)
+
     async def _wait(
         self, client: _Client, turn: asyncio.Future[None], deadline: float | None
     ) -> None:
@@ -160,8 +163,8 @@ class ModelQueue:
                     raise _deadline_exceeded()
                 await asyncio.wait([turn], timeout=left)
                 self._admit()  # a worker may be back
-                if not turn.done() and self._down_for() > DOWN_S:
-                    raise Refused(503, "Unavailable", f"{self.model} has no worker: try again", 5)
+                if not turn.done():
+                    self._check_workers()
         except BaseException:
             if turn.done():  # it was let in at the same moment
                 self.leave(client.name, None)

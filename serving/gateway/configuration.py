@@ -131,7 +131,6 @@ def envoy_yaml(
     return _TEMPLATES.get_template("envoy.yaml.j2").render(
         listeners=listeners,
         sockets=sockets,
-        grpc_port=sockets.grpc_port,
         models=models,
         limits=limits,
         small_bytes=SMALL_BYTES,

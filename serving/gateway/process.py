@@ -15,7 +15,7 @@ import grpc
 import httpx
 
 from serving.children import bound
-from serving.config import DEFAULT_SIZE
+from serving.config import DEFAULT_GATEWAY_MEMORY, DEFAULT_SIZE
 from serving.errors import ServingError
 from serving.files import PRIVATE, replace
 from serving.gateway import configuration
@@ -67,9 +67,13 @@ class Gateway:
             for planned in plan.models
         }
         weights = {planned.model: planned.archive.weights for planned in plan.models}
-        longest_wait = max(planned.response_timeout for planned in plan.models)
         self._service = AdmissionService(
-            queues, weights, succeeded, longest_wait, self._limits, partial(run.token, "inference")
+            queues,
+            weights,
+            succeeded,
+            plan.response_timeout,
+            self._limits,
+            partial(run.token, "inference"),
         )
         # The state of the credentials at the last write; the files are written when it changes.
         self._written: object = None
@@ -245,14 +249,13 @@ def limits(plan: Plan) -> GatewayLimits:
     number = plan.config.number
     request, memory = (
         number("max_request_size", DEFAULT_SIZE),
-        number("gateway_memory_bytes", 2**30),
+        number("gateway_memory_bytes", DEFAULT_GATEWAY_MEMORY),
     )
     if memory < 4 * request:
         raise ServingError(
             f"gateway_memory_bytes in {plan.config.path} must be at least 4 times "
             "max_request_size: a client may fill a quarter of it"
         )
-    longest = max(planned.response_timeout for planned in plan.models)
     return GatewayLimits(
         request_bytes=request,
         memory_bytes=memory,
@@ -261,5 +264,5 @@ def limits(plan: Plan) -> GatewayLimits:
         upload_seconds=number("upload_seconds", 60),
         idle_seconds=number("idle_seconds", 300),
         # Up to the longest response timeout in the queue, and again with TorchServe.
-        answer_seconds=2 * longest + ANSWER_SPARE_S,
+        answer_seconds=2 * plan.response_timeout + ANSWER_SPARE_S,
     )

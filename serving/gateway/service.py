@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._queues = queues
         self._weights = weights
         self._succeeded = succeeded
-        self._present: dict[str, int] = {}
+        self._present: Counter[str] = Counter()
         self.most_of: Mapping[str, int] = {}
 
     def service(self, handler_call_details: Any) -> Any:
@@ -77,7 +78,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             async for response in self._arrive(client, headers, messages):
                 yield response
             return
-        self._present[client] = self._present.get(client, 0) + 1
+        self._present[client] += 1
         try:
             queue = self._queue(headers)
             deadline = _deadline(headers, arrived)
