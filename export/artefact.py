@@ -36,16 +36,16 @@ def append_model(pt: Path, name: str, model: Any) -> None:
     with zipfile.ZipFile(pt, "a") as file:
         path = f"{file.namelist()[0].partition('/')[0]}/extra/{name}.bin"
         start = file.start_dir + _HEADER + len(path)
-    new = bytearray(-start % _ALIGNMENT)
+    new = bytearray()
     root = ElementTree.fromstring(program)  # noqa: S314  # OpenVINO has just written it
     for data in root.iterfind("./layers//layer[@type='Const']/data"):
         offset, size = int(data.attrib["offset"]), int(data.attrib["size"])
         content = constants[offset : offset + size]
         digest = hashlib.sha256(content).digest()
         if digest not in known:
+            new += bytes(-(start + len(new)) % _ALIGNMENT)
             known[digest] = start + len(new)
             new += content
-            new += bytes(-len(new) % _ALIGNMENT)
         data.set("offset", str(known[digest]))
     append(pt, {f"{name}.bin": bytes(new)})
     append(pt, {f"{name}.xml": ElementTree.tostring(root)})

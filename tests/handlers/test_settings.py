@@ -25,9 +25,9 @@ def test_settings_that_are_not_named_keep_their_defaults() -> None:
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        ([1], "its keys are limits, precision, cpu_batch_pixels"),
+        ([1], "its keys are limits, precision, engine, cpu_batch_pixels"),
         ("limits", "handler must be a map"),
-        ({"limit": {}}, "its keys are limits, precision, cpu_batch_pixels"),
+        ({"limit": {}}, "its keys are limits, precision, engine, cpu_batch_pixels"),
         ({"limits": 5}, "limits must be a map"),
         ({"cpu_batch_pixels": 0}, "cpu_batch_pixels must be a whole number above 0, not 0"),
         ({"cpu_batch_pixels": True}, "above 0, not True"),
