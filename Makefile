@@ -32,8 +32,8 @@ install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: wi
 
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package vision-client --custom-compile-command 'make lock' pyproject.toml
 lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml and client/pyproject.toml
-	@$(LOCK) -o requirements.lock
-	@$(LOCK) -o requirements-dev.lock --group dev --constraints requirements.lock
+	@$(LOCK) -o requirements-dev.lock --group dev --extra int8
+	@$(LOCK) -o requirements.lock --constraints requirements-dev.lock
 
 export: install ## the networks into model_store/: checkpoint, trace, proof, archive (NETWORK: one, also of your own)
 	@$(PY) -m export --from-environment $(if $(NETWORK),'$(NETWORK)') --weights '$(WEIGHTS)' $(EXPORT_OPTIONS)
