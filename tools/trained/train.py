@@ -29,7 +29,6 @@ PEAK_RATE = 4e-4
 # Sides of the regions that are trained on, and of those in the folder of photographs, in pixels.
 # A worker resizes the latter to 256, so both are seen at about their own scale.
 TRAINED, KEPT = (90, 180), (200, 290)
-PHOTOS_PER_CLASS = 20
 
 
 def photographs() -> list[Image.Image]:
