@@ -83,7 +83,8 @@ def test_a_wrong_variable_fails_the_load(
 ) -> None:
     monkeypatch.setenv(VARIABLES["precision"], wrong)
     expected = (
-        f"{VARIABLES['precision']} must be one of auto, float32, bfloat16, float16, int8, not '{wrong}'"
+        f"{VARIABLES['precision']} must be one of auto, float32, bfloat16, float16, int8, "
+        f"not '{wrong}'"
     )
     with pytest.raises(LoadError, match=expected):
         load(artefact())
