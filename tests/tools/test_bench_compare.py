@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ import pytest
 
 from export.networks import registered
 from serving.config import Config
+from serving.runfolder import RunFolder
 from tools import bundle
-from tools.bench import compare
+from tools.bench import compare, engines, lit
 from tools.bench.common import Result
 from tools.bench.load import Load
 from tools.bench.pictures import SIZES
@@ -23,15 +25,22 @@ from tools.bench.pictures import SIZES
 CONFIG = Config(Path("config.properties"), {"inference_address": "http://127.0.0.1:8080"})
 
 
+SPEEDS = {("torchscript", "float32"): {1: 0.1, 2: 0.08}}
+
+
 class FakeManagement:
-    """One worker of every model: this process."""
+    """One worker of every model: this process. The second server of a pair has another engine."""
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
 
     @classmethod
-    def of(cls, _: object) -> FakeManagement:
-        return cls()
+    def of(cls, folder: RunFolder) -> FakeManagement:
+        return cls("torchscript" if folder.path.name == "side-1" else "openvino")
 
     def describe(self, model: str) -> dict[str, str]:
-        return {"precision": "float32", "precision_reason": f"{model} is invented"}
+        reason = f"{model} is invented"
+        return {"engine": self._engine, "precision": "float32", "precision_reason": reason}
 
     def workers(self, model: str) -> list[Any]:
         return [SimpleNamespace(pid=os.getpid())]
@@ -50,6 +59,9 @@ def loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Load]:
     def floor(work: str, seconds: float, batches: tuple[int, ...]) -> Result:
         return Result(f"bare {work}, batch {batches[-1]}", 11.0, (90.0,), 5e8)
 
+    def artefact(_: Path) -> Any:
+        return SimpleNamespace(metadata=SimpleNamespace(precisions={}))
+
     @contextlib.contextmanager
     def give(value: Any) -> Iterator[Any]:
         yield value
@@ -59,6 +71,13 @@ def loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Load]:
     monkeypatch.setattr(compare, "bare", lambda *_: give(floor))
     monkeypatch.setattr(compare, "stock", lambda *_: give("http://127.0.0.1:1"))
     monkeypatch.setattr(compare, "archive", lambda *_: None)
+    monkeypatch.setattr(lit.Server, "started", lambda *_: give("http://127.0.0.1:2"))
+    monkeypatch.setattr(lit.Server, "best", lambda *_: lit.TUNINGS[-1])
+    monkeypatch.setattr(compare, "peaks", lambda *_: {"float32": 200.0})
+    monkeypatch.setattr(engines, "engines", lambda *_: ((64, 64), SPEEDS))
+    monkeypatch.setattr(engines, "measure", measure)
+    monkeypatch.setattr(engines, "read", artefact)
+    monkeypatch.setattr(engines, "Management", FakeManagement)
     monkeypatch.setattr(compare, "photographs", lambda _: dict.fromkeys(SIZES, tmp_path))
     monkeypatch.setattr(compare, "Management", FakeManagement)
     monkeypatch.setattr(compare, "RUN", tmp_path)
@@ -76,9 +95,12 @@ def test_a_quick_run_prints_every_table_and_goal(
     for name, network in registered().items():
         clients = 16 if network.task == "classify" else 4
         assert f"{name} in float32: {name} is invented" in printed
-        assert (
-            f"\n{name}, REST, {clients} clients: 10.00 pictures/s\n    0.91 of the bare" in printed
-        )
+        rivals = "1.00 times LitServe, tuned by hand; " if clients == 16 else ""
+        rivals += "1.00 times stock, defaults; 1.00 times stock, one worker"
+        head = f"{name}, REST, {clients} clients: 10.00 pictures/s, {rivals}\n"
+        assert head in printed
+        assert f"\n{name}, REST, {clients} clients\n    0.91 of the bare network" in printed
+        assert re.search(f"\n{name}, lone client: float32 p50 over TorchScript's +1.00 ", printed)
         assert f"\n{name}: gRPC throughput over REST" in printed
         assert {load.clients for load in loads if load.model == name} == {1, clients}
     assert "\nstart to true answers of both models                          7.50" in printed
@@ -98,6 +120,6 @@ def test_a_full_run_sweeps_to_the_knee(loads: list[Load], tmp_path: Path) -> Non
     facts = json.loads((tmp_path / "bench.json").read_text())
     for model, (closed, opened) in facts["curves"].items():
         assert [float(clients) for clients in closed] == CLIENTS[model]
-        assert [float(rate) for rate in opened] == pytest.approx([3.0, 5.0, 7.0, 8.0, 9.0, 10.0])
+        assert [float(rate) for rate in opened] == pytest.approx([5.0, 7.0, 9.0, 10.0])
         assert len(facts["rounds"][model]) == 3
     assert (tmp_path / "bench.png").stat().st_size > 10_000

@@ -9,25 +9,29 @@ import os
 import statistics
 import time
 import timeit
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import psutil
 import torch
 
+from handlers.network.artefact import read
 from handlers.network.engine import Engine
 from handlers.pictures.decode import decode
 from handlers.pictures.pool import Pixels
 from handlers.pictures.resample import resample
 from handlers.tasks.translate import encode, to_image
-from tools.bench.common import Result, process
+from tools.bench.common import Result, Speeds, Variant, process
+from tools.bench.peak import native
 
 # decode: file -> the network's input, in threads; network: input -> output; pipeline: file -> body.
 Work = Literal["decode", "network", "pipeline"]
 # Arguments: the work, seconds, batch sizes. Measures all batch sizes, returns the fastest.
 Measure = Callable[[Work, float, tuple[int, ...]], Result]
+
+Key = TypeVar("Key", bound=Hashable)
 
 # The largest batch that is warmed up, CUDA graphs included.
 LARGEST = {"cpu": 8, "gpu": 32}
@@ -50,24 +54,68 @@ def _measure(
 
 
 def fastest(jobs: Mapping[int, Callable[[], object]], seconds: float) -> tuple[float, int]:
-    """The lowest median of seconds a picture, and its batch; ``jobs`` are by batch.
+    """The lowest median of seconds a picture, and its batch; ``jobs`` are by batch."""
+    times = medians(jobs, seconds)
+    return min((each / batch, batch) for batch, each in times.items())
+
+
+def medians(jobs: Mapping[Key, Callable[[], object]], seconds: float) -> dict[Key, float]:
+    """The median of the seconds that each of ``jobs`` takes.
 
     They take turns, so that a slow moment of the machine does not decide against one of them.
     """
-    times: dict[int, list[float]] = {batch: [] for batch in jobs}
+    times: dict[Key, list[float]] = {key: [] for key in jobs}
     for job in jobs.values():
         job()
     end = time.perf_counter() + seconds
     while not all(times.values()) or time.perf_counter() < end:
-        for batch, job in jobs.items():
-            times[batch].append(timeit.timeit(job, number=1) / batch)
-    return min((statistics.median(times[batch]), batch) for batch in jobs)
+        for key, job in jobs.items():
+            times[key].append(timeit.timeit(job, number=1))
+    return {key: statistics.median(each) for key, each in times.items()}
+
+
+def engines(
+    pt: Path, device: str, picture: Path, seconds: float, batches: tuple[int, ...]
+) -> tuple[tuple[int, int], Speeds]:
+    """The network's input size, and its speed by every engine; all take turns in one process."""
+    with process() as pool:
+        return pool.submit(_engines, pt, device, picture, seconds, batches).result()
+
+
+def _engines(
+    pt: Path, device: str, picture: Path, seconds: float, batches: tuple[int, ...]
+) -> tuple[tuple[int, int], Speeds]:
+    data = picture.read_bytes()
+    networks = {variant: _Bare(pt, device, *variant) for variant in variants(pt, device)}
+    jobs = {
+        (variant, batch): network.job("network", data, batch)
+        for variant, network in networks.items()
+        for batch in batches
+    }
+    speeds: Speeds = {variant: {} for variant in networks}
+    for (variant, batch), each in medians(jobs, seconds).items():
+        speeds[variant][batch] = each / batch
+    size = next(iter(networks.values())).size(data)
+    return size, speeds
+
+
+def variants(pt: Path, device: str) -> list[Variant]:
+    """Every engine and precision that the artefact can be served with on ``device``."""
+    gate = read(pt).metadata.precisions
+    reduced = native(device)
+    precisions = ["float32"]
+    if reduced != "float32" and gate.get(reduced, {}).get("passed"):
+        precisions.append(reduced)
+    return [("torchscript", precision) for precision in precisions]
 
 
 @functools.cache
 class _Bare:
-    def __init__(self, pt: Path, device: str) -> None:
-        self._engine = Engine(pt, torch.device("cuda" if device == "gpu" else "cpu"))
+    def __init__(
+        self, pt: Path, device: str, engine: str = "auto", precision: str = "auto"
+    ) -> None:
+        place = torch.device("cuda" if device == "gpu" else "cpu")
+        self._engine = Engine(pt, place, precision)
         self._spec = self._engine.metadata.spec
         self._engine.warm_up(LARGEST[device])
         self._threads = ThreadPoolExecutor(os.cpu_count())
@@ -82,6 +130,10 @@ class _Bare:
         # The body is not made in threads: OpenMP would give each of them threads that compete with
         # the network's.
         return lambda: [self._body(row) for row in self._infer(self._decode([data] * batch))]
+
+    def size(self, data: bytes) -> tuple[int, int]:
+        """The width and height of the network's input for the picture ``data``."""
+        return self._decode_one(data).size
 
     def _decode_one(self, data: bytes) -> Pixels:
         image = resample(self._spec, decode(data, resize=self._spec.resize))
