@@ -108,6 +108,9 @@ def test_a_quick_run_prints_every_table_and_goal(
     facts = json.loads((tmp_path / "bench.json").read_text())
     assert [len(rounds) for rounds in facts["rounds"].values()] == [1, 1]
     assert facts["report"][0] in printed
+    for (served,) in facts["served"].values():
+        labels = [served[f"float32 {side} lone"]["label"] for side in ("first", "second")]
+        assert labels == ["openvino float32, lone", "torchscript float32, lone"]
 
 
 # As many as the gateway lets in from one address.
@@ -122,4 +125,8 @@ def test_a_full_run_sweeps_to_the_knee(loads: list[Load], tmp_path: Path) -> Non
         assert [float(clients) for clients in closed] == CLIENTS[model]
         assert [float(rate) for rate in opened] == pytest.approx([5.0, 7.0, 9.0, 10.0])
         assert len(facts["rounds"][model]) == 3
+        # Two points are those of the last round.
+        assert closed["1.0"]["label"] == "REST, lone client"
+        many = f"REST, {16 if model == 'resnet101' else 4} clients"
+        assert sum(load.label == many for load in loads if load.model == model) == 3
     assert (tmp_path / "bench.png").stat().st_size > 10_000
