@@ -7,21 +7,24 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 
-from export import archive
+from export import archive, openvino
+from export.artefact import append
 from export.checkpoints import Loaded, load
 from export.networks import Network
 from export.prove import prove
 from export.store import locked, size
 from export.trace import trace
 from export.weights import sha256_of
+from handlers.metadata import Golden, Metadata
 
 # An export is repeated if any Python file in these folders has changed.
 PACKAGES = (Path(__file__).parent, archive.HANDLERS)
@@ -103,20 +106,41 @@ def _export(loaded: Loaded, store: Path, force: bool, progress: Progress) -> Rep
 
 
 def _make(loaded: Loaded, pt: Path, clock: _Clock) -> dict[str, Any]:
-    """Trace and prove; returns the content of the ``.json`` beside ``pt``."""
-    metadata = trace(loaded, pt)
+    """Trace, convert and prove; returns the content of the ``.json`` beside ``pt``."""
+    spec = loaded.spec
+    traced = trace(loaded, pt)
     clock(f"traced, {size(pt)}")
-    for precision, figures in metadata.precisions.items():
-        verdict = "passes" if figures["passed"] else "fails"
-        clock(f"{precision} {verdict} the gate: {figures['summary']}")
-    proof = prove(loaded, pt, clock)
-    clock(f"proved equal to eager, worst relative error {proof['worst']:.1g}")
+    for precision, figures in traced.precisions.items():
+        _report_verdict(clock, precision, figures)
+    side = spec.crop or spec.resize
+    failure = openvino.add(traced.script, loaded.network, side, pt)
+    proof = prove(loaded, traced, pt, clock)
+    clock(f"proved equal to eager, worst relative error {proof.torchscript['worst']:.1g}")
+    converted = proof.openvino or {"passed": False, "summary": failure}
+    _report_verdict(clock, "OpenVINO", converted)
+    for precision, figures in converted.get("precisions", {}).items():
+        _report_verdict(clock, f"OpenVINO in {precision}", figures)
+    golden = traced.golden
+    metadata = Metadata(
+        name=spec.name,
+        spec=spec,
+        weights=loaded.weights,
+        golden=Golden(tuple(golden.input.shape), tuple(golden.output.shape)),
+        precisions=traced.precisions,
+        engines={"openvino": converted},
+        torch=torch.__version__,
+    )
+    append(pt, {"model.json": json.dumps(metadata.to_map(), indent=1).encode()})
     return {
         **metadata.to_map(),
-        "proof": proof,
+        "proof": proof.torchscript,
         "pt": {"sha256": sha256_of(pt), "bytes": pt.stat().st_size},
         "network": loaded.network.reference,
     }
+
+
+def _report_verdict(clock: _Clock, name: str, figures: Mapping[str, Any]) -> None:
+    clock(f"{name} {'passes' if figures['passed'] else 'fails'} the gate: {figures['summary']}")
 
 
 class _Clock:
@@ -153,6 +177,7 @@ def fingerprint(loaded: Loaded) -> str:
         json.dumps(dataclasses.asdict(loaded.spec)),
         torch.__version__,
         torchvision.__version__,
+        version("openvino"),
     ]
     for package in PACKAGES:
         sources = (path for path in archive.package_files(package) if path.suffix == ".py")

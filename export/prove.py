@@ -1,4 +1,4 @@
-"""Proves that a ``.pt`` gives the outputs of eager PyTorch."""
+"""Proves that a ``.pt`` gives the outputs of eager PyTorch, in TorchScript and in OpenVINO."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +17,106 @@ import torch
 
 from export.checkpoints import Loaded
 from export.errors import ExportError
-from export.trace import TOLERANCE
+from export.gate import Case, judge, judge_float32
+from export.trace import TOLERANCE, Traced
 from export.untrained import example_input
+from handlers.metadata import Spec
 
 TIMEOUT_S = 900
 STANDALONE = Path(__file__).with_name("standalone.py")
 
 
-def prove(
-    loaded: Loaded, path: Path, progress: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
-    """Compare ``path`` with eager PyTorch in a fresh process; ExportError if it differs.
-
-    Returns ``{"tolerance", "worst", "golden", "cases": [{"shape", "error", "seconds"}, ...]}``.
+@dataclass(frozen=True)
+class Proof:
+    """``torchscript`` is ``{"tolerance", "worst", "cases": [{"shape", "error", "seconds"}, ...]}``,
+    ``openvino`` its part of ``Metadata.engines``, or None if the file has no network for it.
     """
-    cases = []
+
+    torchscript: dict[str, Any]
+    openvino: dict[str, Any] | None
+
+
+def prove(
+    loaded: Loaded,
+    traced: Traced,
+    path: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Proof:
+    """Compare ``path`` with eager PyTorch in a fresh process.
+
+    Raises ExportError if TorchScript differs; OpenVINO's verdict is in the proof.
+    """
+    cases = [traced.golden]
     for i, (n, height, width) in enumerate(loaded.network.input_sizes(loaded.spec).proof):
         progress(f"eager {n}x3x{height}x{width}")
         example = example_input(loaded.spec, n, height, width, seed=i)
-        cases.append({"input": example, "output": loaded(example)})
+        cases.append(Case(example, loaded(example)))
+    cases.append(traced.gate)
     progress("traced, in a fresh process")
-    report = _run_standalone(path, cases)
-    errors = [report["golden"], *(case["error"] for case in report["cases"])]
+    with tempfile.TemporaryDirectory(prefix="proof-") as name:
+        folder = Path(name)
+        torch.save([vars(case) for case in cases], folder / "cases.pt")
+        run = _run_standalone(path, folder)
+        reports = [json.loads(line) for line in run.stdout.splitlines()]
+        if not reports:
+            raise ExportError(f"the traced network does not run in a fresh process: {_last(run)}")
+        torchscript = _judge_torchscript(reports[0])
+        if len(reports) == 2:
+            outputs = torch.load(folder / "outputs.pt", weights_only=True)
+            verdict = _judge_openvino(loaded.spec, cases, outputs)
+            return Proof(torchscript, verdict | reports[1])
+    if run.returncode:
+        ended = _last(run) or f"it ended with status {run.returncode}"
+        return Proof(torchscript, {"passed": False, "summary": f"it does not run: {ended}"})
+    return Proof(torchscript, None)
+
+
+def _judge_torchscript(report: dict[str, Any]) -> dict[str, Any]:
+    if report["foreign"]:
+        raise ExportError("the traced network needs this project's code; nothing was kept")
+    if devices := report["devices"]:
+        raise ExportError(f"the traced network holds a device, {devices[0]}; nothing was kept")
+    errors = [case["error"] for case in report["cases"]]
     # max() ignores a NaN that is not the first.
     worst = max(errors) if all(map(math.isfinite, errors)) else math.inf
-    if report.pop("foreign"):
-        raise ExportError("the traced network needs this project's code; nothing was kept")
-    if devices := report.pop("devices"):
-        raise ExportError(f"the traced network holds a device, {devices[0]}; nothing was kept")
     if worst > TOLERANCE:
         raise ExportError(
             f"the traced network differs from eager PyTorch: relative error {worst:.2g}, "
             f"allowed {TOLERANCE:g}; nothing was kept"
         )
-    return {"tolerance": TOLERANCE, "worst": worst, **report}
+    return {"tolerance": TOLERANCE, "worst": worst, "cases": report["cases"]}
 
 
-def _run_standalone(path: Path, cases: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="proof-") as folder:
-        file = Path(folder) / "cases.pt"
-        torch.save(cases, file)
-        try:
-            run = subprocess.run(
-                [sys.executable, "-I", str(STANDALONE), str(path.resolve()), str(file)],
-                cwd=folder,
-                # tempfile tests its folder with a file, which an interrupt would leave behind.
-                env={**os.environ, "TMPDIR": folder},
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ExportError(
-                f"the traced network took more than {TIMEOUT_S} s to prove"
-            ) from error
-    if run.returncode:
-        last = run.stderr.strip().splitlines()[-1:]
-        raise ExportError(f"the traced network does not run in a fresh process: {''.join(last)}")
-    report: dict[str, Any] = json.loads(run.stdout)
-    return report
+def _judge_openvino(
+    spec: Spec, cases: Sequence[Case], outputs: Mapping[str, Sequence[torch.Tensor]]
+) -> dict[str, Any]:
+    """``outputs`` are by precision: float32 for all ``cases``, bfloat16 for the last if any."""
+    exact = judge_float32(spec, cases, outputs["float32"])
+    reduced = {
+        name: judge(spec, cases[-1].output, each[-1])
+        for name, each in outputs.items()
+        if name != "float32"
+    }
+    return {**exact, "precisions": reduced}
+
+
+def _run_standalone(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", str(STANDALONE), str(path.resolve())]
+    try:
+        return subprocess.run(
+            [*command, str(folder / "cases.pt"), str(folder / "outputs.pt")],
+            cwd=folder,
+            # tempfile tests its folder with a file, which an interrupt would leave behind.
+            env={**os.environ, "TMPDIR": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(f"the traced network took more than {TIMEOUT_S} s to prove") from error
+
+
+def _last(run: subprocess.CompletedProcess[str]) -> str:
+    """The last line that the process wrote to stderr."""
+    return "".join(run.stderr.strip().splitlines()[-1:])

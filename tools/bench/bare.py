@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 import psutil
 import torch
 
+from handlers.network import openvino
 from handlers.network.artefact import read
 from handlers.network.engine import Engine
 from handlers.pictures.decode import decode
@@ -101,12 +102,15 @@ def _engines(
 
 def variants(pt: Path, device: str) -> list[Variant]:
     """Every engine and precision that the artefact can be served with on ``device``."""
-    gate = read(pt).metadata.precisions
-    reduced = native(device)
-    precisions = ["float32"]
-    if reduced != "float32" and gate.get(reduced, {}).get("passed"):
-        precisions.append(reduced)
-    return [("torchscript", precision) for precision in precisions]
+    metadata, reduced = read(pt).metadata, native(device)
+    wanted = {name for name, gate in metadata.precisions.items() if gate["passed"]}
+    precisions = ["float32", *sorted(wanted & {reduced})]
+    found = [("torchscript", precision) for precision in precisions]
+    converted = metadata.engines.get("openvino")
+    if device == "cpu" and converted and converted["passed"]:
+        precisions += sorted(wanted & {"int8"})
+        found += [("openvino", each) for each in precisions if openvino.missing(each) is None]
+    return found
 
 
 @functools.cache
@@ -115,7 +119,7 @@ class _Bare:
         self, pt: Path, device: str, engine: str = "auto", precision: str = "auto"
     ) -> None:
         place = torch.device("cuda" if device == "gpu" else "cpu")
-        self._engine = Engine(pt, place, precision)
+        self._engine = Engine(pt, place, precision, engine)
         self._spec = self._engine.metadata.spec
         self._engine.warm_up(LARGEST[device])
         self._threads = ThreadPoolExecutor(os.cpu_count())
