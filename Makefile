@@ -81,8 +81,8 @@ fuzz: install ## coverage-guided random inputs for the decoder and the request p
 soak: install ## mixed uploads to a real server, its memory measured: a table, run/soak.png (MINUTES, DEVICE)
 	@$(PY) -m tools.soak --minutes $(MINUTES) --device $(DEVICE)
 
-bench: install ## goals, throughput and latency beside bare networks, TorchServe and LitServe (QUICK=1; PART=threads: workers)
-	@$(PY) -m tools.bench $(PART) --device $(DEVICE) $(if $(QUICK),--quick)
+bench: install ## goals, throughput and latency beside bare networks, TorchServe and LitServe (QUICK=1; PART=threads: workers; STORE=DIR: its archives)
+	@$(PY) -m tools.bench $(PART) --device $(DEVICE) $(if $(QUICK),--quick) $(call option,STORE,store)
 
 bench-gpu: install ## how close a classifier comes to the limit of a GPU or of decoding (DEVICE=cpu: small)
 	@$(PY) -m tools.bench gpu --device $(DEVICE)

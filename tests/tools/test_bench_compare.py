@@ -59,8 +59,9 @@ def loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Load]:
     def floor(work: str, seconds: float, batches: tuple[int, ...]) -> Result:
         return Result(f"bare {work}, batch {batches[-1]}", 11.0, (90.0,), 5e8)
 
-    def artefact(_: Path) -> Any:
-        return SimpleNamespace(metadata=SimpleNamespace(precisions={}))
+    def artefact(pt: Path) -> Any:
+        metadata = SimpleNamespace(precisions={}, spec=registered()[pt.stem].spec())
+        return SimpleNamespace(metadata=metadata)
 
     @contextlib.contextmanager
     def give(value: Any) -> Iterator[Any]:
@@ -82,15 +83,22 @@ def loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Load]:
     monkeypatch.setattr(compare, "Management", FakeManagement)
     monkeypatch.setattr(compare, "RUN", tmp_path)
     monkeypatch.setattr(compare, "QUIET_S", 0.01)
-    monkeypatch.setattr(bundle, "export", lambda _: None)
     monkeypatch.setattr(bundle, "started", lambda *_, **__: give(started))
     return measured
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Empty archives of every network."""
+    for name in registered():
+        (tmp_path / f"{name}.mar").touch()
+    return tmp_path
+
+
 def test_a_quick_run_prints_every_table_and_goal(
-    loads: list[Load], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    loads: list[Load], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compare.run(CONFIG, "cpu", quick=True) == 0
+    assert compare.run(CONFIG, "cpu", True, store) == 0
     printed = capsys.readouterr().out
     for name, network in registered().items():
         clients = 16 if network.task == "classify" else 4
@@ -117,9 +125,9 @@ def test_a_quick_run_prints_every_table_and_goal(
 CLIENTS = {"resnet101": [1, 4, 16, 32], "cyclegan": [1, 2, 4, 8]}
 
 
-def test_a_full_run_sweeps_to_the_knee(loads: list[Load], tmp_path: Path) -> None:
+def test_a_full_run_sweeps_to_the_knee(loads: list[Load], store: Path, tmp_path: Path) -> None:
     """Alone a request takes 100 ms: a p95 of 600 is beyond the knee."""
-    compare.run(CONFIG, "cpu", quick=False)
+    compare.run(CONFIG, "cpu", False, store)
     facts = json.loads((tmp_path / "bench.json").read_text())
     for model, (closed, opened) in facts["curves"].items():
         assert [float(clients) for clients in closed] == CLIENTS[model]

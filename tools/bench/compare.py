@@ -23,7 +23,7 @@ from serving.runfolder import RunFolder
 from tools import bundle
 from tools.bench import engines, lit, report
 from tools.bench.bare import Measure, Work, bare
-from tools.bench.common import FOLDER, RUN, STORE, TASKS, Result, Task
+from tools.bench.common import FOLDER, RUN, TASKS, Result, Task
 from tools.bench.load import OPEN_CLIENTS, Load, measure
 from tools.bench.peak import native, peaks
 from tools.bench.pictures import photographs
@@ -115,11 +115,11 @@ class Subject:
         return sum(member.memory_info().rss for member in family) / len(workers)
 
 
-def run(_config: Config, device: str, quick: bool) -> int:
+def run(_config: Config, device: str, quick: bool, store: Path) -> int:
     """Measure, print, and write run/bench.json and run/bench.png."""
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
-        subjects, start_s = start(stack, device, quick)
+        subjects, start_s = start(stack, store, device, quick)
         for subject in subjects:
             subject.warm_up()
         rounds: dict[str, list[Round]] = {subject.model: [] for subject in subjects}
@@ -134,9 +134,9 @@ def run(_config: Config, device: str, quick: bool) -> int:
     tasks = {subject.model: subject.task for subject in subjects}
     picture = subjects[0].pictures["1280x720"]
     best = peaks(device, 2.0)
-    bare_engines = engines.bare(tasks, device, picture)
+    bare_engines = engines.bare(store, tasks, device, picture)
     float32 = not quick and native(device) != "float32"
-    served = engines.served(tasks, device, picture, 1 if quick else 3, float32=float32)
+    served = engines.served(store, tasks, device, picture, 1 if quick else 3, float32=float32)
     lines = [report.machine(device)]
     lines += [report.headline(model, each) for model, each in rounds.items()]
     lines += [f"{m} in {s['precision']}: {s['precision_reason']}" for m, s in described.items()]
@@ -158,13 +158,15 @@ def run(_config: Config, device: str, quick: bool) -> int:
     return 0
 
 
-def start(stack: contextlib.ExitStack, device: str, quick: bool) -> tuple[list[Subject], float]:
+def start(
+    stack: contextlib.ExitStack, store: Path, device: str, quick: bool
+) -> tuple[list[Subject], float]:
     """Everything that is compared, and the seconds that the bundle took to start."""
-    networks = [network for network in registered().values() if network.task in TASKS]
+    known = (network for network in registered().values() if network.task in TASKS)
+    networks = [network for network in known if (store / f"{network.name}.mar").exists()]
     networks.sort(key=lambda network: network.task)  # classifiers have the headline
     scale = QUICK_SCALE if quick else SCALE
     tasks = {name: replace(each, seconds=scale * each.seconds) for name, each in TASKS.items()}
-    bundle.export(STORE)
     traces, pictures, run_folder = (
         FOLDER / "stock",
         photographs(FOLDER),
@@ -187,11 +189,11 @@ def start(stack: contextlib.ExitStack, device: str, quick: bool) -> tuple[list[S
         for each in rivals.values():
             each[name] = url
     logging.info("starting the bundle and the bare networks")
-    config, start_s = stack.enter_context(bundle.started(STORE, run_folder.path, device))
+    config, start_s = stack.enter_context(bundle.started(store, run_folder.path, device))
     shared = config, Management.of(run_folder), pictures
     subjects = []
     for network in networks:
-        floor = bare(STORE / f"{network.name}.pt", device, pictures["1280x720"])
+        floor = bare(store / f"{network.name}.pt", device, pictures["1280x720"])
         own_floor, others = stack.enter_context(floor), rivals[network.name]
         task = tasks[network.task]
         subjects.append(Subject(network.name, task, own_floor, others, *shared))

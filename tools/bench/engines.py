@@ -15,9 +15,9 @@ from serving.runfolder import RunFolder
 from tools import bundle
 from tools.bench import report
 from tools.bench.bare import engines
-from tools.bench.common import FOLDER, STORE, Result, Speeds, Task
+from tools.bench.common import FOLDER, Result, Speeds, Task
 from tools.bench.load import Load, measure
-from tools.bench.peak import gflop
+from tools.bench.peak import gflop, native
 from tools.bench.report import Round
 
 
@@ -35,20 +35,28 @@ FLOAT32 = Side("auto", "float32"), Side("torchscript", "float32")
 INT8 = Side("auto", "int8"), Side("auto", None)
 
 
-def bare(tasks: Mapping[str, Task], device: str, picture: Path) -> dict[str, tuple[float, Speeds]]:
+def bare(
+    store: Path, tasks: Mapping[str, Task], device: str, picture: Path
+) -> dict[str, tuple[float, Speeds]]:
     """By model: GFLOP a picture, and the speeds of the bare network."""
     results = {}
     for model, task in tasks.items():
-        pt, network = STORE / f"{model}.pt", registered()[model]
+        pt = store / f"{model}.pt"
         logging.info("%-10sthe bare network by engine and precision", model)
         seconds = 4 * task.seconds
         size, speeds = engines(pt, device, picture, seconds, task.batches)
-        results[model] = gflop(network, network.spec(), size), speeds
+        results[model] = gflop(registered()[model], read(pt).metadata.spec, size), speeds
     return results
 
 
 def served(
-    tasks: Mapping[str, Task], device: str, picture: Path, count: int, *, float32: bool
+    store: Path,
+    tasks: Mapping[str, Task],
+    device: str,
+    picture: Path,
+    count: int,
+    *,
+    float32: bool,
 ) -> dict[str, list[Round]]:
     """Rounds by model: lone clients and, for classifiers, many, for both sides of each pair.
 
@@ -58,13 +66,13 @@ def served(
     has_int8 = [
         model
         for model in tasks
-        if read(STORE / f"{model}.pt").metadata.precisions.get("int8", {}).get("passed")
+        if read(store / f"{model}.pt").metadata.precisions.get("int8", {}).get("passed")
     ]
     pairs = [(ENGINES, [*tasks])] + [(FLOAT32, [*tasks])] * float32
-    pairs += [(INT8, has_int8)] if has_int8 else []
+    pairs += [(INT8, has_int8)] if has_int8 and native(device) == "bfloat16" else []
     for pair, models in pairs:
         with contextlib.ExitStack() as stack:
-            sides = [_start(stack, device, models, n, side) for n, side in enumerate(pair)]
+            sides = [_start(stack, store, device, models, n, side) for n, side in enumerate(pair)]
             for model in models:
                 urls = {about[model]: url for url, about in sides}
                 if len(urls) == 2:  # else there is one engine here
@@ -73,13 +81,13 @@ def served(
 
 
 def _start(
-    stack: contextlib.ExitStack, device: str, models: list[str], n: int, side: Side
+    stack: contextlib.ExitStack, store: Path, device: str, models: list[str], n: int, side: Side
 ) -> tuple[str, dict[str, str]]:
     """The URL of a server of ``models``, and the engine and precision of each."""
     logging.info("starting the bundle, engine %s, precision %s", side.engine, side.precision)
     run_folder = RunFolder(FOLDER / f"side-{n}")
     archives = ",".join(f"{model}.mar" for model in models)
-    own = bundle.started(STORE, run_folder.path, device, **side._asdict(), load_models=archives)
+    own = bundle.started(store, run_folder.path, device, **side._asdict(), load_models=archives)
     config, _ = stack.enter_context(own)
     management = Management.of(run_folder)
     described = {model: management.describe(model) for model in models}

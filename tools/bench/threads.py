@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
 from export.networks import registered
 from serving.config import Config
 from tools import bundle
 from tools.bench import report
-from tools.bench.common import FOLDER, STORE, TASKS, Result
+from tools.bench.common import FOLDER, TASKS, Result
 from tools.bench.load import Load, measure
 from tools.bench.pictures import photographs
 
@@ -19,15 +20,14 @@ from tools.bench.pictures import photographs
 Served = Mapping[int, Sequence[tuple[Result, Result]]]
 
 
-def run(_config: Config, device: str, quick: bool) -> int:
-    bundle.export(STORE)
+def run(_config: Config, device: str, quick: bool, store: Path) -> int:
     print(report.machine(device))
     for model in (name for name, network in registered().items() if network.task == "classify"):
-        print(table(model, compare(model, device, rounds=1 if quick else 3)), flush=True)
+        print(table(model, compare(model, store, device, 1 if quick else 3)), flush=True)
     return 0
 
 
-def compare(model: str, device: str, rounds: int) -> Served:
+def compare(model: str, store: Path, device: str, rounds: int) -> Served:
     """The bundle by workers; all run at once, and the rounds interleave them."""
     picture, task = photographs(FOLDER)["1280x720"], TASKS["classify"]
     counts = [n for n in (1, 2, 4) if n <= max(os.cpu_count() or 1, 2)]
@@ -36,7 +36,7 @@ def compare(model: str, device: str, rounds: int) -> Served:
         urls = {}
         for n in counts:
             folder = FOLDER / f"threads-{n}"
-            own = bundle.started(STORE, folder, device, n, load_models=f"{model}.mar")
+            own = bundle.started(store, folder, device, n, load_models=f"{model}.mar")
             urls[n] = stack.enter_context(own)[0].inference
             measure(Load("warm-up", urls[n], model, picture, task.seconds / 2, task.clients))
         for _ in range(rounds):
