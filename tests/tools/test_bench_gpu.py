@@ -20,7 +20,7 @@ def classifier() -> str:
 
 def test_every_kind_of_work_is_measured(model_store: Path, tmp_path: Path, classifier: str) -> None:
     picture = photographs(tmp_path)["320x240"]
-    with bare.bare(model_store / f"{classifier}.pt", "cpu", picture) as floor:
+    with bare.bare(model_store / f"{classifier}.pt", "cpu", picture, 1) as floor:
         results = [floor(work, 0.1, (1,)) for work in ("decode", "network", "pipeline")]
     assert [result.label for result in results] == [
         "bare decode, one core, batch 1",

@@ -34,21 +34,27 @@ Measure = Callable[[Work, float, tuple[int, ...]], Result]
 
 Key = TypeVar("Key", bound=Hashable)
 
-# The largest batch that is warmed up, CUDA graphs included.
-LARGEST = {"cpu": 8, "gpu": 32}
-
 
 @contextlib.contextmanager
-def bare(pt: Path, device: str, picture: Path) -> Iterator[Measure]:
-    """The process of the network of ``pt`` on ``device``, cpu or gpu."""
+def bare(pt: Path, device: str, picture: Path, largest: int) -> Iterator[Measure]:
+    """The process of the network of ``pt`` on ``device``, cpu or gpu, in batches up to ``largest``.
+
+    As in a worker, all of these are warmed up, and captured in CUDA graphs.
+    """
     with process() as pool:
-        yield lambda *job: pool.submit(_measure, pt, device, picture, *job).result()
+        yield lambda *job: pool.submit(_measure, pt, device, picture, largest, *job).result()
 
 
 def _measure(
-    pt: Path, device: str, picture: Path, work: Work, seconds: float, batches: tuple[int, ...]
+    pt: Path,
+    device: str,
+    picture: Path,
+    largest: int,
+    work: Work,
+    seconds: float,
+    batches: tuple[int, ...],
 ) -> Result:
-    network, data = _Bare(pt, device), picture.read_bytes()
+    network, data = _Bare(pt, device, largest), picture.read_bytes()
     each, batch = fastest({n: network.job(work, data, n) for n in batches}, seconds)
     label = f"bare {work}{', one core' if work == 'decode' and batch == 1 else ''}, batch {batch}"
     return Result(label, 1 / each, (1e3 * each,), psutil.Process().memory_info().rss)
@@ -87,7 +93,9 @@ def _engines(
     pt: Path, device: str, picture: Path, seconds: float, batches: tuple[int, ...]
 ) -> tuple[tuple[int, int], Speeds]:
     data = picture.read_bytes()
-    networks = {variant: _Bare(pt, device, *variant) for variant in variants(pt, device)}
+    networks = {
+        variant: _Bare(pt, device, max(batches), *variant) for variant in variants(pt, device)
+    }
     jobs = {
         (variant, batch): network.job("network", data, batch)
         for variant, network in networks.items()
@@ -116,12 +124,17 @@ def variants(pt: Path, device: str) -> list[Variant]:
 @functools.cache
 class _Bare:
     def __init__(
-        self, pt: Path, device: str, engine: str = "auto", precision: str = "auto"
+        self,
+        pt: Path,
+        device: str,
+        largest: int,
+        engine: str = "auto",
+        precision: str = "auto",
     ) -> None:
         place = torch.device("cuda" if device == "gpu" else "cpu")
         self._engine = Engine(pt, place, precision, engine)
         self._spec = self._engine.metadata.spec
-        self._engine.warm_up(LARGEST[device])
+        self._engine.warm_up(largest)
         self._threads = ThreadPoolExecutor(os.cpu_count())
 
     def job(self, work: Work, data: bytes, batch: int) -> Callable[[], object]:

@@ -193,8 +193,8 @@ def start(
     shared = config, Management.of(run_folder), pictures
     subjects = []
     for network in networks:
-        floor = bare(store / f"{network.name}.pt", device, pictures["1280x720"])
+        task, pt = tasks[network.task], store / f"{network.name}.pt"
+        floor = bare(pt, device, pictures["1280x720"], max(task.batches))
         own_floor, others = stack.enter_context(floor), rivals[network.name]
-        task = tasks[network.task]
         subjects.append(Subject(network.name, task, own_floor, others, *shared))
     return subjects, start_s

@@ -40,7 +40,7 @@ def compare(
     """The bare network by batch, then decoding; the bundle by workers."""
     batches, workers, clients, seconds = SETTINGS[device]
     picture, served = photographs(folder)["1280x720"], []
-    with bare(store / f"{model}.pt", device, picture) as floor:
+    with bare(store / f"{model}.pt", device, picture, max(batches)) as floor:
         floors = [floor("network", seconds, (batch,)) for batch in batches]
         floors.append(floor("decode", seconds, (4 * (os.cpu_count() or 1),)))
     for n in workers:
