@@ -85,8 +85,8 @@ soak: install ## mixed uploads to a real server, its memory measured: a table, r
 trained: install ## train a ResNet-101 for minutes, and check every precision's gate on it; run/trained has its photographs
 	@$(PY) -m tools.trained
 
-bench: install ## goals, throughput and latency beside the bare network and stock TorchServe (QUICK=1: one short round)
-	@$(PY) -m tools.bench --device $(DEVICE) $(if $(QUICK),--quick)
+bench: install ## goals, throughput and latency beside bare networks, TorchServe and LitServe (QUICK=1; PART=threads: workers; STORE=DIR: its archives)
+	@$(PY) -m tools.bench $(PART) --device $(DEVICE) $(if $(QUICK),--quick) $(call option,STORE,store)
 
 bench-gpu: install ## how close a classifier comes to the limit of a GPU or of decoding (DEVICE=cpu: small)
 	@$(PY) -m tools.bench gpu --device $(DEVICE)

@@ -30,12 +30,15 @@ def started(
     workers: int | None = None,
     *,
     gateway: bool = True,
+    engine: str | None = None,
+    precision: str | None = None,
     **properties: str,
 ) -> Iterator[tuple[Config, float]]:
     """A server of the archives in ``store``, and the seconds until every model answered.
 
-    ``device`` is auto, gpu or cpu; ``workers`` are per model; ``properties`` change
-    config.properties. ``folder`` has the logs. ServingError if the server does not start.
+    ``device`` is auto, gpu or cpu; ``workers`` are per model; ``engine`` and ``precision`` are
+    those of the archives unless given; ``properties`` change config.properties. ``folder`` has the
+    logs. ServingError if the server does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "bundle.properties"  # the server writes a config.properties there
@@ -48,7 +51,9 @@ def started(
     where = ["--config", str(path), "--run-dir", str(folder)]
     python("serving", "stop", *where)  # a server that a killed tool has left
     try:
-        options = ["--device", device, *(["--workers", str(workers)] if workers else [])]
+        chosen = {"--workers": workers, "--engine": engine, "--precision": precision}
+        options = ["--device", device]
+        options += [f"{name}={value}" for name, value in chosen.items() if value is not None]
         options += [] if gateway else ["--no-gateway"]
         begun = time.monotonic()
         python("serving", "start", *where, *options)

@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from export.networks import registered
 from serving.errors import ServingError
-from tools.bench import report
+from tools.bench import report, threads
 from tools.bench.bare import fastest
-from tools.bench.common import TASKS, Result
+from tools.bench.common import TASKS, Result, Speeds
 from tools.bench.gpu import verdict
 from tools.bench.load import Load, Sample, summarise
+from tools.bench.peak import gflop, multiplications
 from tools.bench.pictures import photographs
 
 MIB = 2**20
@@ -34,11 +37,11 @@ def measured(**changes: Result) -> dict[str, Result]:
         "pipeline": result("bare pipeline, batch 8", 20.0, 50.0),
         "stock": result("stock, defaults, 16 clients", 7.5),
         "stock_one": result("stock, one worker, 16 clients", 9.0),
+        "litserve": result("LitServe, tuned by hand, 16 clients", 15.0),
         "rest": result("REST, 16 clients", 18.0, 400.0, 500.0, 800.0, memory=650 * MIB),
         "grpc": result("gRPC, 16 clients", 18.0),
         "lone": result("REST, lone client", 14.7, 68.0),
         "large": result("REST, 16 clients, 12 MP", 10.8),
-        "small": result("REST, 16 clients, 320x240", 18.0),
         **changes,
     }
 
@@ -109,10 +112,108 @@ def test_ratios_are_taken_within_a_round() -> None:
     fast = measured(rest=result("REST, 16 clients", 20.0), stock=result("stock, defaults", 2.0))
     slow = measured(rest=result("REST, 16 clients", 10.0), stock=result("stock, defaults", 1.0))
     lines = report.ratios("net", [fast, slow, slow]).splitlines()
-    assert lines[0] == "net, REST, 16 clients: 10.00 pictures/s"
-    assert lines[1] == "    0.45 of the bare network, batch 8"
-    assert lines[3] == "   10.00 times stock, defaults"
-    assert lines[4] == "    1.11 times stock, one worker"
+    assert lines == [
+        "net, REST, 16 clients",
+        "    0.45 of the bare network, batch 8",
+        "    0.50 of the bare pipeline, batch 8",
+    ]
+    assert report.headline("net", [fast, slow, slow]) == (
+        "net, REST, 16 clients: 10.00 pictures/s, 0.67 times LitServe, tuned by hand; "
+        "1.11 times stock, one worker; 10.00 times stock, defaults"
+    )
+
+
+def test_the_headline_names_the_strongest_rival_first() -> None:
+    """Not every network has every rival."""
+    weak = measured(litserve=result("", 2.0))
+    parts = report.headline("net", [weak]).split("; ")
+    assert [part.partition(" times ")[2] for part in parts] == [
+        "stock, one worker",
+        "stock, defaults",
+        "LitServe, tuned by hand",
+    ]
+    del weak["litserve"]
+    assert "LitServe" not in report.headline("net", [weak])
+
+
+def engine_round(**changes: Result) -> dict[str, Result]:
+    """A round of the engines in which every goal is met exactly, apart from ``changes``."""
+    return {
+        "bfloat16 first lone": result("openvino bfloat16, lone", 1, 40.0),
+        "bfloat16 second lone": result("torchscript bfloat16, lone", 1, 50.0),
+        "bfloat16 first many": result("openvino bfloat16, many", 22.0),
+        "bfloat16 second many": result("torchscript bfloat16, many", 20.0),
+        "float32 first lone": result("openvino float32, lone", 1, 75.0),
+        "float32 second lone": result("torchscript float32, lone", 1, 100.0),
+        "int8 first many": result("openvino int8, many", 36.0),
+        "int8 second many": result("openvino bfloat16, many", 20.0),
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({}, None),
+        ({"bfloat16 first lone": result("", 1, 41.0)}, "net, lone client: bfloat16 p50"),
+        ({"bfloat16 first many": result("", 21.9)}, "net, 16 clients: bfloat16 times TorchScript"),
+        ({"float32 first lone": result("", 1, 76.0)}, "net, lone client: float32 p50"),
+        ({"int8 first many": result("", 35.9)}, "net, 16 clients: int8 times bfloat16"),
+    ],
+)
+def test_each_goal_of_the_engines_can_be_missed(
+    change: dict[str, Result], text: str | None
+) -> None:
+    lines = report.engine_goals("net", TASKS["classify"], [engine_round(**change)])
+    assert len(lines) == 4
+    found = [line for line in lines if "NOT met" in line]
+    assert len(found) == (text is not None)
+    assert all(text and line.startswith(text) for line in found)
+
+
+def test_a_goal_that_was_not_measured_says_so() -> None:
+    """A CPU without bfloat16, an archive without int8, one engine only."""
+    names = "float32 first lone", "float32 second lone"
+    rounds = [{name: engine_round()[name] for name in names}]
+    verdicts = [line[-19:] for line in report.engine_goals("net", TASKS["classify"], rounds)]
+    assert [verdict == "not on this machine" for verdict in verdicts] == [True, True, False, True]
+    (bfloat16, float32) = report.engine_goals("net", TASKS["translate"], [])
+    assert bfloat16.endswith("not on this machine")
+    assert float32.endswith("not on this machine")
+
+
+def test_the_share_of_the_peak_is_that_of_the_precision() -> None:
+    """16 GFLOP in 40 ms are 400 GFLOPS."""
+    by_batch = {1: 0.040, 2: 0.035, 8: 0.032, 4: 0.033}
+    speeds: Speeds = {("openvino", "bfloat16"): by_batch, ("openvino", "int8"): {1: 0.02}}
+    lines = report.speeds("net", 16.0, speeds, {"float32": 200.0, "bfloat16": 500.0}).splitlines()
+    assert lines[2].split()[-6:] == ["1", "40.0", "0.80", "8", "32.0", "1.00"]
+    assert lines[3].split()[-6:] == ["1", "20.0", "nan", "1", "20.0", "nan"]
+
+
+def test_a_multiplication_and_an_addition_are_two_operations() -> None:
+    """ResNet-101 has 7.8 G multiplications with additions at 224x224: torchvision's GFLOPS."""
+    network = registered()["resnet101"]
+    assert gflop(network, network.spec(), (224, 224)) == pytest.approx(2 * 7.801, rel=1e-3)
+    network = registered()["cyclegan"]
+    small, large = (gflop(network, network.spec(), size) for size in ((256, 256), (512, 256)))
+    assert large == pytest.approx(2 * small)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_every_way_to_multiply_gives_the_product(dtype: torch.dtype) -> None:
+    matrix = torch.randint(-8, 8, (64, 64))
+    for make in multiplications(dtype):
+        product = make(matrix.to(dtype))().double().squeeze()
+        assert torch.equal(product, (matrix @ matrix).double())
+
+
+def test_workers_are_compared_by_medians() -> None:
+    def rounds(*rates: float) -> list[tuple[Result, Result]]:
+        return [(result("", 1, 1e3 / rate), result("", rate)) for rate in rates]
+
+    lines = threads.table("net", {1: rounds(10.0, 20.0, 90.0), 2: rounds(5.0)}).splitlines()
+    assert [line.split()[-2:] for line in lines[1:]] == [["20.00", "50.0"], ["5.00", "200.0"]]
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def classifier() -> str:
 
 def test_every_kind_of_work_is_measured(model_store: Path, tmp_path: Path, classifier: str) -> None:
     picture = photographs(tmp_path)["320x240"]
-    with bare.bare(model_store / f"{classifier}.pt", "cpu", picture) as floor:
+    with bare.bare(model_store / f"{classifier}.pt", "cpu", picture, 1) as floor:
         results = [floor(work, 0.1, (1,)) for work in ("decode", "network", "pipeline")]
     assert [result.label for result in results] == [
         "bare decode, one core, batch 1",
@@ -32,10 +32,9 @@ def test_every_kind_of_work_is_measured(model_store: Path, tmp_path: Path, class
 
 
 def test_the_bundle_is_compared_with_the_floors(
-    model_store: Path, tmp_path: Path, classifier: str, monkeypatch: pytest.MonkeyPatch
+    model_store: Path, tmp_path: Path, classifier: str
 ) -> None:
-    monkeypatch.setattr(gpu, "STORE", model_store)
-    floors, served = gpu.compare(classifier, tmp_path, "cpu")
+    floors, served = gpu.compare(classifier, model_store, tmp_path, "cpu")
     assert [result.label.split(",")[0] for result in floors] == [
         "bare network",
         "bare network",

@@ -1,7 +1,8 @@
-"""Measures the speed of the bundle, of the bare networks and of stock TorchServe.
+"""Measures the speed of the bundle, of the bare networks, of stock TorchServe and LitServe.
 
-Commands: compare (the default), gpu (what limits classifiers on a GPU), profile (the time that a
-request spends in each stage of the running server). Unmet goals do not change the exit status.
+Commands: compare (the default), threads (one worker with all cores beside several), gpu (what
+limits classifiers on a GPU), profile (the time that a request spends in each stage of the running
+server). Unmet goals do not change the exit status.
 """
 
 from __future__ import annotations
@@ -9,29 +10,43 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 
 def main() -> int:
     # Not at the top: the benchmark's own processes import this module, and must stay small.
     from serving import commandline
+    from serving.config import Config
     from serving.machine import DEVICES, count_gpus
-    from tools import server
-    from tools.bench import compare, gpu, profile
+    from serving.runfolder import RunFolder
+    from tools import bundle, server
+    from tools.bench import compare, gpu, profile, threads
+    from tools.bench.common import STORE
 
-    commands = {"compare": compare.run, "gpu": gpu.run, "profile": profile.run}
+    commands: dict[str, Callable[[Config, str, bool, Path], int]] = {
+        "compare": compare.run, "threads": threads.run, "gpu": gpu.run, "profile": profile.run
+    }  # fmt: skip
     parser = server.parser("tools.bench", __doc__)
     parser.add_argument("command", nargs="?", choices=[*commands], default="compare")
-    parser.add_argument("--quick", action="store_true", help="compare: one short round, no curves")
+    parser.add_argument("--quick", action="store_true", help="one short round, no curves")
     parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument(
+        "--store", type=Path, metavar="DIR",
+        help="archives to measure as they are (default: untrained ones, which are exported)",
+    )  # fmt: skip
     arguments = parser.parse_args()
     logging.basicConfig(format="%(relativeCreated)8.0f ms  %(message)s", level=logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends every server, as Ctrl-C does
-    return commandline.run(
-        lambda config, _: commands[arguments.command](
-            config, "gpu" if count_gpus(arguments.device) else "cpu", arguments.quick
-        ),
-        arguments,
-    )
+
+    def command(config: Config, _: RunFolder) -> int:
+        device = "gpu" if count_gpus(arguments.device) else "cpu"
+        store = arguments.store or STORE
+        if store == STORE and arguments.command != "profile":
+            bundle.export(store)
+        return commands[arguments.command](config, device, arguments.quick, store)
+
+    return commandline.run(command, arguments)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,12 @@ TASKS = {
 }
 
 
+# Engine and precision.
+Variant = tuple[str, str]
+# Seconds a picture of the bare network, by engine and precision, and by batch.
+Speeds = dict[Variant, dict[int, float]]
+
+
 @dataclass(frozen=True)
 class Result:
     """One measurement: pictures/s, and either ms a picture or the p50, p95 and p99 of latency.

@@ -16,7 +16,7 @@ from serving.config import Config
 from tools import bundle
 from tools.bench import report
 from tools.bench.bare import bare
-from tools.bench.common import FOLDER, STORE, Result
+from tools.bench.common import FOLDER, Result
 from tools.bench.load import Load, measure
 from tools.bench.pictures import photographs
 
@@ -25,25 +25,26 @@ GOAL = 0.8
 SETTINGS = {"gpu": ((1, 2, 4, 8, 16, 32), (1, 2, 4), 32, 8.0), "cpu": ((1, 2), (1,), 4, 1.0)}
 
 
-def run(_config: Config, device: str, _quick: bool) -> int:
-    bundle.export(STORE)
+def run(_config: Config, device: str, _quick: bool, store: Path) -> int:
     print(report.machine(device))
     for model in (name for name, network in registered().items() if network.task == "classify"):
-        floors, served = compare(model, FOLDER, device)
+        floors, served = compare(model, store, FOLDER, device)
         print(model, *(report.line([result]) for result in floors + served), sep="\n")
         print(verdict(floors, served))
     return 0
 
 
-def compare(model: str, folder: Path, device: str) -> tuple[list[Result], list[Result]]:
+def compare(
+    model: str, store: Path, folder: Path, device: str
+) -> tuple[list[Result], list[Result]]:
     """The bare network by batch, then decoding; the bundle by workers."""
     batches, workers, clients, seconds = SETTINGS[device]
     picture, served = photographs(folder)["1280x720"], []
-    with bare(STORE / f"{model}.pt", device, picture) as floor:
+    with bare(store / f"{model}.pt", device, picture, max(batches)) as floor:
         floors = [floor("network", seconds, (batch,)) for batch in batches]
         floors.append(floor("decode", seconds, (4 * (os.cpu_count() or 1),)))
     for n in workers:
-        own = bundle.started(STORE, folder / "gpu", device, n, load_models=f"{model}.mar")
+        own = bundle.started(store, folder / "gpu", device, n, load_models=f"{model}.mar")
         with own as (config, _):
             how = config.inference, model, picture, seconds, n * clients
             served.append(measure(Load(f"bundle, {n} worker(s)", *how)))

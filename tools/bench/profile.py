@@ -19,7 +19,7 @@ from tools.bench.load import Load, measure
 from tools.bench.pictures import photographs
 
 
-def run(config: Config, _device: str, _quick: bool) -> int:
+def run(config: Config, _device: str, _quick: bool, _store: Path) -> int:
     picture = photographs(FOLDER)["1280x720"]
     for model in (path.stem for path in config.archives):
         for clients in (1, 8):

@@ -39,7 +39,7 @@ CAPTUM = "class IntegratedGradients:\n    def __init__(self, model):\n        pa
 
 
 def archive(store: Path, networks: Iterable[Network]) -> None:
-    """Archives of plain traces, with the handler of each network's task."""
+    """Plain traces, and their archives with the handler of each network's task."""
     stub = store / "stubs" / "captum" / "attr.py"
     stub.parent.mkdir(parents=True, exist_ok=True)
     stub.write_text(CAPTUM)
@@ -48,7 +48,7 @@ def archive(store: Path, networks: Iterable[Network]) -> None:
         side = loaded.spec.crop or loaded.spec.resize
         with _folder() as name, warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # TorchScript is deprecated
-            pt, labels = Path(name, "traced.pt"), Path(name, "index_to_name.json")
+            pt, labels = store / f"{network.name}.pt", Path(name, "index_to_name.json")
             torch.jit.trace(loaded.module, torch.rand(1, 3, side, side)).save(pt)
             labels.write_text(json.dumps(dict(enumerate(loaded.spec.labels))))
             options = ["--model-name", network.name, "--version", "1.0", "--force"]
