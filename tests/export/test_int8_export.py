@@ -172,7 +172,9 @@ def test_another_output_than_at_export_is_found(
         Engine(store / "tiny_classifier.pt", CPU, "int8")
 
 
-def test_a_failed_gate_leaves_int8_out(folder: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_failed_gate_leaves_int8_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The export succeeds, with an archive that is complete though int8 alone was wanted."""
     monkeypatch.setattr(
         "export.int8.judge.agreement_of", lambda judged: 0.5 if len(judged) == 30 else 1.0
