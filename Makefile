@@ -3,7 +3,7 @@
 # An installed .venv keeps its Python and its packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 PRODUCTION ?= $(wildcard .venv/production)
-test test-all fuzz soak bench bench-gpu bench-gateway profile lint audit: PRODUCTION :=
+test test-all fuzz soak trained bench bench-gpu bench-gateway profile lint audit: PRODUCTION :=
 WEIGHTS ?= pretrained
 DEVICE ?= auto
 SECONDS ?= 60
@@ -13,15 +13,16 @@ PY := .venv/bin/python
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status cert key ui verify test test-all tools fuzz soak bench bench-gpu bench-gateway profile lint audit clean
+.PHONY: help demo install lock export archive serve start stop status cert key ui verify test test-all tools fuzz soak trained bench bench-gpu bench-gateway profile lint audit clean
 .NOTPARALLEL:
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 	@echo 'options: NETWORK=NAME|FILE.py  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  (export)'
+	@echo '         INT8=FOLDER of photographs  INT8_AGREEMENT=0.98  INT8_ONLY=1: an archive of int8 alone  (export)'
 	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network of several, NAME in capitals'
 	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  GATEWAY=0  (serve)'
-	@echo '         PRECISION=auto|float32|bfloat16|float16  ENGINE=auto|torchscript|openvino  (serve; tests: float32)'
+	@echo '         PRECISION=auto|float32|bfloat16|float16|int8  ENGINE=auto|torchscript|openvino  (serve; tests: float32)'
 	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
 
 demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
@@ -32,8 +33,8 @@ install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: wi
 
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package vision-client --custom-compile-command 'make lock' pyproject.toml
 lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml and client/pyproject.toml
-	@$(LOCK) -o requirements.lock
-	@$(LOCK) -o requirements-dev.lock --group dev --constraints requirements.lock
+	@$(LOCK) -o requirements-dev.lock --group dev --extra int8
+	@$(LOCK) -o requirements.lock --constraints requirements-dev.lock
 
 export: install ## the networks into model_store/: checkpoint, trace, proof, archive (NETWORK: one, also of your own)
 	@$(PY) -m export --from-environment $(if $(NETWORK),'$(NETWORK)') --weights '$(WEIGHTS)' $(EXPORT_OPTIONS)
@@ -81,6 +82,9 @@ fuzz: install ## coverage-guided random inputs for the decoder and the request p
 soak: install ## mixed uploads to a real server, its memory measured: a table, run/soak.png (MINUTES, DEVICE)
 	@$(PY) -m tools.soak --minutes $(MINUTES) --device $(DEVICE)
 
+trained: install ## train a ResNet-101 for minutes, and check every precision's gate on it; run/trained has its photographs
+	@$(PY) -m tools.trained
+
 bench: install ## goals, throughput and latency beside bare networks, TorchServe and LitServe (QUICK=1; PART=threads: workers; STORE=DIR: its archives)
 	@$(PY) -m tools.bench $(PART) --device $(DEVICE) $(if $(QUICK),--quick) $(call option,STORE,store)
 
@@ -110,5 +114,6 @@ clean: ## remove everything that was installed, built or logged
 
 option = $(if $($(1)),--$(2) '$($(1))')
 # With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
-EXPORT_OPTIONS = $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed)
+EXPORT_OPTIONS = $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) \
+	$(call option,INT8,int8) $(call option,INT8_AGREEMENT,int8-agreement) $(if $(INT8_ONLY),--int8-only)
 SERVE_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine) $(if $(filter 0,$(GATEWAY)),--no-gateway)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from export import store
 from export.errors import ExportError
+from export.int8.options import AGREEMENT, Int8Options
 from export.networks import Network, find, registered
 from export.pipeline import Job, Report, export
 
@@ -35,7 +36,7 @@ that failed keeps the files it had.
 
 NAME_WIDTH = 10
 # Options without a value.
-FLAGS = ("-h", "--help", "--force", "--from-environment")
+FLAGS = ("-h", "--help", "--force", "--from-environment", "--int8-only")
 
 
 def main() -> int:
@@ -74,6 +75,7 @@ def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
             _read_environment(network, options)
     if len(networks) > 1 and (arguments.labels or arguments.preprocess):
         parser.error("--labels and --preprocess need one network: name it")
+    int8 = _int8(arguments)
     jobs = []
     for name, network in networks.items():
         labels = options.get(f"{name}/labels") or arguments.labels
@@ -84,9 +86,18 @@ def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
                 variant=options[f"{name}/preprocess"] or arguments.preprocess,
                 labels=Path(labels) if labels else None,
                 seed=arguments.seed,
+                int8=int8,
             )
         )
     return jobs, arguments
+
+
+def _int8(arguments: argparse.Namespace) -> Int8Options | None:
+    if arguments.int8:
+        return Int8Options(arguments.int8, arguments.int8_agreement, arguments.int8_only)
+    if arguments.int8_only or arguments.int8_agreement != AGREEMENT:
+        raise ExportError("INT8_ONLY and INT8_AGREEMENT need INT8=FOLDER")
+    return None
 
 
 def _read_environment(network: Network, options: dict[str, str | None]) -> None:
@@ -140,6 +151,20 @@ def _parser(networks: dict[str, Network]) -> argparse.ArgumentParser:
     for name, network in networks.items():
         _add_options(parser.add_argument_group(name), network)
     parser.add_argument("--seed", type=int, default=0, help="of random weights (default: 0)")
+    parser.add_argument(
+        "--int8", type=Path, metavar="DIR",
+        help="add the network in int8, calibrated and judged on the photographs in this folder; "
+        "sub-folders may be named as classes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--int8-agreement", type=float, default=AGREEMENT, metavar="SHARE",
+        help="of photographs that a classifier must answer in int8 as in float32 "
+        f"(default: {AGREEMENT})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--int8-only", action="store_true",
+        help="archive int8 alone: a third of the size; the .pt stays complete",
+    )  # fmt: skip
     parser.add_argument(
         "--from-environment", action="store_true", help="read environment variables; see below"
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from export import store
 from export.errors import ExportError
+from export.int8.alone import write_alone
 from export.networks import Network, find
 from export.weights import sha256_of
 
@@ -30,6 +31,7 @@ _ENTRY = "torchserve.py"
 def build(network: Network, pt: Path, mar: Path) -> bool:
     """Archive ``pt`` and the ``.json`` beside it into ``mar``; False if nothing has changed.
 
+    If the ``.json`` says so, the archive has the part of ``pt`` that int8 needs alone.
     ``inputs.json`` in the archive contains the digests of its inputs, so the archive itself shows
     whether it is current. It is built in a temporary folder and moved into place. Raises
     ExportError, without changing ``mar``, if an input is missing or invalid: ``pt`` must have the
@@ -49,7 +51,11 @@ def build(network: Network, pt: Path, mar: Path) -> bool:
             copy = extra / "handlers" / source.relative_to(HANDLERS)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, copy)
-        shutil.copy(pt.with_suffix(".json"), extra)
+        receipt = pt.with_suffix(".json")
+        shutil.copy(receipt, extra)
+        if json.loads(receipt.read_text())["int8_alone"]:
+            write_alone(pt, stage / pt.name)
+            pt = stage / pt.name
         (extra / "inputs.json").write_text(json.dumps(inputs, indent=1))
         yaml = stage / f"{network.name}.yaml"
         yaml.write_text(config)

@@ -19,6 +19,7 @@ import torchvision
 from export import archive, openvino
 from export.artefact import append
 from export.checkpoints import Loaded, load
+from export.int8.options import Int8Inputs, Int8Options
 from export.networks import Network
 from export.prove import prove
 from export.store import locked, size
@@ -35,13 +36,14 @@ Progress = Callable[[str, float, str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One network to export; the fields are the arguments of ``checkpoints.load``."""
+    """One network to export: the arguments of ``checkpoints.load``, and int8 if it is wanted."""
 
     network: Network
     weights: str = "pretrained"
     variant: str | None = None
     labels: Path | None = None
     seed: int = 0
+    int8: Int8Options | None = None
 
     def load(self) -> Loaded:
         return load(
@@ -78,16 +80,19 @@ def export(
         networks = []
         for job in jobs:
             clock = _Clock(job.network.name, progress)
-            networks.append(loaded := job.load())
+            loaded = job.load()
+            networks.append((loaded, job.int8.read(loaded.spec) if job.int8 else None))
             clock(f"weights {loaded.weights.name}{_label_note(job, loaded)}")
-        return [_export(loaded, store, force, progress) for loaded in networks]
+        return [_export(loaded, int8, store, force, progress) for loaded, int8 in networks]
 
 
-def _export(loaded: Loaded, store: Path, force: bool, progress: Progress) -> Report:
+def _export(
+    loaded: Loaded, int8: Int8Inputs | None, store: Path, force: bool, progress: Progress
+) -> Report:
     name = loaded.spec.name
     clock = _Clock(name, progress)
     pt, mar = store / f"{name}.pt", store / f"{name}.mar"
-    inputs = fingerprint(loaded)
+    inputs = fingerprint(loaded, int8)
     receipt = None if force else _current(pt, inputs)
     if receipt:
         clock("unchanged: the .pt is kept")
@@ -95,7 +100,7 @@ def _export(loaded: Loaded, store: Path, force: bool, progress: Progress) -> Rep
     else:
         with tempfile.TemporaryDirectory(prefix=f".export-{name}-", dir=store) as folder:
             new = Path(folder) / pt.name
-            receipt = _make(loaded, new, clock) | {"inputs": inputs}
+            receipt = _make(loaded, int8, new, clock) | {"inputs": inputs}
             new.with_suffix(".json").write_text(json.dumps(receipt, indent=1) + "\n")
             archived = archive.build(loaded.network, new, Path(folder) / mar.name)
             for file in (new, new.with_suffix(".json"), Path(folder) / mar.name):
@@ -105,8 +110,8 @@ def _export(loaded: Loaded, store: Path, force: bool, progress: Progress) -> Rep
     return Report(name, loaded.weights.name, worst, pt, mar, clock.seconds)
 
 
-def _make(loaded: Loaded, pt: Path, clock: _Clock) -> dict[str, Any]:
-    """Trace, convert and prove; returns the content of the ``.json`` beside ``pt``."""
+def _make(loaded: Loaded, int8: Int8Inputs | None, pt: Path, clock: _Clock) -> dict[str, Any]:
+    """Trace, convert, prove, quantize; returns the content of the ``.json`` beside ``pt``."""
     spec = loaded.spec
     traced = trace(loaded, pt)
     clock(f"traced, {size(pt)}")
@@ -120,13 +125,20 @@ def _make(loaded: Loaded, pt: Path, clock: _Clock) -> dict[str, Any]:
     _report_verdict(clock, "OpenVINO", converted)
     for precision, figures in converted.get("precisions", {}).items():
         _report_verdict(clock, f"OpenVINO in {precision}", figures)
+    precisions = dict(traced.precisions)
+    if int8:
+        # Not at the top: a production installation has no NNCF.
+        from export.int8.make import add
+
+        precisions["int8"] = add(loaded, traced, int8, pt, clock)
+        _report_verdict(clock, "int8", precisions["int8"])
     golden = traced.golden
     metadata = Metadata(
         name=spec.name,
         spec=spec,
         weights=loaded.weights,
         golden=Golden(tuple(golden.input.shape), tuple(golden.output.shape)),
-        precisions=traced.precisions,
+        precisions=precisions,
         engines={"openvino": converted},
         torch=torch.__version__,
     )
@@ -136,6 +148,7 @@ def _make(loaded: Loaded, pt: Path, clock: _Clock) -> dict[str, Any]:
         "proof": proof.torchscript,
         "pt": {"sha256": sha256_of(pt), "bytes": pt.stat().st_size},
         "network": loaded.network.reference,
+        "int8_alone": bool(int8 and int8.options.alone and precisions["int8"]["passed"]),
     }
 
 
@@ -170,14 +183,15 @@ def _label_note(job: Job, loaded: Loaded) -> str:
     return f", {len(labels)} classes"
 
 
-def fingerprint(loaded: Loaded) -> str:
-    """A sha256 of what decides the trace: weights, specification, libraries, all of our code."""
+def fingerprint(loaded: Loaded, int8: Int8Inputs | None = None) -> str:
+    """A sha256 of what decides the result: weights, specification, photographs, libraries, code."""
     parts = [
         json.dumps(dataclasses.asdict(loaded.weights), sort_keys=True),
         json.dumps(dataclasses.asdict(loaded.spec)),
         torch.__version__,
         torchvision.__version__,
         version("openvino"),
+        int8.fingerprint() if int8 else "",
     ]
     for package in PACKAGES:
         sources = (path for path in archive.package_files(package) if path.suffix == ".py")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from handlers.pictures.limits import LIMITS, Limits
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 ENGINES = ("auto", "torchscript", "openvino")
 # `make serve PRECISION=... ENGINE=...` sets these variables, which take precedence over the YAML.
 VARIABLES = {"precision": "HANDLER_PRECISION", "engine": "HANDLER_ENGINE"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,13 @@ def test_lock_pins_every_package_by_hash_and_names_no_registry(name: str) -> Non
     assert "://" not in text
     assert len(re.findall(r"^\S.*\n    --hash=sha256:", text, re.MULTILINE)) == len(locked(name))
     assert len(locked(name)) > 50
+
+
+def test_no_usage_data_is_sent() -> None:
+    """OpenVINO and NNCF send usage data if openvino-telemetry can be imported."""
+    code = "import openvino, nncf, sys; print('openvino_telemetry' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    for lock in ("requirements.lock", "requirements-dev.lock"):
+        [line] = re.findall("^openvino-telemetry==.*$", (ROOT / lock).read_text(), re.MULTILINE)
+        assert "sys_platform == 'never'" in line

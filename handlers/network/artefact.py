@@ -6,9 +6,13 @@ A ``.pt`` is TorchScript with further files in its folder ``extra``:
 ``golden_input.f32``                     one input of the network, little-endian float32 in C order
 ``golden_output.f32``                    eager PyTorch's output for it
 ``openvino.xml``, ``openvino.bin``       the same network in OpenVINO's format, if it was converted
+``int8.xml``, ``int8.bin``               the same in int8, if it was asked for and passed its gate
+``int8_output.f32``                      its output for ``golden_input.f32``
 
 The offsets of constants in an ``.xml`` count from the start of the whole file, so OpenVINO uses the
 weights that TorchScript has, and ``.bin`` holds only the constants that are not among those.
+
+An archive of int8 alone has a zip of only the metadata, the golden example and int8.
 """
 
 from __future__ import annotations
@@ -24,15 +28,37 @@ import torch
 from handlers.errors import LoadError
 from handlers.metadata import Metadata
 
+_EXTRA = "extra"
+
 
 @dataclass(frozen=True)
 class Artefact:
-    """``golden_output`` is eager PyTorch's output for ``golden_input``, both float32."""
+    """``golden_output`` is eager PyTorch's output for ``golden_input``, both float32.
+
+    ``is_int8_alone``: its only network is the one in int8.
+    """
 
     path: Path
     metadata: Metadata
     golden_input: torch.Tensor
     golden_output: torch.Tensor
+    is_int8_alone: bool
+
+    def int8_output(self) -> torch.Tensor:
+        """What the network in int8 gave for ``golden_input`` at export. Raises LoadError.
+
+        Every byte of the file is checked: outputs of int8 differ too much between CPUs to show a
+        small damage.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as file:
+                damaged = file.testzip()
+            [output] = read_files(self.path, "int8_output.f32")
+        except (OSError, zipfile.BadZipFile, KeyError) as error:
+            raise LoadError(f"{self.path.name} has no network in int8, or is damaged") from error
+        if damaged:
+            raise LoadError(f"{self.path.name} is damaged: {damaged}")
+        return _tensor(output, self.metadata.golden.output_shape)
 
     def script(self) -> torch.jit.ScriptModule:
         """The TorchScript network on the CPU, in eval mode. Raises LoadError if it is damaged."""
@@ -52,6 +78,8 @@ def read(path: Path) -> Artefact:
         model, golden_input, golden_output = read_files(
             path, "model.json", "golden_input.f32", "golden_output.f32"
         )
+        with zipfile.ZipFile(path) as file:
+            parents = [Path(name).parent for name in file.namelist()]
     except (OSError, zipfile.BadZipFile) as error:
         raise _not_torchscript(path) from error
     except KeyError as error:
@@ -70,6 +98,7 @@ def read(path: Path) -> Artefact:
         metadata,
         _tensor(golden_input, golden.input_shape),
         _tensor(golden_output, golden.output_shape),
+        all(parent.name == _EXTRA for parent in parents),
     )
 
 
@@ -80,7 +109,7 @@ def read_files(path: Path, *names: str) -> list[bytes]:
     """
     with zipfile.ZipFile(path) as file:
         paths = map(Path, file.namelist())
-        extra = {path.name: str(path) for path in paths if path.parent.name == "extra"}
+        extra = {path.name: str(path) for path in paths if path.parent.name == _EXTRA}
         return [file.read(extra[name]) for name in names]
 
 

@@ -38,7 +38,10 @@ class Engine:
         self.device = device
         self.metadata = artefact.metadata
         self.precision, self.precision_reason = precision.choose(
-            wanted_precision, device, self.metadata.precisions
+            wanted_precision,
+            device,
+            self.metadata.precisions,
+            int8_alone=artefact.is_int8_alone,
         )
         self.name, self.reason, self._network = self._load(artefact, wanted_engine)
 
@@ -69,6 +72,10 @@ class Engine:
         self, artefact: Artefact, wanted: str
     ) -> tuple[str, str, Callable[[torch.Tensor], torch.Tensor]]:
         """The engine's name, why it runs the network, and the loaded network."""
+        if self.precision == "int8":
+            if obstacle := self._int8_obstacle(wanted):
+                raise LoadError(f"{self.metadata.name} cannot run in int8: {obstacle}")
+            return "openvino", "int8 runs in no other", OpenVino(artefact, "int8")
         if wanted == "torchscript":
             reason = "as the configuration says"
         elif obstacle := self._obstacle():
@@ -87,6 +94,13 @@ class Engine:
                 summary = self.metadata.engines["openvino"]["summary"]
                 return "openvino", f"a CPU, and the export proved it: {summary}", network
         return "torchscript", reason, TorchScript(artefact, self.device, self.precision)
+
+    def _int8_obstacle(self, wanted: str) -> str | None:
+        if self.device.type != "cpu":
+            return f"it runs on a CPU, not on {self.device}"
+        if wanted == "torchscript":
+            return "TorchScript cannot"
+        return openvino.missing("int8")
 
     def _obstacle(self) -> str | None:
         """Why OpenVINO cannot run the network here, or None if it can."""

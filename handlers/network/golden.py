@@ -11,8 +11,9 @@ from handlers.network.artefact import Artefact
 
 # The allowed error, relative to the largest output of eager PyTorch. The value for float32 allows
 # for another device's kernels and detects a damaged file. The check in reduced precision only
-# detects faulty kernels; the gate at export judges its accuracy.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
+# detects faulty kernels; the gate at export judges its accuracy. For int8 it is relative to int8's
+# own output at export.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1, "int8": 0.1}
 
 
 def check(
@@ -24,7 +25,7 @@ def check(
     """Raise LoadError unless ``network``, computing in ``precision``, gives the golden output."""
     with torch.inference_mode():
         output = network(artefact.golden_input).float().cpu()
-    expected = artefact.golden_output
+    expected = artefact.int8_output() if precision == "int8" else artefact.golden_output
     error = ((output - expected).abs().max() / expected.abs().max()).item()
     allowed = TOLERANCE[precision]
     if not error <= allowed:  # NaN too

@@ -15,8 +15,9 @@ from handlers.errors import LoadError
 from handlers.network.artefact import Artefact, read_files
 from handlers.network.golden import check
 
-# By our names. Without a hint OpenVINO takes bfloat16 where the CPU has it.
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+# By our names: what layers compute in that are not in int8. Without a hint OpenVINO takes bfloat16
+# where the CPU has it.
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 # OpenVINO keeps a compiled kernel for each layer and input shape, 5000 by default.
 _KERNELS = 128
 
@@ -30,7 +31,7 @@ class OpenVino:
 
     def __init__(self, artefact: Artefact, precision: str) -> None:
         cpu = torch.device("cpu")
-        if precision != "float32":
+        if precision == "bfloat16":
             # The tolerance for reduced precision would hide a damaged file.
             check(_compiled(artefact.path, "float32"), artefact, cpu, "float32")
         self._network = _compiled(artefact.path, precision)
@@ -45,13 +46,9 @@ def _compiled(path: Path, precision: str) -> Callable[[torch.Tensor], torch.Tens
     """The network of the artefact ``path`` in ``precision``, without a check."""
     import openvino
 
-    core = openvino.Core()
     try:
-        [program] = read_files(path, "openvino.xml")
-        # The weights are pages of the file, which the kernel can drop once they are compiled.
-        weights = openvino.Tensor(np.memmap(path, mode="r", dtype=np.uint8))
-        model = core.read_model(program, weights)
-        request = core.compile_model(model, "CPU", _options(precision)).create_infer_request()
+        model = read_model(path, "int8" if precision == "int8" else "openvino")
+        request = openvino.compile_model(model, "CPU", _options(precision)).create_infer_request()
     except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
         last = str(error).strip().splitlines()[-1]
         raise LoadError(f"OpenVINO cannot load {path.name}: {last}") from error
@@ -61,6 +58,19 @@ def _compiled(path: Path, precision: str) -> Callable[[torch.Tensor], torch.Tens
         return torch.from_numpy(outputs[0])
 
     return run
+
+
+def read_model(path: Path, name: str) -> Any:
+    """The ``openvino.Model`` that the artefact ``path`` has as ``name.xml``.
+
+    Raises RuntimeError, OSError, KeyError or BadZipFile.
+    """
+    import openvino
+
+    [program] = read_files(path, f"{name}.xml")
+    # The weights are pages of the file, which the kernel can drop once they are compiled.
+    weights = openvino.Tensor(np.memmap(path, mode="r", dtype=np.uint8))
+    return openvino.Core().read_model(program, weights)
 
 
 def _options(precision: str) -> dict[str, Any]:

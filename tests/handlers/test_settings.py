@@ -33,7 +33,7 @@ def test_settings_that_are_not_named_keep_their_defaults() -> None:
         ({"cpu_batch_pixels": True}, "above 0, not True"),
         (
             {"precision": "half"},
-            "precision must be one of auto, float32, bfloat16, float16, not 'half'",
+            "precision must be one of auto, float32, bfloat16, float16, int8, not 'half'",
         ),
         ({"limits": {"pixel": 5}}, "no limit is called pixel: there are request_bytes"),
         ({"limits": {"pixels": 0}}, "pixels must be a whole number above 0, not 0"),
@@ -83,7 +83,8 @@ def test_a_wrong_variable_fails_the_load(
 ) -> None:
     monkeypatch.setenv(VARIABLES["precision"], wrong)
     expected = (
-        f"{VARIABLES['precision']} must be one of auto, float32, bfloat16, float16, not '{wrong}'"
+        f"{VARIABLES['precision']} must be one of auto, float32, bfloat16, float16, int8, "
+        f"not '{wrong}'"
     )
     with pytest.raises(LoadError, match=expected):
         load(artefact())
