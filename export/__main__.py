@@ -1,4 +1,4 @@
-"""Export networks to TorchScript and TorchServe archives: one .pt, .json and .mar per model."""
+"""Export networks: for PyTorch alone a .pt and a .pt2, for TorchServe a .mar; and a .json each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks and their weights -> ``.pt``, ``.json`` and ``.mar`` in a model store."""
+"""Networks and their weights -> ``.pt``, ``.pt2``, ``.json`` and ``.mar`` in a model store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import torchvision
 
 from export import archive
 from export.checkpoints import Loaded, load
+from export.errors import ExportError
 from export.networks import Network
+from export.program import save_program
 from export.prove import prove
 from export.store import locked, size
 from export.trace import trace
@@ -95,7 +97,8 @@ def _export(loaded: Loaded, store: Path, force: bool, progress: Progress) -> Rep
             receipt = _make(loaded, new, clock) | {"inputs": inputs}
             new.with_suffix(".json").write_text(json.dumps(receipt, indent=1) + "\n")
             archived = archive.build(loaded.network, new, Path(folder) / mar.name)
-            for file in (new, new.with_suffix(".json"), Path(folder) / mar.name):
+            pt.with_suffix(".pt2").unlink(missing_ok=True)
+            for file in Path(folder).iterdir():
                 file.replace(store / file.name)
     clock(f"archive {'built' if archived else 'unchanged'}, {size(mar)}")
     worst = receipt["proof"]["worst"]
@@ -109,14 +112,33 @@ def _make(loaded: Loaded, pt: Path, clock: _Clock) -> dict[str, Any]:
     for precision, figures in metadata.precisions.items():
         verdict = "passes" if figures["passed"] else "fails"
         clock(f"{precision} {verdict} the gate: {figures['summary']}")
-    proof = prove(loaded, pt, clock)
+    pt2 = pt.with_suffix(".pt2")
+    unexportable = save_program(loaded, pt, pt2)
+    proof, second = prove(loaded, pt, pt2, progress=clock)
+    if "failed" in proof:
+        raise ExportError(f"the traced network {proof['failed']}; nothing was kept")
     clock(f"proved equal to eager, worst relative error {proof['worst']:.1g}")
     return {
         **metadata.to_map(),
         "proof": proof,
-        "pt": {"sha256": sha256_of(pt), "bytes": pt.stat().st_size},
+        "pt": _digest(pt),
+        "pt2": _finished(pt2, unexportable or second, clock),
         "network": loaded.network.reference,
     }
+
+
+def _finished(pt2: Path, proof: dict[str, Any], clock: _Clock) -> dict[str, Any]:
+    """``proof`` with the digest of ``pt2``, which is removed if it failed."""
+    if "failed" in proof:
+        pt2.unlink(missing_ok=True)
+        clock(f"no {pt2.name}: {proof['failed']}")
+        return proof
+    clock(f"{pt2.name} too, worst {proof['worst']:.1g}, {size(pt2)}")
+    return {"proof": proof, **_digest(pt2)}
+
+
+def _digest(file: Path) -> dict[str, Any]:
+    return {"sha256": sha256_of(file), "bytes": file.stat().st_size}
 
 
 class _Clock:
@@ -166,7 +188,12 @@ def _current(pt: Path, inputs: str) -> dict[str, Any] | None:
     """The ``.json`` beside ``pt`` if a new export would give the same ``.pt``."""
     try:
         receipt: dict[str, Any] = json.loads(pt.with_suffix(".json").read_text())
-        if receipt["inputs"] == inputs and receipt["pt"]["sha256"] == sha256_of(pt):
+        pt2 = receipt["pt2"]
+        if (
+            receipt["inputs"] == inputs
+            and receipt["pt"]["sha256"] == sha256_of(pt)
+            and ("failed" in pt2 or pt2["sha256"] == sha256_of(pt.with_suffix(".pt2")))
+        ):
             return receipt
     except (OSError, ValueError, KeyError, TypeError):
         pass

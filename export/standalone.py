@@ -1,20 +1,25 @@
-"""Run a ``.pt`` with PyTorch alone: in a fresh process, without this project's code.
+"""Run exported networks with PyTorch alone: in a fresh process, without this project's code.
 
-``python -I standalone.py ARTEFACT.pt CASES.pt`` prints one JSON object: the largest relative error
-on each case (``[{"input": tensor, "output": tensor}, ...]``, with eager PyTorch's outputs) and on
-the golden example, and the devices baked into the graph. Exit status 0 means that it ran, not that
-the results are right.
+``python -I standalone.py CASES.pt ARTEFACT...`` prints a JSON object for each artefact, one a line:
+the largest relative error on each case (``[{"input": tensor, "output": tensor}, ...]``, with eager
+PyTorch's outputs) and on the golden example, and the devices baked into a trace; or ``error`` if it
+does not run. Exit status 0 does not mean that the results are right.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
+
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 def relative_error(output: torch.Tensor, expected: torch.Tensor) -> float:
@@ -24,10 +29,19 @@ def relative_error(output: torch.Tensor, expected: torch.Tensor) -> float:
     return ((output - expected).abs().max() / expected.abs().max()).item()
 
 
-def main(artefact: str, cases: str) -> None:
+def main(cases: str, *artefacts: str) -> None:
     warnings.simplefilter("ignore")  # torch.jit warns of its deprecation on every call
-    extra = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
-    network = torch.jit.load(artefact, map_location="cpu", _extra_files=extra)
+    for artefact in artefacts:
+        try:
+            report = _report(artefact, torch.load(cases, weights_only=True))
+        except Exception as error:  # noqa: BLE001  # what it raises is what is reported
+            last = str(error).strip().splitlines()[-1:]
+            report = {"error": f"{type(error).__name__}: {''.join(last)}"}
+        print(json.dumps(report), flush=True)
+
+
+def _report(artefact: str, cases: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+    network, extra, devices = (_exported if artefact.endswith(".pt2") else _traced)(artefact)
     golden = json.loads(extra["model.json"])["golden"]
 
     def tensor(name: str) -> torch.Tensor:
@@ -37,7 +51,7 @@ def main(artefact: str, cases: str) -> None:
     results = []
     with torch.inference_mode():
         golden_error = relative_error(network(tensor("input")), tensor("output"))
-        for case in torch.load(cases, weights_only=True):
+        for case in cases:
             started = time.perf_counter()
             output = network(case["input"])
             seconds = time.perf_counter() - started
@@ -49,10 +63,28 @@ def main(artefact: str, cases: str) -> None:
                 }
             )
     foreign = [name for name in sys.modules if name.split(".")[0] in ("handlers", "export")]
-    # A device in the graph would be used even after the network is moved to another.
+    return {"golden": golden_error, "cases": results, "devices": devices, "foreign": foreign}
+
+
+def _traced(path: str) -> tuple[Network, dict[str, bytes], list[str]]:
+    """The network of a ``.pt``, its extra files, and the devices in its graph.
+
+    A device in the graph would be used even after the network is moved to another.
+    """
+    extra: dict[str, Any] = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
+    network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
     devices = re.findall(r"Device = prim::Constant\[value=\"(.*?)\"", str(network.inlined_graph))
-    report = {"golden": golden_error, "cases": results, "devices": devices, "foreign": foreign}
-    print(json.dumps(report))
+    return network, extra, devices
+
+
+def _exported(path: str) -> tuple[Network, dict[str, bytes], list[str]]:
+    """The same of a ``.pt2``, whose devices ``move_to_device_pass`` changes, so none is named."""
+    files: dict[str, Any] = {"model.json": ""}
+    network = torch.export.load(path, extra_files=files).module()
+    extra = {"model.json": files["model.json"].encode()}
+    for name in ("golden_input.f32", "golden_output.f32"):
+        extra[name] = base64.b64decode(files[f"{name}.base64"])
+    return network, extra, []
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def trace(loaded: Loaded, path: Path) -> Metadata:
         warnings.filterwarnings("ignore", category=TracerWarning)
         output = loaded(golden)
         _check_output(spec, golden, output)
-        simple = _simplified(loaded, golden, output)
+        simple = simplified_or_same(loaded, golden, output)
         traced = torch.jit.trace(simple, example, check_trace=False)
         metadata = Metadata(
             name=spec.name,
@@ -65,11 +65,11 @@ def trace(loaded: Loaded, path: Path) -> Metadata:
     return metadata
 
 
-def _simplified(loaded: Loaded, golden: torch.Tensor, output: torch.Tensor) -> nn.Module:
-    """The simplified module, or the module itself if that fails or gives other values."""
+def simplified_or_same(loaded: Loaded, example: torch.Tensor, output: torch.Tensor) -> nn.Module:
+    """The simplified module, or the module itself if that fails or gives other than ``output``."""
     try:
         simple = simplified(loaded.module, loaded.network.head)
-        misfolded = relative_error(simple(golden), output) > MISFOLDED
+        misfolded = relative_error(simple(example), output) > MISFOLDED
     except ExportError:
         raise
     except Exception:  # noqa: BLE001  # the network may use what the replaced layers had
