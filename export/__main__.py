@@ -35,7 +35,7 @@ that failed keeps the files it had.
 
 NAME_WIDTH = 10
 # Options without a value.
-FLAGS = ("-h", "--help", "--force", "--from-environment")
+FLAGS = ("-h", "--help", "--aoti", "--force", "--from-environment")
 
 
 def main() -> int:
@@ -43,7 +43,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         jobs, arguments = _parse(sys.argv[1:])
-        reports = export(jobs, arguments.model_store, force=arguments.force, progress=_print)
+        reports = export(
+            jobs,
+            arguments.model_store,
+            force=arguments.force,
+            aoti=arguments.aoti,
+            progress=_print,
+        )
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -142,6 +148,9 @@ def _parser(networks: dict[str, Network]) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of random weights (default: 0)")
     parser.add_argument(
         "--from-environment", action="store_true", help="read environment variables; see below"
+    )
+    parser.add_argument(
+        "--aoti", action="store_true", help="compile an .aoti.pt2 for this machine's CPU, too"
     )
     parser.add_argument("--force", action="store_true", help="export what has not changed, too")
     return parser

@@ -16,6 +16,7 @@ import torch
 import torchvision
 
 from export import archive
+from export.aoti import compiled, require_compiler
 from export.checkpoints import Loaded, load
 from export.errors import ExportError
 from export.networks import Network
@@ -65,13 +66,18 @@ def export(
     store: Path,
     *,
     force: bool = False,
+    aoti: bool = False,
     progress: Progress = lambda _name, _seconds, _text: None,
 ) -> list[Report]:
     """Export each job into ``store``; a network whose inputs have not changed is kept.
 
+    With ``aoti`` each is compiled for this machine's CPU too, into an ``.aoti.pt2``.
+
     Each network is all or nothing: its files in the store change together, after its proof. Raises
     ExportError or OSError; networks that were finished before stay.
     """
+    if aoti:
+        require_compiler()
     with locked(store):
         # All the weights first: a missing file should be reported before minutes of work.
         networks = []
@@ -79,10 +85,10 @@ def export(
             clock = _Clock(job.network.name, progress)
             networks.append(loaded := job.load())
             clock(f"weights {loaded.weights.name}{_label_note(job, loaded)}")
-        return [_export(loaded, store, force, progress) for loaded in networks]
+        return [_export(loaded, store, force, aoti, progress) for loaded in networks]
 
 
-def _export(loaded: Loaded, store: Path, force: bool, progress: Progress) -> Report:
+def _export(loaded: Loaded, store: Path, force: bool, aoti: bool, progress: Progress) -> Report:
     name = loaded.spec.name
     clock = _Clock(name, progress)
     pt, mar = store / f"{name}.pt", store / f"{name}.mar"
@@ -97,10 +103,14 @@ def _export(loaded: Loaded, store: Path, force: bool, progress: Progress) -> Rep
             receipt = _make(loaded, new, clock) | {"inputs": inputs}
             new.with_suffix(".json").write_text(json.dumps(receipt, indent=1) + "\n")
             archived = archive.build(loaded.network, new, Path(folder) / mar.name)
-            pt.with_suffix(".pt2").unlink(missing_ok=True)
+            for stale in (".pt2", ".aoti.pt2"):
+                pt.with_suffix(stale).unlink(missing_ok=True)
             for file in Path(folder).iterdir():
                 file.replace(store / file.name)
     clock(f"archive {'built' if archived else 'unchanged'}, {size(mar)}")
+    if aoti:
+        package, error = compiled(loaded, pt.with_suffix(".pt2"))
+        clock(f"{package.name} compiled and proved, worst {error:.1g}, {size(package)}")
     worst = receipt["proof"]["worst"]
     return Report(name, loaded.weights.name, worst, pt, mar, clock.seconds)
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+GOLDEN = ("golden_input.f32", "golden_output.f32")
+
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -41,7 +43,7 @@ def main(cases: str, *artefacts: str) -> None:
 
 
 def _report(artefact: str, cases: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
-    network, extra, devices = (_exported if artefact.endswith(".pt2") else _traced)(artefact)
+    network, extra, devices = _load(artefact)
     golden = json.loads(extra["model.json"])["golden"]
 
     def tensor(name: str) -> torch.Tensor:
@@ -66,25 +68,25 @@ def _report(artefact: str, cases: list[dict[str, torch.Tensor]]) -> dict[str, An
     return {"golden": golden_error, "cases": results, "devices": devices, "foreign": foreign}
 
 
-def _traced(path: str) -> tuple[Network, dict[str, bytes], list[str]]:
-    """The network of a ``.pt``, its extra files, and the devices in its graph.
+def _load(path: str) -> tuple[Network, dict[str, bytes], list[str]]:
+    """The network, its extra files, and the devices in the graph of a trace.
 
-    A device in the graph would be used even after the network is moved to another.
+    Those would be used even after the network is moved to another. ``move_to_device_pass`` changes
+    those of a ``.pt2``; an ``.aoti.pt2`` is for the CPU alone.
     """
-    extra: dict[str, Any] = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
-    network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
-    devices = re.findall(r"Device = prim::Constant\[value=\"(.*?)\"", str(network.inlined_graph))
-    return network, extra, devices
-
-
-def _exported(path: str) -> tuple[Network, dict[str, bytes], list[str]]:
-    """The same of a ``.pt2``, whose devices ``move_to_device_pass`` changes, so none is named."""
-    files: dict[str, Any] = {"model.json": ""}
-    network = torch.export.load(path, extra_files=files).module()
-    extra = {"model.json": files["model.json"].encode()}
-    for name in ("golden_input.f32", "golden_output.f32"):
-        extra[name] = base64.b64decode(files[f"{name}.base64"])
-    return network, extra, []
+    files: dict[str, Any] = dict.fromkeys(("model.json", *GOLDEN), "")
+    if path.endswith(".pt"):
+        traced = torch.jit.load(path, map_location="cpu", _extra_files=files)
+        devices = re.findall(r"Device = prim::Constant\[value=\"(.*?)\"", str(traced.inlined_graph))
+        return traced, files, devices
+    network: Any
+    if path.endswith(".aoti.pt2"):
+        network = torch._inductor.aoti_load_package(path)
+        files = network.loader.get_metadata()
+    else:
+        network = torch.export.load(path, extra_files=files).module()
+    golden = {name: base64.b64decode(files[f"{name}.base64"]) for name in GOLDEN}
+    return network, {"model.json": files["model.json"].encode(), **golden}, []
 
 
 if __name__ == "__main__":

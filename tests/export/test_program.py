@@ -84,9 +84,11 @@ def test_a_network_that_torch_export_cannot_take(tmp_path: Path) -> None:
     assert pt2.is_file(), "a .pt2 that is missing is made again"
     clamped = "return doubled.clamp(0, 1)"
     assert clamped in text
+    pt2.with_suffix(".aoti.pt2").write_text("compiled from the .pt2")
     own.write_text(text.replace(clamped, f"{clamped} if doubled.max() < 1e9 else doubled"))
     make()
     assert not pt2.exists()
+    assert not pt2.with_suffix(".aoti.pt2").exists()
     receipt = json.loads((store / "superres2x.json").read_text())
     assert set(receipt["pt2"]) == {"failed"}
     assert f"no superres2x.pt2: {receipt['pt2']['failed']}" in lines
