@@ -20,7 +20,8 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 	@echo 'options: NETWORK=NAME|FILE.py  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  AOTI=1  (export)'
 	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network of several, NAME in capitals'
-	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  PRECISION=auto|float32|bfloat16|float16  GATEWAY=0  (serve; tests: float32)'
+	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  GATEWAY=0  (serve)'
+	@echo '         PRECISION=auto|float32|bfloat16|float16  ENGINE=auto|torchscript|openvino  (serve; tests: float32)'
 	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
 
 demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
@@ -40,7 +41,7 @@ export: install ## the networks into model_store/: checkpoint, trace, proof, arc
 archive: install ## rebuild the archives whose handlers or serving defaults have changed
 	@$(PY) -m export.archive
 
-serve: install ## every archive, in the foreground until Ctrl-C (MODELS, DEVICE, WORKERS, PRECISION; GATEWAY=0)
+serve: install ## every archive, in the foreground until Ctrl-C (MODELS, DEVICE, WORKERS, PRECISION, ENGINE; GATEWAY=0)
 	@exec $(PY) -m serving serve $(SERVE_OPTIONS)
 
 start: install ## the same, in the background
@@ -110,4 +111,4 @@ clean: ## remove everything that was installed, built or logged
 option = $(if $($(1)),--$(2) '$($(1))')
 # With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
 EXPORT_OPTIONS = $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(if $(AOTI),--aoti)
-SERVE_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(if $(filter 0,$(GATEWAY)),--no-gateway)
+SERVE_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine) $(if $(filter 0,$(GATEWAY)),--no-gateway)

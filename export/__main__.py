@@ -47,7 +47,7 @@ def main() -> int:
             jobs,
             arguments.model_store,
             force=arguments.force,
-            aoti=arguments.aoti,
+            compiled=arguments.aoti,
             progress=_print,
         )
     except ExportError as error:

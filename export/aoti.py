@@ -15,7 +15,7 @@ from pathlib import Path
 
 from export.checkpoints import Loaded
 from export.errors import ExportError
-from export.prove import prove
+from export.prove import eager_cases, prove_package
 
 TIMEOUT_S = 1800
 COMPILE = Path(__file__).with_name("compile_aoti.py")
@@ -31,7 +31,7 @@ def require_compiler() -> None:
         )
 
 
-def compiled(loaded: Loaded, pt2: Path) -> tuple[Path, float]:
+def build(loaded: Loaded, pt2: Path) -> tuple[Path, float]:
     """Compile and prove the package beside ``pt2``; returns its path and the worst error.
 
     ExportError if there is no ``pt2``, and if it does not compile or differs from eager PyTorch.
@@ -42,7 +42,7 @@ def compiled(loaded: Loaded, pt2: Path) -> tuple[Path, float]:
     with tempfile.TemporaryDirectory(prefix=".export-aoti-", dir=pt2.parent) as folder:
         new = Path(folder) / path.name
         _run_compiler(pt2, new)
-        [proof] = prove(loaded, new)
+        proof = prove_package(eager_cases(loaded), new)
         if "failed" in proof:
             raise ExportError(f"no {path.name}: it {proof['failed']}")
         new.replace(path)

@@ -9,6 +9,8 @@ in float32, as hardware accumulates. Layers that are served in float32 are not r
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from export.checkpoints import Loaded
 from export.simplify import InFloat32
 from export.untrained import example_input
 from handlers.metadata import Spec
-from handlers.network.engine import reduce
+from handlers.network.torchscript import reduce
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -28,26 +30,46 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 LOGITS_ERROR = 0.02
 MARGIN = 0.02
 PICTURE_STEPS = 2.0
+# Limits of another engine in float32, which sums in another order: the largest difference of
+# probabilities, and of output pictures in 8-bit steps, where half a step changes a sample by one.
+EXACT_PROBABILITY = 1e-4
+EXACT_STEPS = 0.5
 
 SEED = 1000
 
 
+@dataclass(frozen=True)
+class Case:
+    """A batch and eager PyTorch's output for it, both ``(N, ...) float32``."""
+
+    input: torch.Tensor
+    output: torch.Tensor
+
+
+def gate_case(loaded: Loaded) -> Case:
+    """The case that judges precisions."""
+    inputs = example_input(loaded.spec, *loaded.network.input_sizes(loaded.spec).gate, seed=SEED)
+    with torch.inference_mode():
+        return Case(inputs, loaded(inputs))
+
+
 def judge_precisions(
-    loaded: Loaded, simple: nn.Module, traced: torch.jit.ScriptModule, example: torch.Tensor
+    spec: Spec,
+    case: Case,
+    simple: nn.Module,
+    traced: torch.jit.ScriptModule,
+    example: torch.Tensor,
 ) -> dict[str, dict[str, Any]]:
     """Returns ``{precision: {"passed": bool, "summary": str, ...}}``; see ``judge``.
 
     ``simple`` is the simplified module, ``traced`` its trace, ``example`` one input of it.
     """
-    inputs = example_input(loaded.spec, *loaded.network.input_sizes(loaded.spec).gate, seed=SEED)
-    figures = {}
     with torch.inference_mode():
-        exact = loaded(inputs)
-        for name, dtype in DTYPES.items():
-            figures[name] = _fault(traced, dtype, example) or judge(
-                loaded.spec, exact, emulated(simple, dtype)(inputs)
-            )
-    return figures
+        return {
+            name: _fault(traced, dtype, example)
+            or judge(spec, case.output, emulated(simple, dtype)(case.input))
+            for name, dtype in DTYPES.items()
+        }
 
 
 def emulated(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -99,6 +121,26 @@ def judge(spec: Spec, exact: torch.Tensor, reduced: torch.Tensor) -> dict[str, A
         "summary": f"logits differ by {error:.2%} (limit {LOGITS_ERROR:.0%}); top-1 "
         f"{'agrees' if agrees else 'differs'} on {int(clear.sum())} clear pictures",
     }
+
+
+def judge_float32(
+    spec: Spec, cases: Sequence[Case], outputs: Sequence[torch.Tensor]
+) -> dict[str, Any]:
+    """Compares an engine's float32 ``outputs`` with those of ``cases``."""
+    pairs = list(zip((case.output for case in cases), outputs, strict=True))
+    if any(exact.shape != output.shape or not output.isfinite().all() for exact, output in pairs):
+        return {"passed": False, "summary": "its outputs have other shapes, or are not finite"}
+    if spec.output == "picture":
+        low, high = spec.output_range
+        worst = max((output - exact).abs().max().item() for exact, output in pairs)
+        worst, limit, what = worst * 255 / (high - low), EXACT_STEPS, "of 255 steps"
+    else:
+        limit, what = EXACT_PROBABILITY, "in probability"
+        worst = max(
+            (output.softmax(1) - exact.softmax(1)).abs().max().item() for exact, output in pairs
+        )
+    summary = f"float32 differs from eager by {worst:.1g} {what} at most (limit {limit:g})"
+    return {"passed": worst <= limit, "summary": summary}
 
 
 def _fault(

@@ -7,24 +7,24 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 
-from export import archive
-from export.aoti import compiled, require_compiler
+from export import aoti, archive, openvino, program
+from export.artefact import append
 from export.checkpoints import Loaded, load
-from export.errors import ExportError
 from export.networks import Network
-from export.program import save_program
-from export.prove import prove
+from export.prove import Proof, prove, prove_package
 from export.store import locked, size
-from export.trace import trace
+from export.trace import Traced, trace
 from export.weights import sha256_of
+from handlers.metadata import Golden, Metadata
 
 # An export is repeated if any Python file in these folders has changed.
 PACKAGES = (Path(__file__).parent, archive.HANDLERS)
@@ -66,18 +66,18 @@ def export(
     store: Path,
     *,
     force: bool = False,
-    aoti: bool = False,
+    compiled: bool = False,
     progress: Progress = lambda _name, _seconds, _text: None,
 ) -> list[Report]:
     """Export each job into ``store``; a network whose inputs have not changed is kept.
 
-    With ``aoti`` each is compiled for this machine's CPU too, into an ``.aoti.pt2``.
+    With ``compiled`` each becomes an ``.aoti.pt2`` for this machine's CPU, too.
 
     Each network is all or nothing: its files in the store change together, after its proof. Raises
     ExportError or OSError; networks that were finished before stay.
     """
-    if aoti:
-        require_compiler()
+    if compiled:
+        aoti.require_compiler()
     with locked(store):
         # All the weights first: a missing file should be reported before minutes of work.
         networks = []
@@ -85,10 +85,10 @@ def export(
             clock = _Clock(job.network.name, progress)
             networks.append(loaded := job.load())
             clock(f"weights {loaded.weights.name}{_label_note(job, loaded)}")
-        return [_export(loaded, store, force, aoti, progress) for loaded in networks]
+        return [_export(loaded, store, force, compiled, progress) for loaded in networks]
 
 
-def _export(loaded: Loaded, store: Path, force: bool, aoti: bool, progress: Progress) -> Report:
+def _export(loaded: Loaded, store: Path, force: bool, compiled: bool, progress: Progress) -> Report:
     name = loaded.spec.name
     clock = _Clock(name, progress)
     pt, mar = store / f"{name}.pt", store / f"{name}.mar"
@@ -108,47 +108,68 @@ def _export(loaded: Loaded, store: Path, force: bool, aoti: bool, progress: Prog
             for file in Path(folder).iterdir():
                 file.replace(store / file.name)
     clock(f"archive {'built' if archived else 'unchanged'}, {size(mar)}")
-    if aoti:
-        package, error = compiled(loaded, pt.with_suffix(".pt2"))
+    if compiled:
+        package, error = aoti.build(loaded, pt.with_suffix(".pt2"))
         clock(f"{package.name} compiled and proved, worst {error:.1g}, {size(package)}")
     worst = receipt["proof"]["worst"]
     return Report(name, loaded.weights.name, worst, pt, mar, clock.seconds)
 
 
 def _make(loaded: Loaded, pt: Path, clock: _Clock) -> dict[str, Any]:
-    """Trace and prove; returns the content of the ``.json`` beside ``pt``."""
-    metadata = trace(loaded, pt)
+    """Trace, convert and prove; returns the content of the ``.json`` beside ``pt``."""
+    spec = loaded.spec
+    traced = trace(loaded, pt)
     clock(f"traced, {size(pt)}")
-    for precision, figures in metadata.precisions.items():
-        verdict = "passes" if figures["passed"] else "fails"
-        clock(f"{precision} {verdict} the gate: {figures['summary']}")
-    pt2 = pt.with_suffix(".pt2")
-    unexportable = save_program(loaded, pt, pt2)
-    proof, second = prove(loaded, pt, pt2, progress=clock)
-    if "failed" in proof:
-        raise ExportError(f"the traced network {proof['failed']}; nothing was kept")
-    clock(f"proved equal to eager, worst relative error {proof['worst']:.1g}")
+    for precision, figures in traced.precisions.items():
+        _report_verdict(clock, precision, figures)
+    side = spec.crop or spec.resize
+    failure = openvino.add(traced.script, loaded.network, side, pt)
+    proof = prove(loaded, traced, pt, clock)
+    clock(f"proved equal to eager, worst relative error {proof.torchscript['worst']:.1g}")
+    converted = proof.openvino or {"passed": False, "summary": failure}
+    _report_verdict(clock, "OpenVINO", converted)
+    for precision, figures in converted.get("precisions", {}).items():
+        _report_verdict(clock, f"OpenVINO in {precision}", figures)
+    golden = traced.golden
+    metadata = Metadata(
+        name=spec.name,
+        spec=spec,
+        weights=loaded.weights,
+        golden=Golden(tuple(golden.input.shape), tuple(golden.output.shape)),
+        precisions=traced.precisions,
+        engines={"openvino": converted},
+        torch=torch.__version__,
+    )
+    append(pt, {"model.json": json.dumps(metadata.to_map(), indent=1).encode()})
     return {
         **metadata.to_map(),
-        "proof": proof,
+        "proof": proof.torchscript,
         "pt": _digest(pt),
-        "pt2": _finished(pt2, unexportable or second, clock),
+        "pt2": _package(loaded, traced, metadata, proof, pt.with_suffix(".pt2"), clock),
         "network": loaded.network.reference,
     }
 
 
-def _finished(pt2: Path, proof: dict[str, Any], clock: _Clock) -> dict[str, Any]:
-    """``proof`` with the digest of ``pt2``, which is removed if it failed."""
-    if "failed" in proof:
+def _package(
+    loaded: Loaded, traced: Traced, metadata: Metadata, proof: Proof, pt2: Path, clock: _Clock
+) -> dict[str, Any]:
+    """Write and prove ``pt2``; returns its proof and digest, or ``{"failed": reason}``."""
+    failed = program.save(loaded, traced, metadata, pt2)
+    proof2 = {"failed": failed} if failed else prove_package(proof.cases[1:-1], pt2)
+    if "failed" in proof2:
         pt2.unlink(missing_ok=True)
-        clock(f"no {pt2.name}: {proof['failed']}")
-        return proof
-    clock(f"{pt2.name} too, worst {proof['worst']:.1g}, {size(pt2)}")
-    return {"proof": proof, **_digest(pt2)}
+        clock(f"no {pt2.name}: {proof2['failed']}")
+        return proof2
+    clock(f"{pt2.name} proved, worst {proof2['worst']:.1g}, {size(pt2)}")
+    return {"proof": proof2, **_digest(pt2)}
 
 
 def _digest(file: Path) -> dict[str, Any]:
     return {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+
+
+def _report_verdict(clock: _Clock, name: str, figures: Mapping[str, Any]) -> None:
+    clock(f"{name} {'passes' if figures['passed'] else 'fails'} the gate: {figures['summary']}")
 
 
 class _Clock:
@@ -185,6 +206,7 @@ def fingerprint(loaded: Loaded) -> str:
         json.dumps(dataclasses.asdict(loaded.spec)),
         torch.__version__,
         torchvision.__version__,
+        version("openvino"),
     ]
     for package in PACKAGES:
         sources = (path for path in archive.package_files(package) if path.suffix == ".py")

@@ -1,4 +1,4 @@
-"""Proves that the exported files give the outputs of eager PyTorch."""
+"""Proves that a ``.pt``, in TorchScript and in OpenVINO, and a ``.pt2`` equal eager PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +17,136 @@ import torch
 
 from export.checkpoints import Loaded
 from export.errors import ExportError
-from export.trace import TOLERANCE
+from export.gate import Case, judge, judge_float32
+from export.trace import TOLERANCE, Traced
 from export.untrained import example_input
+from handlers.metadata import Spec
 
 TIMEOUT_S = 900
 STANDALONE = Path(__file__).with_name("standalone.py")
 
 
-def prove(
-    loaded: Loaded, *paths: Path, progress: Callable[[str], None] = lambda _: None
-) -> list[dict[str, Any]]:
-    """Compare each file with eager PyTorch, in a fresh process.
-
-    Returns for each ``{"tolerance", "worst", "golden", "cases": [{"shape", "error", "seconds"},
-    ...]}``, or ``{"failed": reason}`` if it differs or does not run.
+@dataclass(frozen=True)
+class Proof:
+    """``torchscript`` is ``{"tolerance", "worst", "cases": [{"shape", "error", "seconds"}, ...]}``,
+    ``openvino`` its part of ``Metadata.engines``, or None if the file has no network for it.
+    ``cases`` are the inputs, with the outputs of eager PyTorch.
     """
+
+    cases: list[Case]
+    torchscript: dict[str, Any]
+    openvino: dict[str, Any] | None
+
+
+def eager_cases(loaded: Loaded, progress: Callable[[str], None] = lambda _: None) -> list[Case]:
+    """Inputs of several batch and picture sizes, with the outputs of eager PyTorch."""
     cases = []
     for i, (n, height, width) in enumerate(loaded.network.input_sizes(loaded.spec).proof):
         progress(f"eager {n}x3x{height}x{width}")
         example = example_input(loaded.spec, n, height, width, seed=i)
-        cases.append({"input": example, "output": loaded(example)})
-    progress("in a fresh process")
-    return [_judged(report) for report in _run_standalone(paths, cases)]
+        cases.append(Case(example, loaded(example)))
+    return cases
 
 
-def _judged(report: dict[str, Any]) -> dict[str, Any]:
-    """The proof of one file: ``report`` is a line of standalone.py."""
-    if "error" in report:
-        return {"failed": f"does not run in a fresh process: {report['error']}"}
-    if report.pop("foreign"):
-        return {"failed": "needs this project's code"}
-    if devices := report.pop("devices"):
-        return {"failed": f"holds a device, {devices[0]}"}
-    errors = [report["golden"], *(case["error"] for case in report["cases"])]
-    # max() ignores a NaN that is not the first.
-    worst = max(errors) if all(map(math.isfinite, errors)) else math.inf
+def prove(
+    loaded: Loaded,
+    traced: Traced,
+    path: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Proof:
+    """Compare ``path`` with eager PyTorch in a fresh process.
+
+    Raises ExportError if TorchScript differs; OpenVINO's verdict is in the proof.
+    """
+    cases = [traced.golden, *eager_cases(loaded, progress), traced.gate]
+    progress("traced, in a fresh process")
+    with tempfile.TemporaryDirectory(prefix="proof-") as name:
+        folder = Path(name)
+        torch.save([vars(case) for case in cases], folder / "cases.pt")
+        run = _run_standalone(path, folder)
+        reports = [json.loads(line) for line in run.stdout.splitlines()]
+        if not reports:
+            raise ExportError(f"the traced network does not run in a fresh process: {_last(run)}")
+        torchscript = _judge_torchscript(reports[0])
+        if len(reports) == 2:
+            outputs = torch.load(folder / "outputs.pt", weights_only=True)
+            verdict = _judge_openvino(loaded.spec, cases, outputs)
+            return Proof(cases, torchscript, verdict | reports[1])
+    if run.returncode:
+        ended = _last(run) or f"it ended with status {run.returncode}"
+        return Proof(cases, torchscript, {"passed": False, "summary": f"it does not run: {ended}"})
+    return Proof(cases, torchscript, None)
+
+
+def prove_package(cases: Sequence[Case], path: Path) -> dict[str, Any]:
+    """Compare a ``.pt2`` or ``.aoti.pt2`` with eager PyTorch in a fresh process.
+
+    Returns ``{"tolerance", "worst", "cases"}``, of which the first is the file's golden example, or
+    ``{"failed": reason}``.
+    """
+    with tempfile.TemporaryDirectory(prefix="proof-") as name:
+        folder = Path(name)
+        torch.save([vars(case) for case in cases], folder / "cases.pt")
+        run = _run_standalone(path, folder)
+    if run.returncode:
+        return {"failed": f"does not run in a fresh process: {_last(run)}"}
+    report = json.loads(run.stdout)
+    worst = _worst(report)
     if worst > TOLERANCE:
-        return {
-            "failed": f"differs from eager PyTorch: relative error {worst:.2g}, "
-            f"allowed {TOLERANCE:g}"
-        }
+        return {"failed": f"differs from eager PyTorch by {worst:.2g}, allowed {TOLERANCE:g}"}
     return {"tolerance": TOLERANCE, "worst": worst, **report}
 
 
-def _run_standalone(
-    paths: Sequence[Path], cases: list[dict[str, torch.Tensor]]
-) -> list[dict[str, Any]]:
-    """The reports of standalone.py; a file that ends the process has an error, as have the next."""
-    with tempfile.TemporaryDirectory(prefix="proof-") as folder:
-        file = Path(folder) / "cases.pt"
-        torch.save(cases, file)
-        artefacts = [str(path.resolve()) for path in paths]
-        try:
-            run = subprocess.run(
-                [sys.executable, "-I", str(STANDALONE), str(file), *artefacts],
-                cwd=folder,
-                # tempfile tests its folder with a file, which an interrupt would leave behind.
-                env={**os.environ, "TMPDIR": folder},
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ExportError(f"the proof took more than {TIMEOUT_S} s") from error
-    reports: list[dict[str, Any]] = [json.loads(line) for line in run.stdout.splitlines()]
-    last = "".join(run.stderr.strip().splitlines()[-1:])
-    ended = {"error": f"exit status {run.returncode}: {last}"}
-    return reports + [ended] * (len(paths) - len(reports))
+def _judge_torchscript(report: dict[str, Any]) -> dict[str, Any]:
+    if report["foreign"]:
+        raise ExportError("the traced network needs this project's code; nothing was kept")
+    if devices := report["devices"]:
+        raise ExportError(f"the traced network holds a device, {devices[0]}; nothing was kept")
+    worst = _worst(report)
+    if worst > TOLERANCE:
+        raise ExportError(
+            f"the traced network differs from eager PyTorch: relative error {worst:.2g}, "
+            f"allowed {TOLERANCE:g}; nothing was kept"
+        )
+    return {"tolerance": TOLERANCE, "worst": worst, "cases": report["cases"]}
+
+
+def _worst(report: dict[str, Any]) -> float:
+    errors = [case["error"] for case in report["cases"]]
+    # max() ignores a NaN that is not the first.
+    return max(errors) if all(map(math.isfinite, errors)) else math.inf
+
+
+def _judge_openvino(
+    spec: Spec, cases: Sequence[Case], outputs: Mapping[str, Sequence[torch.Tensor]]
+) -> dict[str, Any]:
+    """``outputs`` are by precision: float32 for all ``cases``, bfloat16 for the last if any."""
+    exact = judge_float32(spec, cases, outputs["float32"])
+    reduced = {
+        name: judge(spec, cases[-1].output, each[-1])
+        for name, each in outputs.items()
+        if name != "float32"
+    }
+    return {**exact, "precisions": reduced}
+
+
+def _run_standalone(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", str(STANDALONE), str(path.resolve())]
+    try:
+        return subprocess.run(
+            [*command, str(folder / "cases.pt"), str(folder / "outputs.pt")],
+            cwd=folder,
+            # tempfile tests its folder with a file, which an interrupt would leave behind.
+            env={**os.environ, "TMPDIR": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(f"the traced network took more than {TIMEOUT_S} s to prove") from error
+
+
+def _last(run: subprocess.CompletedProcess[str]) -> str:
+    """The last line that the process wrote to stderr."""
+    return "".join(run.stderr.strip().splitlines()[-1:])

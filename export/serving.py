@@ -27,6 +27,8 @@ class Serving:
     ``retry_timeout_s``     how long TorchServe restarts a worker that cannot start
     ``precision``           ``auto`` is bfloat16 on a CPU that computes it natively and float16 on a
                             GPU if the weights passed the gate for that type, else float32
+    ``engine``              ``auto`` is OpenVINO on a CPU if the export proved the network in it,
+                            else TorchScript
     ``limits``              what one request may cost; see ``handlers/pictures/limits.py``
     ``cpu_batch_pixels``    input pixels that go through the network together on a CPU; None is all
     """
@@ -39,6 +41,7 @@ class Serving:
     startup_timeout_s: int = 300
     retry_timeout_s: int = 300
     precision: str = "auto"
+    engine: str = "auto"
     limits: Mapping[str, float] = field(default_factory=dict)
     cpu_batch_pixels: int | None = None
 
@@ -47,7 +50,7 @@ class Serving:
             raise ValueError("serving: limits must be a map of names to numbers")
         for name, value in vars(self).items():
             optional = name in ("job_queue_size", "cpu_batch_pixels")
-            if name in ("precision", "limits") or (optional and value is None):
+            if name in ("precision", "engine", "limits") or (optional and value is None):
                 continue
             if type(value) is not int or value < 1:
                 raise ValueError(f"serving: {name} must be a whole number above 0, not {value!r}")
@@ -81,6 +84,8 @@ class Serving:
         section: dict[str, Any] = {}
         if self.precision != "auto":
             section["precision"] = self.precision
+        if self.engine != "auto":
+            section["engine"] = self.engine
         if self.limits:
             section["limits"] = dict(self.limits)
         if self.cpu_batch_pixels is not None:

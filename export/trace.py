@@ -1,17 +1,12 @@
-"""Module -> TorchScript with everything that a worker needs.
-
-A ``.pt`` is complete in itself. Its extra files are
-
-``model.json``         the ``Metadata``: specification, labels, weights, gate, golden example
-``golden_input.f32``   one input of the network, little-endian float32 in C order
-``golden_output.f32``  eager PyTorch's output for it
-"""
+"""Module -> TorchScript with its golden example, judged by the accuracy gate."""
 
 from __future__ import annotations
 
-import json
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,11 +14,11 @@ from torch.jit._trace import TracerWarning
 
 from export.checkpoints import Loaded
 from export.errors import ExportError
-from export.gate import judge_precisions
+from export.gate import Case, gate_case, judge_precisions
 from export.simplify import simplified
 from export.standalone import relative_error
 from export.untrained import example_input
-from handlers.metadata import Golden, Metadata, Spec
+from handlers.metadata import Spec
 
 # Relative to the largest output. Traced and eager run the same kernels, so only rounding may
 # differ; a constant baked into the trace differs by far more.
@@ -32,8 +27,22 @@ TOLERANCE = 1e-4
 MISFOLDED = 1e-2
 
 
-def trace(loaded: Loaded, path: Path) -> Metadata:
-    """Trace on the CPU into ``path``; returns the metadata that the file carries."""
+@dataclass(frozen=True)
+class Traced:
+    """A traced network; ``precisions`` is as in ``Metadata``, the gate judged them on ``gate``.
+
+    ``module`` is what was traced, the simplified network.
+    """
+
+    module: nn.Module
+    script: torch.jit.ScriptModule
+    golden: Case
+    gate: Case
+    precisions: Mapping[str, Mapping[str, Any]]
+
+
+def trace(loaded: Loaded, path: Path) -> Traced:
+    """Trace on the CPU into ``path``, a TorchScript file with the golden example."""
     spec = loaded.spec
     sizes = loaded.network.input_sizes(spec)
     example = example_input(spec, *sizes.trace)
@@ -46,30 +55,20 @@ def trace(loaded: Loaded, path: Path) -> Metadata:
         warnings.filterwarnings("ignore", category=TracerWarning)
         output = loaded(golden)
         _check_output(spec, golden, output)
-        simple = simplified_or_same(loaded, golden, output)
+        simple = _simplified(loaded, golden, output)
         traced = torch.jit.trace(simple, example, check_trace=False)
-        metadata = Metadata(
-            name=spec.name,
-            spec=spec,
-            weights=loaded.weights,
-            golden=Golden(tuple(golden.shape), tuple(output.shape)),
-            precisions=judge_precisions(loaded, simple, traced, golden),
-            torch=torch.__version__,
-        )
-        extra = {
-            "model.json": json.dumps(metadata.to_map(), indent=1).encode(),
-            "golden_input.f32": _raw(golden),
-            "golden_output.f32": _raw(output),
-        }
+        case = gate_case(loaded)
+        precisions = judge_precisions(spec, case, simple, traced, golden)
+        extra = {"golden_input.f32": raw(golden), "golden_output.f32": raw(output)}
         torch.jit.save(traced, path, _extra_files=extra)
-    return metadata
+    return Traced(simple, traced, Case(golden, output), case, precisions)
 
 
-def simplified_or_same(loaded: Loaded, example: torch.Tensor, output: torch.Tensor) -> nn.Module:
-    """The simplified module, or the module itself if that fails or gives other than ``output``."""
+def _simplified(loaded: Loaded, golden: torch.Tensor, output: torch.Tensor) -> nn.Module:
+    """The simplified module, or the module itself if that fails or gives other values."""
     try:
         simple = simplified(loaded.module, loaded.network.head)
-        misfolded = relative_error(simple(example), output) > MISFOLDED
+        misfolded = relative_error(simple(golden), output) > MISFOLDED
     except ExportError:
         raise
     except Exception:  # noqa: BLE001  # the network may use what the replaced layers had
@@ -92,6 +91,7 @@ def _check_output(spec: Spec, golden: torch.Tensor, output: object) -> None:
         )
 
 
-def _raw(tensor: torch.Tensor) -> bytes:
+def raw(tensor: torch.Tensor) -> bytes:
+    """Little-endian float32 in C order."""
     data: bytes = tensor.contiguous().numpy().astype("<f4").tobytes()
     return data

@@ -78,7 +78,9 @@ class Metadata:
     """The metadata record.
 
     ``precisions`` is the result of the accuracy gate: ``{"bfloat16": {"passed", "summary", ...},
-    ...}``. ``torch`` is the version of PyTorch that traced the network.
+    ...}``. ``engines`` says how the conversions to other engines than TorchScript went:
+    ``{"openvino": {"passed", "summary", ...}}``. ``torch`` is the version of PyTorch that traced
+    the network.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Metadata:
     weights: Weights
     golden: Golden
     precisions: Mapping[str, Mapping[str, Any]]
+    engines: Mapping[str, Mapping[str, Any]]
     torch: str
 
     def to_map(self) -> dict[str, Any]:

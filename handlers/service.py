@@ -53,7 +53,7 @@ class Service:
     ) -> None:
         started = time.perf_counter()
         self.settings = settings or Settings()
-        self.engine = Engine(artefact, device, self.settings.precision)
+        self.engine = Engine(artefact, device, self.settings.precision, self.settings.engine)
         self.metadata = self.engine.metadata
         self.task = tasks.load(self.metadata.spec)
         self._decode_seconds = decode_seconds
@@ -68,11 +68,13 @@ class Service:
             self.pool.close()
             raise
         logger.info(
-            "%s on %s in %s (%s): ready in %.1f s",
+            "%s on %s in %s (%s), run by %s (%s): ready in %.1f s",
             self.metadata.name,
             device,
             self.engine.precision,
             self.engine.precision_reason,
+            self.engine.name,
+            self.engine.reason,
             time.perf_counter() - started,
         )
 
@@ -116,6 +118,8 @@ class Service:
             "device": str(self.engine.device),
             "precision": self.engine.precision,
             "precision_reason": self.engine.precision_reason,
+            "engine": self.engine.name,
+            "engine_reason": self.engine.reason,
             "limits": dataclasses.asdict(self.settings.limits),
             "sandbox": self.pool.sandbox,
         }

@@ -8,44 +8,55 @@ from dataclasses import dataclass
 from handlers.pictures.limits import LIMITS, Limits
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-# `make serve PRECISION=...` sets this variable, which takes precedence over the YAML.
-PRECISION_VARIABLE = "HANDLER_PRECISION"
-_KEYS = ("limits", "precision", "cpu_batch_pixels")
+ENGINES = ("auto", "torchscript", "openvino")
+# `make serve PRECISION=... ENGINE=...` sets these variables, which take precedence over the YAML.
+VARIABLES = {"precision": "HANDLER_PRECISION", "engine": "HANDLER_ENGINE"}
+_CHOICES = {"precision": PRECISIONS, "engine": ENGINES}
+_KEYS = ("limits", "precision", "engine", "cpu_batch_pixels")
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of a model's handler.
 
-    ``precision`` is one of PRECISIONS; ``handlers.network.precision`` resolves ``auto``.
+    ``precision`` is one of PRECISIONS, ``engine`` one of ENGINES; ``handlers.network.engine``
+    resolves ``auto``.
     ``cpu_batch_pixels`` limits the input pixels per batch on a CPU; None means no limit of its own.
     """
 
     limits: Limits = LIMITS
     precision: str = "auto"
+    engine: str = "auto"
     cpu_batch_pixels: int | None = None
 
     @classmethod
-    def from_yaml(cls, yaml: Mapping[str, object], override: str | None = None) -> Settings:
+    def from_yaml(
+        cls, yaml: Mapping[str, object], environment: Mapping[str, str] | None = None
+    ) -> Settings:
         """The settings in ``yaml``; keys missing from its ``handler`` have their defaults.
 
-        ``override`` is the value of PRECISION_VARIABLE, or None if it is not set. Raises ValueError
-        with an explanation if a key or a value is invalid.
+        The variables in ``environment`` that VARIABLES names come first. Raises ValueError with an
+        explanation if a key or a value is invalid.
         """
+        environment = environment or {}
         section = yaml.get("handler") or {}
         if not isinstance(section, Mapping) or section.keys() - set(_KEYS):
             raise ValueError(f"handler must be a map; its keys are {', '.join(_KEYS)}")
-        precision = _checked("precision", section.get("precision", "auto"))
-        if override is not None:
-            precision = _checked(PRECISION_VARIABLE, override)
+        chosen = {}
+        for key, variable in VARIABLES.items():
+            chosen[key] = _checked(key, key, section.get(key, "auto"))
+            if variable in environment:
+                chosen[key] = _checked(key, variable, environment[variable])
         pixels = section.get("cpu_batch_pixels")
         # bool is a subclass of int.
         if pixels is not None and (type(pixels) is not int or pixels <= 0):
             raise ValueError(f"cpu_batch_pixels must be a whole number above 0, not {pixels!r}")
-        return cls(Limits.from_map(section.get("limits") or {}), precision, pixels)
+        limits = Limits.from_map(section.get("limits") or {})
+        return cls(limits, cpu_batch_pixels=pixels, **chosen)
 
 
-def _checked(name: str, precision: object) -> str:
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ValueError(f"{name} must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-    return precision
+def _checked(key: str, name: str, value: object) -> str:
+    """``value`` if it is a choice for ``key``; ``name`` is what the user calls it."""
+    if not isinstance(value, str) or value not in _CHOICES[key]:
+        raise ValueError(f"{name} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
+    return value

@@ -22,7 +22,7 @@ from handlers.errors import BadRequest, LoadError, RequestError
 from handlers.memory import give_back_after, use_one_heap
 from handlers.request import Answer, Message
 from handlers.service import Service
-from handlers.settings import PRECISION_VARIABLE, Settings
+from handlers.settings import Settings
 from handlers.stages import BATCH, SECONDS, VIOLATIONS, Stages
 
 # TorchServe kills a worker whose batch takes longer than responseTimeout (default: 120 s), and the
@@ -163,7 +163,7 @@ def _asks_description(row: Mapping[str, Any], headers: Mapping[str, str]) -> boo
 
 def _settings(yaml: Mapping[str, Any]) -> Settings:
     try:
-        return Settings.from_yaml(yaml, os.environ.get(PRECISION_VARIABLE))
+        return Settings.from_yaml(yaml, os.environ)
     except ValueError as error:
         raise LoadError(f"the settings of the model: {error}") from error
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from handlers.settings import PRECISIONS
+from handlers.settings import ENGINES, PRECISIONS
 from serving import commands, credentials
 from serving.commandline import add_server_options, guarded, names, run
 from serving.config import Config
@@ -38,6 +38,7 @@ def _command(arguments: argparse.Namespace, config: Config, folder: RunFolder) -
                 arguments.models,
                 arguments.workers,
                 arguments.precision,
+                arguments.engine,
                 arguments.gateway,
             )
             return commands.serve(config, folder, options)
@@ -69,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--precision", choices=PRECISIONS,
         help="of every model (default: as its archive says, which is auto unless changed)",
+    )  # fmt: skip
+    models.add_argument(
+        "--engine", choices=ENGINES,
+        help="of every model (default: as its archive says). auto: OpenVINO on a CPU if the export "
+        "proved the network in it, else TorchScript",
     )  # fmt: skip
     models.add_argument(
         "--no-gateway", action="store_false", dest="gateway",

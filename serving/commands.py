@@ -77,8 +77,8 @@ def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> Non
         weights = description["weights"]
         warning = "" if weights["trained"] else ": the answers mean nothing"
         devices = ", ".join(f"{worker.device} (process {worker.pid})" for worker in workers[model])
-        precision = description["precision"]
-        print(f"{model:<10} on {devices} in {precision}, weights {weights['name']}{warning}")
+        how = f"in {description['precision']} by {description['engine']}"
+        print(f"{model:<10} on {devices} {how}, weights {weights['name']}{warning}")
     print(f"REST       {config.inference}/predictions/{{{','.join(workers)}}}")
     print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
     print(f"health     {config.metrics}/readyz   metrics {config.metrics}/metrics")
@@ -164,7 +164,7 @@ def status(config: Config, run: RunFolder) -> int:
     management = Management.of(run)
     for model, state in report["models"].items():
         print(f"{model:<10} {'answers' if state['ready'] else state['reason']}")
-        _print_sandbox(management, model)
+        _print_description(management, model)
         _print_workers(management, model)
     return 0 if report["ready"] else 1
 
@@ -179,10 +179,12 @@ def _readiness(run: RunFolder) -> dict[str, Any] | None:
         return None
 
 
-def _print_sandbox(management: Management, model: str) -> None:
+def _print_description(management: Management, model: str) -> None:
     with contextlib.suppress(httpx.HTTPError):
-        layers = management.describe(model, timeout=STATUS_TIMEOUT_S).get("sandbox", ())
-        print(f"  decoders confined by {', '.join(layers) or 'nothing'}")
+        description = management.describe(model, timeout=STATUS_TIMEOUT_S)
+        for key in ("precision", "engine"):
+            print(f"  {key} {description[key]}: {description[f'{key}_reason']}")
+        print(f"  decoders confined by {', '.join(description['sandbox']) or 'nothing'}")
 
 
 def _print_workers(management: Management, model: str) -> None:

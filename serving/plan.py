@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from handlers.settings import PRECISION_VARIABLE
+from handlers.settings import VARIABLES
 from serving.archives import Archive
 from serving.config import DEFAULT_GATEWAY_MEMORY, DEFAULT_SIZE, Config
 from serving.errors import ServingError
@@ -46,15 +46,16 @@ class Options:
     """The options of the command line.
 
     ``device`` is auto, gpu or cpu. ``models`` are the names to serve (empty: those that the
-    configuration selects). ``workers`` and ``precision`` apply to each model; None means the value
-    in its archive, and for workers at least one per GPU. Without ``gateway``, TorchServe itself
-    listens on the public addresses.
+    configuration selects). ``workers``, ``precision`` and ``engine`` apply to each model; None
+    means the value in its archive, and for workers at least one per GPU. Without ``gateway``,
+    TorchServe itself listens on the public addresses.
     """
 
     device: str = "auto"
     models: tuple[str, ...] = ()
     workers: int | None = None
     precision: str | None = None
+    engine: str | None = None
     gateway: bool = True
 
 
@@ -180,7 +181,7 @@ def plan(
         config,
         machine,
         models,
-        _environment(shell, threads, options.precision),
+        _environment(shell, threads, options),
         _memory_warning(config, machine, models, threads, heap),
         options.gateway,
         heap,
@@ -200,7 +201,7 @@ def _plan_model(config: Config, archive: Archive, gpus: int, workers: int | None
     )
 
 
-def _environment(shell: Mapping[str, str], threads: int, precision: str | None) -> dict[str, str]:
+def _environment(shell: Mapping[str, str], threads: int, options: Options) -> dict[str, str]:
     environment = {
         **WORKER_DEFAULTS,
         # The JVM then returns the memory of large requests; blacklist_env_vars in
@@ -215,8 +216,11 @@ def _environment(shell: Mapping[str, str], threads: int, precision: str | None) 
     }
     # Workers import the archive's handlers, not those of a checkout that the shell points to.
     environment.pop("PYTHONPATH", None)
-    environment.pop(PRECISION_VARIABLE, None)
-    return environment | ({PRECISION_VARIABLE: precision} if precision else {})
+    for key, variable in VARIABLES.items():
+        environment.pop(variable, None)
+        if chosen := getattr(options, key):
+            environment[variable] = chosen
+    return environment
 
 
 def _check_sizes(config: Config, archive: Archive) -> None:

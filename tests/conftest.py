@@ -14,6 +14,7 @@ import skimage.data
 from PIL import Image
 
 from export.networks import registered
+from handlers.settings import VARIABLES
 
 pytest_plugins = ["tests.running"]
 
@@ -25,8 +26,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Set in the shell, it would override the precision that a test chooses.
-os.environ.pop("HANDLER_PRECISION", None)
+# Set in the shell, they would override what a test chooses.
+for _variable in VARIABLES.values():
+    os.environ.pop(_variable, None)
 
 ROOT = Path(__file__).parents[1]
 MODELS = tuple(registered())  # every network of the bundle

@@ -75,7 +75,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small classifier's .aoti.pt2, with its .pt beside it. Read it only."""
     store = tmp_path_factory.mktemp("compiled")
     network = find(str(ROOT / "tests" / "networks" / "tiny_classifier.py"))
-    export([Job(network, "random")], store, aoti=True)
+    export([Job(network, "random")], store, compiled=True)
     return store / "tiny_classifier.aoti.pt2"
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from export import gate
 from export.checkpoints import Loaded, untrained
-from export.gate import emulated, judge, judge_precisions
+from export.gate import emulated, gate_case, judge, judge_precisions
 from export.networks import registered, torchvision
 from export.simplify import simplified
 from export.untrained import example_input
@@ -34,7 +34,7 @@ def _figures(module: nn.Module) -> dict[str, dict[str, Any]]:
         warnings.simplefilter("ignore")
         simple = simplified(module, CLASSIFIER.head)
         traced = torch.jit.trace(simple, example)
-        return judge_precisions(loaded, simple, traced, example)
+        return judge_precisions(loaded.spec, gate_case(loaded), simple, traced, example)
 
 
 def test_a_checkpoint_of_one_class_is_judged() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from export import program
 from export.networks import find, registered
 from export.pipeline import Job, export
-from export.program import save_program
-from export.prove import prove
+from export.prove import eager_cases, prove_package
 from export.trace import trace
+from handlers.metadata import Golden, Metadata
 
 OWN = Path(__file__).parents[1] / "networks"
 
@@ -27,13 +28,13 @@ GOLDEN = ("golden_input.f32", "golden_output.f32")
 @pytest.mark.parametrize("name", registered())
 def test_it_answers_as_the_pt_does_at_any_size(name: str, model_store: Path) -> None:
     traced = torch.jit.load(model_store / f"{name}.pt")
-    program = torch.export.load(model_store / f"{name}.pt2").module()
+    exported = torch.export.load(model_store / f"{name}.pt2").module()
     seed = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for shape in SHAPES:
             x = torch.rand(shape, generator=seed)
             expected = traced(x)
-            assert (program(x) - expected).abs().max() <= 1e-4 * expected.abs().max()
+            assert (exported(x) - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", registered())
@@ -54,16 +55,19 @@ def test_the_archive_does_not_contain_it(model_store: Path) -> None:
 
 def test_changed_weights_fail_the_proof(tmp_path: Path) -> None:
     loaded = Job(find(str(OWN / "superres2x.py")), "random").load()
-    pt, pt2, changed = (tmp_path / name for name in ("a.pt", "a.pt2", "changed.pt2"))
-    trace(loaded, pt)
-    assert save_program(loaded, pt, pt2) == {}
+    sound, changed = tmp_path / "sound.pt2", tmp_path / "changed.pt2"
+    traced = trace(loaded, tmp_path / "sound.pt")
+    shapes = Golden(tuple(traced.golden.input.shape), tuple(traced.golden.output.shape))
+    spec, weights = loaded.spec, loaded.weights
+    metadata = Metadata(spec.name, spec, weights, shapes, {}, {}, torch.__version__)
+    assert program.save(loaded, traced, metadata, sound) == ""
     files = {"model.json": ""}
-    program = torch.export.load(pt2, extra_files=files)
-    program.state_dict["body.0.bias"].data.add_(0.01)
-    torch.export.save(program, changed, extra_files=files)
-    changed_proof, sound_proof = prove(loaded, changed, pt2)
-    assert changed_proof["failed"].startswith("differs from eager PyTorch")
-    assert sound_proof["worst"] <= sound_proof["tolerance"]
+    exported = torch.export.load(sound, extra_files=files)
+    exported.state_dict["body.0.bias"].data.add_(0.01)
+    torch.export.save(exported, changed, extra_files=files)
+    cases = eager_cases(loaded)
+    assert prove_package(cases, sound)["worst"] <= 1e-4
+    assert prove_package(cases, changed)["failed"].startswith("differs from eager PyTorch by")
 
 
 def test_a_network_that_torch_export_cannot_take(tmp_path: Path) -> None:

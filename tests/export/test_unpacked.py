@@ -21,7 +21,7 @@ from torch import nn
 
 from export.networks import registered
 from handlers.pictures.resample import resample
-from handlers.settings import PRECISION_VARIABLE
+from handlers.settings import VARIABLES
 from handlers.tasks.translate import to_image
 from tests.tensors import to_tensor
 
@@ -71,7 +71,7 @@ def ask(model_store: Path, tmp_path: Path) -> Ask:
         zipfile.ZipFile(model_store / f"{name}.mar").extractall(folder)
         (tmp_path / "picture.jpg").write_bytes(jpeg)
         command = [sys.executable, "-I", "-c", WORKER, str(folder), "picture.jpg"]
-        environment = {**os.environ, PRECISION_VARIABLE: "float32"}
+        environment = {**os.environ, VARIABLES["precision"]: "float32"}
         run = subprocess.run(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, check=True, timeout=120
         )

@@ -90,6 +90,7 @@ def artefact(tmp_path: Path) -> WriteArtefact:
             "weights": dataclasses.asdict(Weights("untrained", "a test", False, None, None)),
             "golden": dataclasses.asdict(Golden((1, 3, 8, 8), (1, 3, 8, 8))),
             "precisions": {},
+            "engines": {},
             "torch": torch.__version__,
         }
         files = {

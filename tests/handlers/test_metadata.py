@@ -24,6 +24,7 @@ def test_json_restores_an_equal_record(spec: Spec) -> None:
         weights=Weights("untrained", "a test", False, None, None),
         golden=Golden((1, 3, 8, 8), (1, 3)),
         precisions={"bfloat16": {"passed": True, "summary": "fine"}},
+        engines={"openvino": {"passed": False, "summary": "it cannot be converted"}},
         torch="2.11.0",
     )
     assert Metadata.from_json(json.dumps(record.to_map())) == record

@@ -84,6 +84,8 @@ def test_describe_is_the_metadata_and_the_state_of_the_worker(service: Service) 
         "device": "cpu",
         "precision": "float32",
         "precision_reason": service.engine.precision_reason,
+        "engine": service.engine.name,
+        "engine_reason": service.engine.reason,
         "limits": dataclasses.asdict(SETTINGS.limits),
         "sandbox": service.pool.sandbox,
     }

@@ -6,14 +6,14 @@ import pytest
 
 from handlers.errors import LoadError
 from handlers.pictures.limits import LIMITS, Limits
-from handlers.settings import PRECISION_VARIABLE, PRECISIONS, Settings
+from handlers.settings import ENGINES, PRECISIONS, VARIABLES, Settings
 from tests.handlers.support import Load, WriteArtefact
 
 
 def test_defaults_apply_without_a_section() -> None:
     assert Settings.from_yaml({}) == Settings.from_yaml({"handler": None}) == Settings()
     empty = {"batchSize": 8, "handler": {"limits": {}}}
-    assert Settings.from_yaml(empty) == Settings(LIMITS, "auto")
+    assert Settings.from_yaml(empty) == Settings(LIMITS, "auto", "auto")
 
 
 def test_settings_that_are_not_named_keep_their_defaults() -> None:
@@ -25,9 +25,9 @@ def test_settings_that_are_not_named_keep_their_defaults() -> None:
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        ([1], "its keys are limits, precision, cpu_batch_pixels"),
+        ([1], "its keys are limits, precision, engine, cpu_batch_pixels"),
         ("limits", "handler must be a map"),
-        ({"limit": {}}, "its keys are limits, precision, cpu_batch_pixels"),
+        ({"limit": {}}, "its keys are limits, precision, engine, cpu_batch_pixels"),
         ({"limits": 5}, "limits must be a map"),
         ({"cpu_batch_pixels": 0}, "cpu_batch_pixels must be a whole number above 0, not 0"),
         ({"cpu_batch_pixels": True}, "above 0, not True"),
@@ -51,12 +51,15 @@ def test_the_message_describes_the_mistake(handler: object, message: str) -> Non
         Settings.from_yaml({"handler": handler})
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_variable_takes_precedence_over_the_yaml(precision: str) -> None:
-    yaml = {"handler": {"precision": "float32"}}
-    assert Settings.from_yaml(yaml, precision).precision == precision
-    assert Settings.from_yaml(yaml).precision == "float32"
-    assert Settings.from_yaml({}).precision == "auto"
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [*(("precision", value) for value in PRECISIONS), *(("engine", value) for value in ENGINES)],
+)
+def test_a_variable_takes_precedence_over_the_yaml(key: str, value: str) -> None:
+    yaml = {"handler": {"precision": "float32", "engine": "torchscript"}}
+    assert getattr(Settings.from_yaml(yaml, {VARIABLES[key]: value}), key) == value
+    assert getattr(Settings.from_yaml(yaml), key) in ("float32", "torchscript")
+    assert getattr(Settings.from_yaml({}), key) == "auto"
 
 
 def test_the_worker_reads_the_variable(
@@ -64,7 +67,7 @@ def test_the_worker_reads_the_variable(
 ) -> None:
     path = artefact()
     assert load(path, precision="bfloat16").service.engine.precision == "bfloat16"
-    monkeypatch.setenv(PRECISION_VARIABLE, "float32")
+    monkeypatch.setenv(VARIABLES["precision"], "float32")
     assert load(path, precision="bfloat16").service.engine.precision == "float32"
 
 
@@ -78,9 +81,9 @@ def test_a_mistake_in_the_yaml_fails_the_load(artefact: WriteArtefact, load: Loa
 def test_a_wrong_variable_fails_the_load(
     artefact: WriteArtefact, load: Load, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
-    monkeypatch.setenv(PRECISION_VARIABLE, wrong)
+    monkeypatch.setenv(VARIABLES["precision"], wrong)
     expected = (
-        f"{PRECISION_VARIABLE} must be one of auto, float32, bfloat16, float16, not '{wrong}'"
+        f"{VARIABLES['precision']} must be one of auto, float32, bfloat16, float16, not '{wrong}'"
     )
     with pytest.raises(LoadError, match=expected):
         load(artefact())

@@ -5,17 +5,36 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from export import openvino
+from export.artefact import append_model
+from export.networks import registered
 from serving.plan import WORKER_DEFAULTS
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
+TORCHSCRIPT = """
+channels = 32
+network = torch.nn.Conv2d(32, 32, 3).to(memory_format=torch.channels_last)
+"""
+OPENVINO = """
+from pathlib import Path
+from handlers.network import openvino
+channels = 3
+openvino._KERNELS = {kernels}
+network = openvino._compiled(Path({path!r}), "float32")
+"""
 # Bytes per shape that a convolution over 800 new shapes adds, once 1200 have filled the caches.
 GROWTH = """
 import ctypes, psutil, torch
-convolution = torch.nn.Conv2d(32, 32, 3).to(memory_format=torch.channels_last)
+{network}
 def resident():
     ctypes.CDLL(None).malloc_trim(0)
     return psutil.Process().memory_info().rss
@@ -23,17 +42,18 @@ def grown(begin, end):
     before = resident()
     with torch.inference_mode():
         for i in range(begin, end):
-            x = torch.rand(1, 32, 8 + i % 25, 8 + i // 25)
-            convolution(x.contiguous(memory_format=torch.channels_last))
+            x = torch.rand(1, channels, 8 + i % 25, 8 + i // 25)
+            network(x.contiguous(memory_format=torch.channels_last))
     return (resident() - before) / (end - begin)
 grown(0, 1200)
 print(grown(1200, 2000))
 """
 
 
-def growth(**environment: str) -> float:
+def growth(network: str, **environment: str) -> float:
     run = subprocess.run(
-        [sys.executable, "-c", GROWTH],
+        [sys.executable, "-c", GROWTH.format(network=network)],
+        cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -44,6 +64,21 @@ def growth(**environment: str) -> float:
 
 
 def test_caches_of_kernels_are_bounded() -> None:
-    assert growth(**WORKER_DEFAULTS) < 5_000
+    assert growth(TORCHSCRIPT, **WORKER_DEFAULTS) < 5_000
     unbounded = {**WORKER_DEFAULTS, "LRU_CACHE_CAPACITY": "100000"}
-    assert growth(**unbounded) > 15_000, "the test cannot detect growth"
+    assert growth(TORCHSCRIPT, **unbounded) > 15_000, "the test cannot detect growth"
+
+
+def test_openvino_s_cache_of_kernels_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "convolution.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.trace(nn.Conv2d(3, 32, 3), torch.zeros(1, 3, 8, 8))
+    script.save(path)
+    append_model(path, "openvino", openvino.convert(script, registered()["cyclegan"], 8))
+    bounded, unbounded = (
+        growth(OPENVINO.format(kernels=kernels, path=str(path)), **WORKER_DEFAULTS)
+        for kernels in (128, 100_000)
+    )
+    assert bounded < 5_000
+    assert unbounded > 15_000, "the test cannot detect growth"
