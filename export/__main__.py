@@ -1,4 +1,4 @@
-"""Export networks to TorchScript and TorchServe archives: one .pt, .json and .mar per model."""
+"""Export networks: for PyTorch alone a .pt and a .pt2, for TorchServe a .mar; and a .json each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ that failed keeps the files it had.
 
 NAME_WIDTH = 10
 # Options without a value.
-FLAGS = ("-h", "--help", "--force", "--from-environment", "--int8-only")
+FLAGS = ("-h", "--help", "--aoti", "--force", "--from-environment", "--int8-only")
 
 
 def main() -> int:
@@ -44,7 +44,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         jobs, arguments = _parse(sys.argv[1:])
-        reports = export(jobs, arguments.model_store, force=arguments.force, progress=_print)
+        reports = export(
+            jobs,
+            arguments.model_store,
+            force=arguments.force,
+            compiled=arguments.aoti,
+            progress=_print,
+        )
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -167,6 +173,9 @@ def _parser(networks: dict[str, Network]) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--from-environment", action="store_true", help="read environment variables; see below"
+    )
+    parser.add_argument(
+        "--aoti", action="store_true", help="compile an .aoti.pt2 for this machine's CPU, too"
     )
     parser.add_argument("--force", action="store_true", help="export what has not changed, too")
     return parser

@@ -1,4 +1,4 @@
-"""Networks and their weights -> ``.pt``, ``.json`` and ``.mar`` in a model store."""
+"""Networks and their weights -> ``.pt``, ``.pt2``, ``.json`` and ``.mar`` in a model store."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 import torch
 import torchvision
 
-from export import archive, openvino
+from export import aoti, archive, openvino, program
 from export.artefact import append
 from export.checkpoints import Loaded, load
 from export.int8.options import Int8Inputs, Int8Options
 from export.networks import Network
-from export.prove import prove
+from export.prove import Proof, prove, prove_package
 from export.store import locked, size
-from export.trace import trace
+from export.trace import Traced, trace
 from export.weights import sha256_of
 from handlers.metadata import Golden, Metadata
 
@@ -68,13 +68,18 @@ def export(
     store: Path,
     *,
     force: bool = False,
+    compiled: bool = False,
     progress: Progress = lambda _name, _seconds, _text: None,
 ) -> list[Report]:
     """Export each job into ``store``; a network whose inputs have not changed is kept.
 
+    With ``compiled`` each becomes an ``.aoti.pt2`` for this machine's CPU, too.
+
     Each network is all or nothing: its files in the store change together, after its proof. Raises
     ExportError or OSError; networks that were finished before stay.
     """
+    if compiled:
+        aoti.require_compiler()
     with locked(store):
         # All the weights first: a missing file should be reported before minutes of work.
         networks = []
@@ -83,11 +88,18 @@ def export(
             loaded = job.load()
             networks.append((loaded, job.int8.read(loaded.spec) if job.int8 else None))
             clock(f"weights {loaded.weights.name}{_label_note(job, loaded)}")
-        return [_export(loaded, int8, store, force, progress) for loaded, int8 in networks]
+        return [
+            _export(loaded, int8, store, force, compiled, progress) for loaded, int8 in networks
+        ]
 
 
 def _export(
-    loaded: Loaded, int8: Int8Inputs | None, store: Path, force: bool, progress: Progress
+    loaded: Loaded,
+    int8: Int8Inputs | None,
+    store: Path,
+    force: bool,
+    compiled: bool,
+    progress: Progress,
 ) -> Report:
     name = loaded.spec.name
     clock = _Clock(name, progress)
@@ -103,9 +115,14 @@ def _export(
             receipt = _make(loaded, int8, new, clock) | {"inputs": inputs}
             new.with_suffix(".json").write_text(json.dumps(receipt, indent=1) + "\n")
             archived = archive.build(loaded.network, new, Path(folder) / mar.name)
-            for file in (new, new.with_suffix(".json"), Path(folder) / mar.name):
+            for stale in (".pt2", ".aoti.pt2"):
+                pt.with_suffix(stale).unlink(missing_ok=True)
+            for file in Path(folder).iterdir():
                 file.replace(store / file.name)
     clock(f"archive {'built' if archived else 'unchanged'}, {size(mar)}")
+    if compiled:
+        package, error = aoti.build(loaded, pt.with_suffix(".pt2"))
+        clock(f"{package.name} compiled and proved, worst {error:.1g}, {size(package)}")
     worst = receipt["proof"]["worst"]
     return Report(name, loaded.weights.name, worst, pt, mar, clock.seconds)
 
@@ -146,10 +163,29 @@ def _make(loaded: Loaded, int8: Int8Inputs | None, pt: Path, clock: _Clock) -> d
     return {
         **metadata.to_map(),
         "proof": proof.torchscript,
-        "pt": {"sha256": sha256_of(pt), "bytes": pt.stat().st_size},
+        "pt": _digest(pt),
+        "pt2": _package(loaded, traced, metadata, proof, pt.with_suffix(".pt2"), clock),
         "network": loaded.network.reference,
         "int8_alone": bool(int8 and int8.options.alone and precisions["int8"]["passed"]),
     }
+
+
+def _package(
+    loaded: Loaded, traced: Traced, metadata: Metadata, proof: Proof, pt2: Path, clock: _Clock
+) -> dict[str, Any]:
+    """Write and prove ``pt2``; returns its proof and digest, or ``{"failed": reason}``."""
+    failed = program.save(loaded, traced, metadata, pt2)
+    proof2 = {"failed": failed} if failed else prove_package(proof.cases[1:-1], pt2)
+    if "failed" in proof2:
+        pt2.unlink(missing_ok=True)
+        clock(f"no {pt2.name}: {proof2['failed']}")
+        return proof2
+    clock(f"{pt2.name} proved, worst {proof2['worst']:.1g}, {size(pt2)}")
+    return {"proof": proof2, **_digest(pt2)}
+
+
+def _digest(file: Path) -> dict[str, Any]:
+    return {"sha256": sha256_of(file), "bytes": file.stat().st_size}
 
 
 def _report_verdict(clock: _Clock, name: str, figures: Mapping[str, Any]) -> None:
@@ -205,7 +241,12 @@ def _current(pt: Path, inputs: str) -> dict[str, Any] | None:
     """The ``.json`` beside ``pt`` if a new export would give the same ``.pt``."""
     try:
         receipt: dict[str, Any] = json.loads(pt.with_suffix(".json").read_text())
-        if receipt["inputs"] == inputs and receipt["pt"]["sha256"] == sha256_of(pt):
+        pt2 = receipt["pt2"]
+        if (
+            receipt["inputs"] == inputs
+            and receipt["pt"]["sha256"] == sha256_of(pt)
+            and ("failed" in pt2 or pt2["sha256"] == sha256_of(pt.with_suffix(".pt2")))
+        ):
             return receipt
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -1,4 +1,4 @@
-"""Proves that a ``.pt`` gives the outputs of eager PyTorch, in TorchScript and in OpenVINO."""
+"""Proves that a ``.pt``, in TorchScript and in OpenVINO, and a ``.pt2`` equal eager PyTorch."""
 
 from __future__ import annotations
 
@@ -30,10 +30,22 @@ STANDALONE = Path(__file__).with_name("standalone.py")
 class Proof:
     """``torchscript`` is ``{"tolerance", "worst", "cases": [{"shape", "error", "seconds"}, ...]}``,
     ``openvino`` its part of ``Metadata.engines``, or None if the file has no network for it.
+    ``cases`` are the inputs, with the outputs of eager PyTorch.
     """
 
+    cases: list[Case]
     torchscript: dict[str, Any]
     openvino: dict[str, Any] | None
+
+
+def eager_cases(loaded: Loaded, progress: Callable[[str], None] = lambda _: None) -> list[Case]:
+    """Inputs of several batch and picture sizes, with the outputs of eager PyTorch."""
+    cases = []
+    for i, (n, height, width) in enumerate(loaded.network.input_sizes(loaded.spec).proof):
+        progress(f"eager {n}x3x{height}x{width}")
+        example = example_input(loaded.spec, n, height, width, seed=i)
+        cases.append(Case(example, loaded(example)))
+    return cases
 
 
 def prove(
@@ -46,12 +58,7 @@ def prove(
 
     Raises ExportError if TorchScript differs; OpenVINO's verdict is in the proof.
     """
-    cases = [traced.golden]
-    for i, (n, height, width) in enumerate(loaded.network.input_sizes(loaded.spec).proof):
-        progress(f"eager {n}x3x{height}x{width}")
-        example = example_input(loaded.spec, n, height, width, seed=i)
-        cases.append(Case(example, loaded(example)))
-    cases.append(traced.gate)
+    cases = [traced.golden, *eager_cases(loaded, progress), traced.gate]
     progress("traced, in a fresh process")
     with tempfile.TemporaryDirectory(prefix="proof-") as name:
         folder = Path(name)
@@ -64,11 +71,30 @@ def prove(
         if len(reports) == 2:
             outputs = torch.load(folder / "outputs.pt", weights_only=True)
             verdict = _judge_openvino(loaded.spec, cases, outputs)
-            return Proof(torchscript, verdict | reports[1])
+            return Proof(cases, torchscript, verdict | reports[1])
     if run.returncode:
         ended = _last(run) or f"it ended with status {run.returncode}"
-        return Proof(torchscript, {"passed": False, "summary": f"it does not run: {ended}"})
-    return Proof(torchscript, None)
+        return Proof(cases, torchscript, {"passed": False, "summary": f"it does not run: {ended}"})
+    return Proof(cases, torchscript, None)
+
+
+def prove_package(cases: Sequence[Case], path: Path) -> dict[str, Any]:
+    """Compare a ``.pt2`` or ``.aoti.pt2`` with eager PyTorch in a fresh process.
+
+    Returns ``{"tolerance", "worst", "cases"}``, of which the first is the file's golden example, or
+    ``{"failed": reason}``.
+    """
+    with tempfile.TemporaryDirectory(prefix="proof-") as name:
+        folder = Path(name)
+        torch.save([vars(case) for case in cases], folder / "cases.pt")
+        run = _run_standalone(path, folder)
+    if run.returncode:
+        return {"failed": f"does not run in a fresh process: {_last(run)}"}
+    report = json.loads(run.stdout)
+    worst = _worst(report)
+    if worst > TOLERANCE:
+        return {"failed": f"differs from eager PyTorch by {worst:.2g}, allowed {TOLERANCE:g}"}
+    return {"tolerance": TOLERANCE, "worst": worst, **report}
 
 
 def _judge_torchscript(report: dict[str, Any]) -> dict[str, Any]:
@@ -76,15 +102,19 @@ def _judge_torchscript(report: dict[str, Any]) -> dict[str, Any]:
         raise ExportError("the traced network needs this project's code; nothing was kept")
     if devices := report["devices"]:
         raise ExportError(f"the traced network holds a device, {devices[0]}; nothing was kept")
-    errors = [case["error"] for case in report["cases"]]
-    # max() ignores a NaN that is not the first.
-    worst = max(errors) if all(map(math.isfinite, errors)) else math.inf
+    worst = _worst(report)
     if worst > TOLERANCE:
         raise ExportError(
             f"the traced network differs from eager PyTorch: relative error {worst:.2g}, "
             f"allowed {TOLERANCE:g}; nothing was kept"
         )
     return {"tolerance": TOLERANCE, "worst": worst, "cases": report["cases"]}
+
+
+def _worst(report: dict[str, Any]) -> float:
+    errors = [case["error"] for case in report["cases"]]
+    # max() ignores a NaN that is not the first.
+    return max(errors) if all(map(math.isfinite, errors)) else math.inf
 
 
 def _judge_openvino(

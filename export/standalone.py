@@ -1,15 +1,18 @@
-"""Run a ``.pt`` with PyTorch and OpenVINO alone: in a fresh process, without this project's code.
+"""Run a network with PyTorch and OpenVINO alone: in a fresh process, without this project's code.
 
 ``python -I standalone.py ARTEFACT.pt CASES.pt OUTPUTS.pt`` takes cases, ``[{"input": tensor,
 "output": tensor}, ...]`` with eager PyTorch's outputs, of which the first is the golden example. It
 prints a JSON object for TorchScript: the largest relative error on each case, and the devices baked
 into the graph. If the file has a network for OpenVINO, it prints a second one, and OUTPUTS.pt
 receives OpenVINO's outputs, ``{"float32": [of all cases], "bfloat16": [of the last case]}``, the
-second if the CPU has bfloat16. Exit status 0 means that all ran, not that the results are right.
+second if the CPU has bfloat16. For a ``.pt2`` or ``.aoti.pt2`` it prints one object: the errors on
+the golden example in the file and on the cases. Exit status 0 means that all ran, not that the
+results are right.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
@@ -33,6 +36,9 @@ def main(artefact: str, cases: str, outputs: str) -> None:
     warnings.simplefilter("ignore")  # torch.jit warns of its deprecation on every call
     examples = torch.load(cases, weights_only=True)
     with torch.inference_mode():
+        if artefact.endswith(".pt2"):
+            _print(cases=package(artefact, examples))
+            return
         _print(**torchscript(artefact, examples))
         with zipfile.ZipFile(artefact) as file:
             names = {name.rpartition("/extra/")[2]: name for name in file.namelist()}
@@ -50,6 +56,30 @@ def torchscript(artefact: str, examples: list[dict[str, torch.Tensor]]) -> dict[
         golden[name] = stored.view(tensor.shape)
     # A device in the graph would be used even after the network is moved to another.
     devices = re.findall(r"Device = prim::Constant\[value=\"(.*?)\"", str(network.inlined_graph))
+    foreign = [name for name in sys.modules if name.split(".")[0] in ("handlers", "export")]
+    return {"cases": _errors(network, examples), "devices": devices, "foreign": foreign}
+
+
+def package(artefact: str, examples: list[dict[str, torch.Tensor]]) -> list[dict[str, Any]]:
+    files: dict[str, Any] = {"model.json": ""}
+    network: Any
+    if artefact.endswith(".aoti.pt2"):
+        network = torch._inductor.aoti_load_package(artefact)
+        files = network.loader.get_metadata()
+    else:
+        network = torch.export.load(artefact, extra_files=files).module()
+    shapes = json.loads(files["model.json"])["golden"]
+    golden = {}
+    for name in ("input", "output"):
+        data = bytearray(base64.b64decode(files[f"golden_{name}.f32.base64"]))
+        stored = torch.frombuffer(data, dtype=torch.float32)
+        golden[name] = stored.view(shapes[f"{name}_shape"])
+    return _errors(network, [golden, *examples])
+
+
+def _errors(
+    network: Callable[[torch.Tensor], torch.Tensor], examples: list[dict[str, torch.Tensor]]
+) -> list[dict[str, Any]]:
     results = []
     for example in examples:
         started = time.perf_counter()
@@ -57,8 +87,7 @@ def torchscript(artefact: str, examples: list[dict[str, torch.Tensor]]) -> dict[
         seconds = round(time.perf_counter() - started, 3)
         error = relative_error(output, example["output"])
         results.append({"shape": list(example["input"].shape), "error": error, "seconds": seconds})
-    foreign = [name for name in sys.modules if name.split(".")[0] in ("handlers", "export")]
-    return {"cases": results, "devices": devices, "foreign": foreign}
+    return results
 
 
 def openvino(

@@ -29,8 +29,12 @@ MISFOLDED = 1e-2
 
 @dataclass(frozen=True)
 class Traced:
-    """A traced network; ``precisions`` is as in ``Metadata``, the gate judged them on ``gate``."""
+    """A traced network; ``precisions`` is as in ``Metadata``, the gate judged them on ``gate``.
 
+    ``module`` is what was traced, the simplified network.
+    """
+
+    module: nn.Module
     script: torch.jit.ScriptModule
     golden: Case
     gate: Case
@@ -55,9 +59,9 @@ def trace(loaded: Loaded, path: Path) -> Traced:
         traced = torch.jit.trace(simple, example, check_trace=False)
         case = gate_case(loaded)
         precisions = judge_precisions(spec, case, simple, traced, golden)
-        extra = {"golden_input.f32": _raw(golden), "golden_output.f32": _raw(output)}
+        extra = {"golden_input.f32": raw(golden), "golden_output.f32": raw(output)}
         torch.jit.save(traced, path, _extra_files=extra)
-    return Traced(traced, Case(golden, output), case, precisions)
+    return Traced(simple, traced, Case(golden, output), case, precisions)
 
 
 def _simplified(loaded: Loaded, golden: torch.Tensor, output: torch.Tensor) -> nn.Module:
@@ -87,6 +91,7 @@ def _check_output(spec: Spec, golden: torch.Tensor, output: object) -> None:
         )
 
 
-def _raw(tensor: torch.Tensor) -> bytes:
+def raw(tensor: torch.Tensor) -> bytes:
+    """Little-endian float32 in C order."""
     data: bytes = tensor.contiguous().numpy().astype("<f4").tobytes()
     return data

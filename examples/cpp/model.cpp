@@ -1,10 +1,12 @@
 // Loads and checks the network, and feeds it pictures: the only file that needs PyTorch.
+#include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/cuda.h>
 #include <torch/script.h>
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -29,7 +31,7 @@ torch::Device choose(const std::string& device) {
   return torch::kCUDA;
 }
 
-at::Tensor tensor_of(std::string& raw, const json& shape) {
+at::Tensor tensor_of(std::string raw, const json& shape) {
   const auto sizes = shape.get<std::vector<int64_t>>();
   const int64_t samples = static_cast<int64_t>(raw.size() / sizeof(float));
   return torch::from_blob(raw.data(), {samples}, torch::kFloat32).clone().view(sizes);
@@ -97,37 +99,89 @@ auto explained(const std::string& what, Work work) {
   }
 }
 
+using Network = std::function<at::Tensor(const at::Tensor&)>;
+
+// A network on its device, and what its file says of it.
+struct Loaded {
+  Network network;
+  std::string about;                        // JSON
+  std::string golden_input, golden_output;  // float32, little-endian
+};
+
+// A .pt: TorchScript.
+Loaded load_script(const std::string& path, torch::Device device) {
+  torch::jit::ExtraFilesMap extra{
+      {"model.json", ""}, {"golden_input.f32", ""}, {"golden_output.f32", ""}};
+  auto script = torch::jit::load(path, torch::kCPU, extra);
+  script.to(device);
+  const auto network = [script](const at::Tensor& input) mutable {
+    return script.forward({input}).toTensor();
+  };
+  return {network, extra.at("model.json"), extra.at("golden_input.f32"),
+          extra.at("golden_output.f32")};
+}
+
+std::string from_base64(const std::string& text) {
+  static const std::string digits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string raw;
+  unsigned bits = 0;
+  int count = 0;
+  for (const char character : text.substr(0, text.find('='))) {
+    bits = bits << 6 | unsigned(digits.find(character));
+    if ((count += 6) >= 8) {
+      raw.push_back(char(bits >> (count -= 8)));
+    }
+  }
+  return raw;
+}
+
+// An .aoti.pt2: compiled for the CPU.
+Loaded load_compiled(const std::string& path) {
+  const auto package = std::make_shared<torch::inductor::AOTIModelPackageLoader>(path);
+  const auto metadata = package->get_metadata();
+  // Compiled code takes its input as it was exported, in C order, and does not check that.
+  const auto network = [package](const at::Tensor& input) {
+    return package->run({input.contiguous()}).at(0);
+  };
+  return {network, metadata.at("model.json"), from_base64(metadata.at("golden_input.f32.base64")),
+          from_base64(metadata.at("golden_output.f32.base64"))};
+}
+
 }  // namespace
 
 struct Model::Parts {
-  torch::jit::Module network;
+  Network network;
   torch::Device device;
   json about;
 
   at::Tensor operator()(const at::Tensor& input) {
-    return network.forward({input.to(device)}).toTensor().cpu();
+    return network(input.to(device)).cpu();
   }
 };
 
 Model::Model(const std::string& path, const std::string& output, const std::string& device) {
-  const torch::Device on = choose(device);
+  const bool compiled = path.ends_with(".aoti.pt2");
+  if (compiled && device == "cuda") {
+    throw Unusable(path + " is compiled for the CPU: take --device cpu, or the .pt");
+  }
+  const torch::Device on = compiled ? torch::kCPU : choose(device);
   if (!std::filesystem::is_regular_file(path)) {
     throw Unusable(path + ": there is no such file");
   }
-  torch::jit::ExtraFilesMap extra{
-      {"model.json", ""}, {"golden_input.f32", ""}, {"golden_output.f32", ""}};
-  auto network = explained(path + " is not a TorchScript file, or is damaged",
-                           [&] { return torch::jit::load(path, torch::kCPU, extra); });
   // float32 means float32: a GPU's convolutions would otherwise take TF32.
   at::globalContext().setAllowTF32CuDNN(false);
+  const std::string what = compiled ? "an AOTInductor package for this machine" : "a TorchScript file";
+  const Loaded loaded = explained(path + " is not " + what + ", or is damaged", [&] {
+    return compiled ? load_compiled(path) : load_script(path, on);
+  });
   const double off = explained(path + " cannot be checked", [&] {
     const c10::InferenceMode inference;
-    const json about = json::parse(extra.at("model.json"));
-    network.to(on);
-    parts_ = std::make_unique<Parts>(Parts{network, on, about});
+    const json about = json::parse(loaded.about);
+    parts_ = std::make_unique<Parts>(Parts{loaded.network, on, about});
     const json& golden = about.at("golden");
-    const auto example = tensor_of(extra.at("golden_input.f32"), golden.at("input_shape"));
-    const auto expected = tensor_of(extra.at("golden_output.f32"), golden.at("output_shape"));
+    const auto example = tensor_of(loaded.golden_input, golden.at("input_shape"));
+    const auto expected = tensor_of(loaded.golden_output, golden.at("output_shape"));
     const auto answer = (*parts_)(example);
     return ((answer - expected).abs().max() / expected.abs().max()).item<double>();
   });

@@ -32,7 +32,8 @@ struct Prediction {
   float probability;
 };
 
-// A network from a .pt of this project that has passed its golden example on its device.
+// A network of this project that has passed its golden example on its device: TorchScript from a
+// .pt, or an AOTInductor package from an .aoti.pt2, which runs on the CPU.
 class Model {
  public:
   // `output` is the required kind of output: "classes" or "picture". `device` is "cpu", "cuda" or

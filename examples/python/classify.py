@@ -21,7 +21,7 @@ def classify(model: Model, photo: Path, top_k: int) -> list[tuple[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, help="a .pt or a .pt2")
     parser.add_argument("photo", type=Path)
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -21,7 +21,7 @@ def translate(model: Model, photo: Path, size: int | None) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, help="a .pt or a .pt2")
     parser.add_argument("photo", type=Path)
     parser.add_argument("out", type=Path, help="its extension selects the format")
     parser.add_argument("--size", type=int, help="shorter side in pixels, 64 or more")

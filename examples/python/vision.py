@@ -5,14 +5,18 @@ Needs PyTorch and Pillow alone. Copy it into your application.
 
 from __future__ import annotations
 
+import base64
 import json
 import warnings
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image, ImageOps
+from torch.export.passes import move_to_device_pass
 
 # Largest error on the golden example, relative to its largest value: enough for the kernels of
 # another device, not for a damaged file.
@@ -31,7 +35,7 @@ class Model:
     output_range.
     """
 
-    network: torch.jit.ScriptModule
+    network: Callable[[torch.Tensor], torch.Tensor]
     spec: dict[str, Any]
     weights: str
     device: torch.device
@@ -40,8 +44,7 @@ class Model:
         """``(N, 3, H, W) float32`` -> the network's output, on the CPU. Raises Unusable."""
         try:
             with torch.inference_mode():
-                output: torch.Tensor = self.network(pictures.to(self.device))
-                return output.cpu()
+                return self.network(pictures.to(self.device)).cpu()
         except RuntimeError as error:  # usually out of memory
             raise Unusable(f"the network failed: {str(error).strip().splitlines()[-1]}") from error
 
@@ -49,7 +52,8 @@ class Model:
 def load(path: Path, output: str, device: str = "auto") -> Model:
     """The network in ``path``, whose ``output`` must be ``classes`` or ``picture``.
 
-    ``auto`` is the GPU if PyTorch can use one, else the CPU. Raises Unusable.
+    A ``.pt2`` is an ``ExportedProgram``, any other file TorchScript. ``auto`` is the GPU if PyTorch
+    can use one, else the CPU. Raises Unusable.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,13 +61,7 @@ def load(path: Path, output: str, device: str = "auto") -> Model:
         raise Unusable("PyTorch finds no GPU that it can use: take --device cpu")
     if not path.is_file():
         raise Unusable(f"{path}: there is no such file")
-    extra: dict[str, Any] = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # every load says that TorchScript is deprecated
-            network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise Unusable(f"{path} is not a TorchScript file, or is damaged") from error
+    network, extra = (_program if path.suffix == ".pt2" else _script)(path, device)
     # float32 means float32: a GPU's convolutions would otherwise take TF32.
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -71,7 +69,7 @@ def load(path: Path, output: str, device: str = "auto") -> Model:
         spec, golden = about["spec"], about["golden"]
         example = _tensor(extra["golden_input.f32"], golden["input_shape"])
         expected = _tensor(extra["golden_output.f32"], golden["output_shape"])
-        model = Model(network.to(device), spec, about["weights"]["name"], torch.device(device))
+        model = Model(network, spec, about["weights"]["name"], torch.device(device))
         off = float((model(example) - expected).abs().max() / expected.abs().max())
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise Unusable(f"{path} cannot be checked: its model.json or golden example") from error
@@ -83,6 +81,32 @@ def load(path: Path, output: str, device: str = "auto") -> Model:
     if spec["output"] != output:
         raise Unusable(f"{path} gives {spec['output']}, this program needs {output}")
     return model
+
+
+def _script(path: Path, device: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """TorchScript on ``device`` and its extra files."""
+    extra: dict[str, Any] = {"model.json": b"", "golden_input.f32": b"", "golden_output.f32": b""}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # every load says that TorchScript is deprecated
+            network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Unusable(f"{path} is not a TorchScript file, or is damaged") from error
+    return network.to(device), extra
+
+
+def _program(path: Path, device: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The same of an ``ExportedProgram``, whose extra files are text."""
+    extra: dict[str, Any] = {"model.json": ""}
+    try:
+        if not zipfile.is_zipfile(path):  # torch.export.load would print a traceback
+            raise ValueError("no zip file")
+        program = torch.export.load(path, extra_files=extra)
+    except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
+        raise Unusable(f"{path} is not a torch.export file, or is damaged") from error
+    for name in ("golden_input.f32", "golden_output.f32"):
+        extra[name] = base64.b64decode(extra.get(f"{name}.base64", ""))
+    return move_to_device_pass(program, device).module(), extra
 
 
 def read(path: Path) -> Image.Image:

@@ -19,7 +19,13 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PAGES = {
     name: (ROOT / name).read_text()
-    for name in ("README.md", "client/README.md", "docs/clients.md", "docs/your-model.md")
+    for name in (
+        "README.md",
+        "client/README.md",
+        "docs/clients.md",
+        "docs/torchscript.md",
+        "docs/your-model.md",
+    )
 }
 
 

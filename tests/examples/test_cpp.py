@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from export.networks import find
+from export.pipeline import Job, export
 from tests.examples.conftest import Programs
-from tests.examples.run import run, shell_blocks
+from tests.examples.run import ROOT, ranking, run, shell_blocks
 
 pytestmark = pytest.mark.slow
 
@@ -60,4 +67,66 @@ def test_a_gpu_that_is_not_there(cpp: Programs, model_store: Path) -> None:
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith("error: ")
     assert "no GPU" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small classifier's .aoti.pt2, with its .pt beside it. Read it only."""
+    store = tmp_path_factory.mktemp("compiled")
+    network = find(str(ROOT / "tests" / "networks" / "tiny_classifier.py"))
+    export([Job(network, "random")], store, compiled=True)
+    return store / "tiny_classifier.aoti.pt2"
+
+
+def test_a_compiled_package_answers_as_the_torchscript(
+    cpp: Programs, compiled: Path, photographs: dict[str, Image.Image], tmp_path: Path
+) -> None:
+    """The programs' input is not in C order in memory, and compiled code does not look."""
+    photo = tmp_path / "photo.png"
+    photographs["chelsea"].save(photo)
+    script = compiled.with_name("tiny_classifier.pt")
+    expected = cpp.run("classify", script, photo, "--device", "cpu")
+    actual = cpp.run("classify", compiled, photo)
+    assert actual.returncode == 0, actual.stderr
+    assert actual.stderr == "untrained weights on cpu\n"
+    assert dict(ranking(actual.stdout)) == pytest.approx(dict(ranking(expected.stdout)), abs=1e-4)
+
+
+def _with_another_golden_output(package: Path, path: Path) -> None:
+    """Copy ``package`` with a golden output that the network does not give."""
+    with zipfile.ZipFile(package) as source, zipfile.ZipFile(path, "w") as copy:
+        for name in source.namelist():
+            data = source.read(name)
+            if name.endswith("_metadata.json"):
+                metadata = json.loads(data)
+                golden = np.frombuffer(
+                    base64.b64decode(metadata["golden_output.f32.base64"]), "<f4"
+                )
+                other = base64.b64encode((golden * 1.01).astype("<f4").tobytes()).decode()
+                data = json.dumps(metadata | {"golden_output.f32.base64": other}).encode()
+            copy.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "device", "why"),
+    [
+        ("truncated", "auto", "is not an AOTInductor package for this machine, or is damaged"),
+        ("golden", "auto", "misses its golden example on cpu"),
+        ("none", "cuda", "is compiled for the CPU"),
+    ],
+)
+def test_a_compiled_package_that_is_refused(
+    cpp: Programs, compiled: Path, tmp_path: Path, damage: str, device: str, why: str
+) -> None:
+    package = tmp_path / "damaged.aoti.pt2"
+    if damage == "golden":
+        _with_another_golden_output(compiled, package)
+    else:
+        whole = compiled.read_bytes()
+        package.write_bytes(whole if damage == "none" else whole[: len(whole) // 2])
+    ran = cpp.run("classify", package, "photo.png", "--device", device)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"error: {package} ")
+    assert why in ran.stderr
     assert ran.stderr.count("\n") == 1

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageOps
+import torch
+from PIL import Image, ImageChops, ImageOps
 
 from tests import eager
 from tests.examples.conftest import Programs
@@ -58,3 +59,45 @@ def test_it_imports_only_torch_and_pillow(python: Programs) -> None:
                 imported.add(str(node.module).split(".")[0])
     own = {file.stem for file in files}
     assert imported - own - sys.stdlib_module_names == {"torch", "PIL"}
+
+
+def test_a_pt2_answers_as_the_pt(
+    python: Programs, model_store: Path, photographs: dict[str, Image.Image], tmp_path: Path
+) -> None:
+    photo, pictures = tmp_path / "photo.png", []
+    photographs["chelsea"].save(photo)
+    for suffix in (".pt", ".pt2"):
+        out = tmp_path / f"out{suffix}.png"
+        model = model_store / f"cyclegan{suffix}"
+        ran = python.run("translate", model, photo, out, number=64, alone=True)
+        assert ran.returncode == 0, ran.stderr
+        pictures.append(Image.open(out))
+    assert max(ImageChops.difference(*pictures).tobytes()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        ("truncated", "is not a torch.export file, or is damaged"),
+        ("foreign", "cannot be checked"),
+        ("weights", "misses its golden example on cpu"),
+    ],
+)
+def test_a_pt2_that_is_refused(
+    python: Programs, model_store: Path, tmp_path: Path, damage: str, why: str
+) -> None:
+    sound, path = model_store / "cyclegan.pt2", tmp_path / "damaged.pt2"
+    if damage == "truncated":
+        path.write_bytes(sound.read_bytes()[:1_000_000])
+    else:
+        files = {"model.json": ""}
+        program = torch.export.load(sound, extra_files=files)
+        if damage == "weights":
+            *_, last = program.state_dict.values()
+            last.data.add_(1)
+        torch.export.save(program, path, extra_files=files if damage == "weights" else None)
+    ran = python.fail("translate", path, "photo.png", tmp_path / "out.png")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"error: {path} ")
+    assert why in ran.stderr
+    assert ran.stderr.count("\n") == 1

@@ -221,7 +221,7 @@ def test_second_export_at_once_is_refused(rivals: Rivals) -> None:
 def test_first_export_goes_on_undisturbed(rivals: Rivals) -> None:
     assert [path.name for path in rivals.first_work] == ["resnet101.pt"]
     assert rivals.first.returncode == 0
-    names = {f"resnet101.{suffix}" for suffix in ("pt", "json", "mar")}
+    names = {f"resnet101.{suffix}" for suffix in ("pt", "pt2", "json", "mar")}
     assert set(_states(rivals.store)) == names
 
 

@@ -37,7 +37,7 @@ def test_classifiers_of_torchvision(name: str, tmp_path: Path) -> None:
     network = find(name)
     [report] = export([Job(network, "random")], tmp_path)
     assert report.worst <= 1e-4
-    assert _artefacts(tmp_path) == {f"{name}.{suffix}" for suffix in ("pt", "json", "mar")}
+    assert _artefacts(tmp_path) == {f"{name}.{suffix}" for suffix in ("pt", "pt2", "json", "mar")}
     metadata = json.loads((tmp_path / f"{name}.json").read_text())
     sizes = network.input_sizes(network.spec())
     every = (sizes.golden, *sizes.proof, sizes.gate)
