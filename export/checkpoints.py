@@ -123,7 +123,9 @@ def _filled(module: nn.Module, state: StateDict, path: Path) -> nn.Module:
     counters = {key: torch.tensor(0) for key in expected if key.endswith(".num_batches_tracked")}
     state = counters | state
     _check_fit(path, expected=expected, given=state)
-    module.load_state_dict(state, assign=True)
+    # Weights of a channels-last module have another order in memory than OpenVINO's, which would
+    # then be stored beside them.
+    module.load_state_dict({key: tensor.contiguous() for key, tensor in state.items()}, assign=True)
     return module.float().eval().requires_grad_(False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +142,12 @@ def test_variant_decides_preprocessing(
 ) -> None:
     network = _load("cyclegan", save(cyclegan.state_dict()), variant)
     assert network.spec.mean == (mean,) * 3
+
+
+def test_a_channels_last_checkpoint_has_the_usual_order_in_memory(
+    fine_tuned: nn.Module, save: Callable[[object], Path]
+) -> None:
+    state = copy.deepcopy(fine_tuned).to(memory_format=torch.channels_last).state_dict()
+    assert not state["conv1.weight"].is_contiguous()
+    loaded = load(registered()["resnet101"], str(save(state)))
+    assert all(tensor.is_contiguous() for tensor in loaded.module.state_dict().values())
