@@ -40,7 +40,8 @@ class FakeManagement:
 
     def describe(self, model: str) -> dict[str, str]:
         reason = f"{model} is invented"
-        return {"engine": self._engine, "precision": "float32", "precision_reason": reason}
+        chosen = {"engine": self._engine, "precision": "float32"}
+        return chosen | {"engine_reason": reason, "precision_reason": reason}
 
     def workers(self, model: str) -> list[Any]:
         return [SimpleNamespace(pid=os.getpid())]
@@ -102,7 +103,8 @@ def test_a_quick_run_prints_every_table_and_goal(
     printed = capsys.readouterr().out
     for name, network in registered().items():
         clients = 16 if network.task == "classify" else 4
-        assert f"{name} in float32: {name} is invented" in printed
+        assert f"\n{name}, precision float32: {name} is invented\n" in printed
+        assert f"\n{name}, engine openvino: {name} is invented\n" in printed
         rivals = "1.00 times LitServe, tuned by hand; " if clients == 16 else ""
         rivals += "1.00 times stock, defaults; 1.00 times stock, one worker"
         head = f"{name}, REST, {clients} clients: 10.00 pictures/s, {rivals}\n"

@@ -139,7 +139,8 @@ def run(_config: Config, device: str, quick: bool, store: Path) -> int:
     served = engines.served(store, tasks, device, picture, 1 if quick else 3, float32=float32)
     lines = [report.machine(device)]
     lines += [report.headline(model, each) for model, each in rounds.items()]
-    lines += [f"{m} in {s['precision']}: {s['precision_reason']}" for m, s in described.items()]
+    for key in ("precision", "engine"):
+        lines += [f"{m}, {key} {s[key]}: {s[f'{key}_reason']}" for m, s in described.items()]
     lines += [f"\n{report.table(model, each)}" for model, each in rounds.items()]
     lines += [f"\n{report.peaks(best)}"]
     lines += [report.speeds(m, gflop, speeds, best) for m, (gflop, speeds) in bare_engines.items()]
