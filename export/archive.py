@@ -53,7 +53,7 @@ def build(network: Network, pt: Path, mar: Path) -> bool:
             shutil.copy(source, copy)
         receipt = pt.with_suffix(".json")
         shutil.copy(receipt, extra)
-        if json.loads(receipt.read_text())["int8_alone"]:
+        if json.loads(receipt.read_text()).get("int8_alone"):
             write_alone(pt, stage / pt.name)
             pt = stage / pt.name
         (extra / "inputs.json").write_text(json.dumps(inputs, indent=1))

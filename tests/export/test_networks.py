@@ -178,7 +178,7 @@ def test_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (GOOD.replace("variants", "scale=0, variants"), "scale"),
         (GOOD.replace("variants", "output_range=(1, 0), variants"), "output_range"),
         (GOOD.replace("variants", "serving=Serving(batch_size=0), variants"), "batch_size"),
-        (GOOD.replace("variants", "serving=Serving(precision='int8'), variants"), "precision"),
+        (GOOD.replace("variants", "serving=Serving(precision='int4'), variants"), "precision"),
         (GOOD.replace("variants", "serving=Serving(limits={'mega': 5}), variants"), "mega"),
         (GOOD.replace("variants", "serving=Serving(limits=[]), variants"), "limits must be a map"),
         (GOOD.replace("variants", "serving=Serving(workers=None), variants"), "workers must be"),

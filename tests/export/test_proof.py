@@ -157,7 +157,7 @@ def test_a_crash_of_openvino_leaves_torchscript(
 def test_a_network_that_openvino_cannot_convert(tmp_path: Path) -> None:
     class Unusual(Sound):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            zero = torch.linalg.eigvals(x[:, :1, :2, :2]).real.sum() * 0
+            zero = torch.special.bessel_j0(x).sum() * 0
             return torch.as_tensor(super().forward(x) + zero)
 
     path = tmp_path / "tiny.pt"
