@@ -93,6 +93,7 @@ def test_json_beside_is_the_metadata_and_how_the_export_went(name: str, model_st
     beside = json.loads(pt.with_suffix(".json").read_text())
     proof, inputs = beside.pop("proof"), beside.pop("inputs")
     assert beside.pop("network") == name
+    assert beside.pop("int8_alone") is False
     packaged = beside.pop("pt2")
     assert packaged["sha256"] == hashlib.sha256(pt.with_suffix(".pt2").read_bytes()).hexdigest()
     assert packaged["proof"]["worst"] <= proof["tolerance"]
