@@ -21,6 +21,7 @@ from export.int8.quantize import quantize
 from export.openvino import convert
 from export.trace import Traced
 from handlers.metadata import Spec
+from handlers.network.openvino import core
 
 RUN = Path("run")
 
@@ -83,7 +84,7 @@ def make(
 
 def run_of(model: ov.Model) -> Run:
     """``model`` on this machine's CPU. What is not int8 is float32, as when served."""
-    compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(batch: Array) -> Array:
         output: Array = compiled(batch)[0]

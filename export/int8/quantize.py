@@ -7,9 +7,12 @@ contribute most to the error return to float32, one by one.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import logging
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import nncf
 import openvino as ov
@@ -24,6 +27,8 @@ RANKING = 8
 # With more layers in float32, little of int8's speed is left.
 MOST_RESTORED = 30
 TIE_BREAK = 1e-4
+# The size of C's stack_t, with room.
+_STACK_T = 64
 
 
 def quantize(
@@ -40,6 +45,32 @@ def quantize(
     photographs that were not calibrated on.
     """
     nncf.set_log_level(logging.ERROR)
+    with _signal_stack():
+        return _quantize(model, spec, photos, agreement, progress)
+
+
+@contextlib.contextmanager
+def _signal_stack() -> Iterator[None]:
+    """Give the thread its stack for signal handlers back.
+
+    NNCF has OpenVINO cores of its own; ``handlers.network.openvino.core`` says what they leave.
+    """
+    libc, stack = ctypes.CDLL(None), ctypes.create_string_buffer(_STACK_T)
+    libc.sigaltstack(None, stack)
+    try:
+        yield
+    finally:
+        gc.collect()  # the cores end
+        libc.sigaltstack(stack, None)
+
+
+def _quantize(
+    model: ov.Model,
+    spec: Spec,
+    photos: Sequence[Photo],
+    agreement: float,
+    progress: Callable[[str], None],
+) -> ov.Model:
     allowed = 1 - agreement + 2 * TIE_BREAK if spec.output == "classes" else PICTURE_STEPS / 255
     dataset = nncf.Dataset(photos, lambda photo: photo.input(spec))
     # `export.simplify.InFloat32` holds them as its child `layer`.

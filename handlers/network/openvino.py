@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import zipfile
 from collections.abc import Callable
@@ -44,11 +45,9 @@ class OpenVino:
 
 def _compiled(path: Path, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """The network of the artefact ``path`` in ``precision``, without a check."""
-    import openvino
-
     try:
         model = read_model(path, "int8" if precision == "int8" else "openvino")
-        request = openvino.compile_model(model, "CPU", _options(precision)).create_infer_request()
+        request = core().compile_model(model, "CPU", _options(precision)).create_infer_request()
     except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
         last = str(error).strip().splitlines()[-1]
         raise LoadError(f"OpenVINO cannot load {path.name}: {last}") from error
@@ -70,7 +69,20 @@ def read_model(path: Path, name: str) -> Any:
     [program] = read_files(path, f"{name}.xml")
     # The weights are pages of the file, which the kernel can drop once they are compiled.
     weights = openvino.Tensor(np.memmap(path, mode="r", dtype=np.uint8))
-    return openvino.Core().read_model(program, weights)
+    return core().read_model(program, weights)
+
+
+@functools.cache
+def core() -> Any:
+    """The only ``openvino.Core`` of this process.
+
+    A core gives its thread a stack for signal handlers, and on its end the stack from before it. If
+    cores do not end in the reverse order of their creation, the thread is left with a stack that is
+    no longer there, and the next signal with a handler, such as Ctrl-C, is a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _options(precision: str) -> dict[str, Any]:
@@ -91,9 +103,7 @@ def missing(precision: str) -> str | None:
         return f"it does not compute in {precision}"
     if importlib.util.find_spec("openvino") is None:
         return "the package openvino is not installed"
-    import openvino
-
-    native: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native: list[str] = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bfloat16" and "BF16" not in native:
         return "it does not compute in bfloat16 on this CPU"
     return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from handlers.network.engine import Engine
 from tests.handlers.support import Load, WriteArtefact
 from tests.specs import CYCLEGAN
 
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 PASSED = {"passed": True, "summary": "float32 is exact", "precisions": {}}
 
@@ -132,6 +135,33 @@ def test_openvino_uses_as_many_threads_as_pytorch(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     Engine(tiny, CPU, "float32")
     assert {network.get_property("INFERENCE_NUM_THREADS") for network in compiled} == {1}
+
+
+def test_a_signal_after_networks_have_gone(tiny: Path) -> None:
+    """OpenVINO's cores may leave a signal stack that is no longer there."""
+    code = """if True:
+        import gc, os, signal, sys, torch
+        from pathlib import Path
+        from handlers.network.engine import Engine
+        engines = [Engine(Path(sys.argv[1]), torch.device("cpu"), "float32") for _ in range(3)]
+        assert {engine.name for engine in engines} == {"openvino"}
+        while engines:
+            engines.pop(0)
+            gc.collect()
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    run = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, str(tiny)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (0, "interrupted\n"), run.stderr
 
 
 @pytest.mark.parametrize("size", [(1, 64, 64), (3, 64, 96), (1, 100, 52), (2, 64, 64)])
