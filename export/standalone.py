@@ -13,6 +13,7 @@ results are right.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import sys
@@ -107,7 +108,8 @@ def openvino(
     network = compiled("f32")
     results = {"float32": [network(example["input"]).clone() for example in examples]}
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        results["bfloat16"] = [compiled("bf16")(examples[-1]["input"]).clone()]
+        with contextlib.suppress(RuntimeError):  # ONEDNN_MAX_CPU_ISA hides it from some layers
+            results["bfloat16"] = [compiled("bf16")(examples[-1]["input"]).clone()]
     torch.save(results, outputs)
     return {"version": ov.__version__}
 
