@@ -59,10 +59,10 @@ def prove(
     Raises ExportError if TorchScript differs; OpenVINO's verdict is in the proof.
     """
     cases = [traced.golden, *eager_cases(loaded, progress), traced.gate]
-    progress("traced, in a fresh process")
     with tempfile.TemporaryDirectory(prefix="proof-") as name:
         folder = Path(name)
         torch.save([vars(case) for case in cases], folder / "cases.pt")
+        progress("traced, in a fresh process")
         run = _run_standalone(path, folder)
         reports = [json.loads(line) for line in run.stdout.splitlines()]
         if not reports:
