@@ -44,7 +44,8 @@ def quantize(
     what the gate allows, ``1 - agreement`` or a number of 8-bit steps: it will be larger on
     photographs that were not calibrated on.
     """
-    nncf.set_log_level(logging.ERROR)
+    # nncf.set_log_level sets the level of the root logger's handlers, too.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     with _signal_stack():
         return _quantize(model, spec, photos, agreement, progress)
 
