@@ -242,6 +242,8 @@ def test_status_and_ping_show_that_a_worker_is_missing(lone: Lone) -> None:
 
 
 def test_a_killed_worker_comes_back(lone: Lone, jpeg: bytes) -> None:
+    # The test before has killed one, too.
+    wait_until(lambda: all(psutil.pid_exists(worker.pid) for worker in lone.workers()))
     victim = lone.workers()[0].pid
     psutil.Process(victim).kill()
     wait_until(
