@@ -19,6 +19,8 @@ from export import archive
 from export.errors import ExportError
 from export.networks import Network, Serving, find, registered
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 CYCLEGAN = registered()["cyclegan"]

@@ -16,6 +16,8 @@ from export.networks import StateDict, registered
 from export.networks._generator import Generator
 from handlers.metadata import Weights
 
+pytestmark = pytest.mark.slow
+
 Save = Callable[[object], Path]
 Wrap = Callable[[StateDict], object]
 

@@ -18,6 +18,8 @@ from export.prove import eager_cases, prove_package
 from export.trace import trace
 from handlers.metadata import Golden, Metadata
 
+pytestmark = pytest.mark.slow
+
 OWN = Path(__file__).parents[1] / "networks"
 
 # The export itself proves none of these shapes.

@@ -18,6 +18,8 @@ from export.prove import STANDALONE, prove
 from export.trace import Traced, trace
 from handlers.metadata import Weights
 
+pytestmark = pytest.mark.slow
+
 
 class Sound(nn.Module):
     def __init__(self) -> None:

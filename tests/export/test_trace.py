@@ -18,6 +18,8 @@ from export.networks import find, registered
 from export.pipeline import Job, export
 from handlers.metadata import Metadata
 
+pytestmark = pytest.mark.slow
+
 # The export itself proves none of these shapes.
 SHAPES = [(3, 3, 128, 160), (1, 3, 200, 132)]
 

@@ -22,6 +22,8 @@ from handlers.pictures.resample import resample
 from tests.handlers.support import Decoders, Save
 from tests.specs import RESNET101
 
+pytestmark = pytest.mark.slow
+
 MakePool = Callable[..., DecodePool]
 SOON_S = 60
 

@@ -13,6 +13,8 @@ import pytest
 from serving.machine import count_gpus
 from tests.running import Command, MakeConfig, serve
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(tmp_path: Path, model_store: Path) -> Path:

@@ -20,6 +20,8 @@ from serving.management import Management, Worker
 from serving.watchdog import Watchdog, cpu_seconds_of
 from tests.running import wait_until
 
+pytestmark = pytest.mark.slow
+
 SLEEP = "import time; time.sleep(60)"
 COMPUTE = "while True: pass"
 

@@ -18,6 +18,8 @@ from tools.bench.common import process
 from tools.bench.load import Load, loop, measure
 from vision_client import inference_pb2, inference_pb2_grpc
 
+pytestmark = pytest.mark.slow
+
 SERVICE_S = 0.05
 PICTURE = b"a picture"
 

@@ -67,7 +67,9 @@ def test_a_second_interrupt_is_passed_on() -> None:
 
 def test_the_server_of_a_killed_demo_ends(tmp_path: Path) -> None:
     fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nexec sleep 60\n")
+    # Python for ``serving.children``, which becomes the server: one that only sleeps.
+    real = f'[ "$1" = -IS ] && exec {sys.executable} "$@"'
+    fake.write_text(f"#!/bin/sh\n{real}\nexec sleep 3600\n")
     fake.chmod(0o755)
     code = (
         "import sys, time; from tools import demo; sys.executable = sys.argv[1]; "

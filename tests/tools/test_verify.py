@@ -18,6 +18,8 @@ from tests.running import Command, Running
 from tools import reference, verify
 from vision_client import Prediction
 
+pytestmark = pytest.mark.slow
+
 EXPECTED = {"pug": 90.0, "beagle": 6.0, "boxer": 0.3, "Siamese": 0.2, "Persian": 0.1}
 
 

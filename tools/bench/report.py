@@ -106,7 +106,7 @@ def goal(text: str, measured: float | None, sign: str, bar: float, unit: str = "
     """A line that says whether ``measured`` is ``sign`` (<= or >=) ``bar``; None: not measured."""
     bar_text = f"{sign} {bar:.2f}"
     if measured is None:
-        return f"{text:<56} {'-':>9} {bar_text:>10} {unit:<2}  not on this machine"
+        return f"{text:<56} {'-':>9} {bar_text:>10} {unit:<2}  not measured"
     verdict = "met" if (measured <= bar if sign == "<=" else measured >= bar) else "NOT met"
     return f"{text:<56} {measured:>9.2f} {bar_text:>10} {unit:<2}  {verdict}"
 
