@@ -23,16 +23,19 @@ def bound(command: Sequence[str]) -> list[str]:
     Its stop signals are reset: under nohup, or with & in a script, some are ignored, and children
     inherit that.
     """
-    return [sys.executable, "-IS", str(Path(__file__).resolve()), *command]
+    return [sys.executable, "-IS", str(Path(__file__).resolve()), str(os.getpid()), *command]
 
 
-def main() -> None:
+def main(parent: str, *command: str) -> None:
+    """Become ``command``; ``parent`` is the id of the process that started this one."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606
+    if os.getppid() != int(parent):  # it died before that, and there will be no signal
+        sys.exit(1)
+    os.execvp(command[0], command)  # noqa: S606
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

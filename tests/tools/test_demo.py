@@ -15,6 +15,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from serving import children
 from tests.running import ROOT, Command, wait_until
 from tools import demo
 
@@ -82,6 +83,15 @@ def test_the_server_of_a_killed_demo_ends(tmp_path: Path) -> None:
         server = psutil.Process(int(killed.stdout.readline()))
         killed.kill()
     wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_child_whose_parent_has_died_already_does_not_start() -> None:
+    *prepare, parent, command = children.bound(["true"])
+    assert int(parent) == os.getpid()
+    run = subprocess.run([*prepare, parent, command], timeout=60, check=False)
+    assert run.returncode == 0
+    run = subprocess.run([*prepare, "1", command], timeout=60, check=False)
+    assert run.returncode == 1
 
 
 def test_models_of_other_tasks_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:
