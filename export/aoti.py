@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+from export import child
 from export.checkpoints import Loaded
 from export.errors import ExportError
 from export.prove import eager_cases, prove_package
@@ -51,18 +50,16 @@ def build(loaded: Loaded, pt2: Path) -> tuple[Path, float]:
 
 def _run_compiler(pt2: Path, path: Path) -> None:
     """``compile_aoti.py`` in a process of its own: compilers keep threads, caches, settings."""
-    scratch = str(path.parent)
-    try:
-        run = subprocess.run(
-            [sys.executable, "-I", str(COMPILE), str(pt2.resolve()), str(path.resolve())],
-            env={**os.environ, "TMPDIR": scratch, "TORCHINDUCTOR_CACHE_DIR": scratch},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ExportError(f"no {path.name}: it took more than {TIMEOUT_S} s to compile") from error
+    scratch = path.parent.resolve()
+    run = child.run(
+        COMPILE,
+        pt2,
+        path,
+        scratch=scratch,
+        timeout_s=TIMEOUT_S,
+        late=f"no {path.name}: it took more than {TIMEOUT_S} s to compile",
+        TORCHINDUCTOR_CACHE_DIR=str(scratch),
+    )
     if run.returncode:
-        why = run.stdout.strip() or "".join(run.stderr.strip().splitlines()[-1:])
+        why = run.stdout.strip() or child.last_line(run)
         raise ExportError(f"no {path.name}: it does not compile: {why}")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any
 
 import torch
 
+from export import child
 from export.checkpoints import Loaded
 from export.errors import ExportError
 from export.gate import Case, judge, judge_float32
@@ -66,14 +65,16 @@ def prove(
         run = _run_standalone(path, folder)
         reports = [json.loads(line) for line in run.stdout.splitlines()]
         if not reports:
-            raise ExportError(f"the traced network does not run in a fresh process: {_last(run)}")
+            raise ExportError(
+                f"the traced network does not run in a fresh process: {child.last_line(run)}"
+            )
         torchscript = _judge_torchscript(reports[0])
         if len(reports) == 2:
             outputs = torch.load(folder / "outputs.pt", weights_only=True)
             verdict = _judge_openvino(loaded.spec, cases, outputs)
             return Proof(cases, torchscript, verdict | reports[1])
     if run.returncode:
-        ended = _last(run) or f"it ended with status {run.returncode}"
+        ended = child.last_line(run) or f"it ended with status {run.returncode}"
         return Proof(cases, torchscript, {"passed": False, "summary": f"it does not run: {ended}"})
     return Proof(cases, torchscript, None)
 
@@ -89,7 +90,7 @@ def prove_package(cases: Sequence[Case], path: Path) -> dict[str, Any]:
         torch.save([vars(case) for case in cases], folder / "cases.pt")
         run = _run_standalone(path, folder)
     if run.returncode:
-        return {"failed": f"does not run in a fresh process: {_last(run)}"}
+        return {"failed": f"does not run in a fresh process: {child.last_line(run)}"}
     report = json.loads(run.stdout)
     worst = _worst(report)
     if worst > TOLERANCE:
@@ -131,22 +132,6 @@ def _judge_openvino(
 
 
 def _run_standalone(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", str(STANDALONE), str(path.resolve())]
-    try:
-        return subprocess.run(
-            [*command, str(folder / "cases.pt"), str(folder / "outputs.pt")],
-            cwd=folder,
-            # tempfile tests its folder with a file, which an interrupt would leave behind.
-            env={**os.environ, "TMPDIR": str(folder)},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ExportError(f"the traced network took more than {TIMEOUT_S} s to prove") from error
-
-
-def _last(run: subprocess.CompletedProcess[str]) -> str:
-    """The last line that the process wrote to stderr."""
-    return "".join(run.stderr.strip().splitlines()[-1:])
+    files = path, folder / "cases.pt", folder / "outputs.pt"
+    late = f"the traced network took more than {TIMEOUT_S} s to prove"
+    return child.run(STANDALONE, *files, scratch=folder, timeout_s=TIMEOUT_S, late=late)

@@ -31,25 +31,6 @@ TIE_BREAK = 1e-4
 _STACK_T = 64
 
 
-def quantize(
-    model: ov.Model,
-    spec: Spec,
-    photos: Sequence[Photo],
-    agreement: float,
-    progress: Callable[[str], None],
-) -> ov.Model:
-    """``model`` in int8, calibrated on ``photos``; a classifier's last layers stay in float32.
-
-    Layers return to float32 until the difference from ``model`` on ``photos`` is at most half of
-    what the gate allows, ``1 - agreement`` or a number of 8-bit steps: it will be larger on
-    photographs that were not calibrated on.
-    """
-    # nncf.set_log_level sets the level of the root logger's handlers, too.
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    with _signal_stack():
-        return _quantize(model, spec, photos, agreement, progress)
-
-
 @contextlib.contextmanager
 def _signal_stack() -> Iterator[None]:
     """Give the thread its stack for signal handlers back.
@@ -65,13 +46,22 @@ def _signal_stack() -> Iterator[None]:
         libc.sigaltstack(stack, None)
 
 
-def _quantize(
+@_signal_stack()
+def quantize(
     model: ov.Model,
     spec: Spec,
     photos: Sequence[Photo],
     agreement: float,
     progress: Callable[[str], None],
 ) -> ov.Model:
+    """``model`` in int8, calibrated on ``photos``; a classifier's last layers stay in float32.
+
+    Layers return to float32 until the difference from ``model`` on ``photos`` is at most half of
+    what the gate allows, ``1 - agreement`` or a number of 8-bit steps: it will be larger on
+    photographs that were not calibrated on.
+    """
+    # nncf.set_log_level sets the level of the root logger's handlers, too.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     allowed = 1 - agreement + 2 * TIE_BREAK if spec.output == "classes" else PICTURE_STEPS / 255
     dataset = nncf.Dataset(photos, lambda photo: photo.input(spec))
     # `export.simplify.InFloat32` holds them as its child `layer`.
