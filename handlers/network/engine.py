@@ -57,13 +57,14 @@ class Engine:
     def warm_up(self, largest: int) -> None:
         """Run batches of up to ``largest``, so that no client waits for one-time initialisation.
 
-        A lack of memory also shows at the start then.
+        A lack of memory also shows at the start then. Powers of two suffice: other batch sizes
+        behave like the next larger one.
         """
         spec = self.metadata.spec
         side = spec.crop or spec.resize
         black = Pixels((side, side), bytearray(side * side * 3))
         with torch.inference_mode():
-            for size in range(1, largest + 1):
+            for size in sorted({min(2**n, largest) for n in range(largest.bit_length() + 1)}):
                 self(self.preprocess([black] * size))
             if isinstance(self._network, TorchScript) and spec.crop:
                 self._network.capture(self.preprocess([black]), largest)
