@@ -20,9 +20,8 @@ _HEADER = 30
 def append(pt: Path, files: Mapping[str, bytes]) -> None:
     """Append ``files`` by name to the extra files of ``pt``, uncompressed."""
     with zipfile.ZipFile(pt, "a") as file:
-        folder = file.namelist()[0].partition("/")[0]
         for name, content in files.items():
-            file.writestr(f"{folder}/extra/{name}", content)
+            file.writestr(_path(file, name), content)
 
 
 def append_model(pt: Path, name: str, model: Any) -> None:
@@ -34,8 +33,7 @@ def append_model(pt: Path, name: str, model: Any) -> None:
     program, constants = _serialized(model)
     known = _records(pt)
     with zipfile.ZipFile(pt, "a") as file:
-        path = f"{file.namelist()[0].partition('/')[0]}/extra/{name}.bin"
-        start = file.start_dir + _HEADER + len(path)
+        start = file.start_dir + _HEADER + len(_path(file, f"{name}.bin"))
     new = bytearray()
     root = ElementTree.fromstring(program)  # noqa: S314  # OpenVINO has just written it
     for data in root.iterfind("./layers//layer[@type='Const']/data"):
@@ -47,8 +45,13 @@ def append_model(pt: Path, name: str, model: Any) -> None:
             known[digest] = start + len(new)
             new += content
         data.set("offset", str(known[digest]))
-    append(pt, {f"{name}.bin": bytes(new)})
-    append(pt, {f"{name}.xml": ElementTree.tostring(root)})
+    # The constants first, at ``start``.
+    append(pt, {f"{name}.bin": bytes(new), f"{name}.xml": ElementTree.tostring(root)})
+
+
+def _path(file: zipfile.ZipFile, name: str) -> str:
+    """The path in the zip of the extra file ``name``."""
+    return f"{file.namelist()[0].partition('/')[0]}/extra/{name}"
 
 
 def _serialized(model: Any) -> tuple[bytes, bytes]:

@@ -33,16 +33,18 @@ _EXTRA = "extra"
 
 @dataclass(frozen=True)
 class Artefact:
-    """``golden_output`` is eager PyTorch's output for ``golden_input``, both float32.
-
-    ``is_int8_alone``: its only network is the one in int8.
-    """
+    """``golden_output`` is eager PyTorch's output for ``golden_input``, both float32."""
 
     path: Path
     metadata: Metadata
     golden_input: torch.Tensor
     golden_output: torch.Tensor
-    is_int8_alone: bool
+
+    @property
+    def is_int8_alone(self) -> bool:
+        """Whether its only network is the one in int8."""
+        with zipfile.ZipFile(self.path) as file:
+            return all(Path(name).parent.name == _EXTRA for name in file.namelist())
 
     def int8_output(self) -> torch.Tensor:
         """What the network in int8 gave for ``golden_input`` at export. Raises LoadError.
@@ -78,8 +80,6 @@ def read(path: Path) -> Artefact:
         model, golden_input, golden_output = read_files(
             path, "model.json", "golden_input.f32", "golden_output.f32"
         )
-        with zipfile.ZipFile(path) as file:
-            parents = [Path(name).parent for name in file.namelist()]
     except (OSError, zipfile.BadZipFile) as error:
         raise _not_torchscript(path) from error
     except KeyError as error:
@@ -98,7 +98,6 @@ def read(path: Path) -> Artefact:
         metadata,
         _tensor(golden_input, golden.input_shape),
         _tensor(golden_output, golden.output_shape),
-        all(parent.name == _EXTRA for parent in parents),
     )
 
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from export.networks import Network
 from handlers.metadata import Spec
-from handlers.network.precision import choose
+from handlers.network import precision
 from tools.bench.common import process
 
 # Both multiply n x n matrices: BLAS, and oneDNN (or cuDNN) as a convolution of 1x1.
@@ -21,8 +21,7 @@ SIDES = {"cpu": (256, 512, 1024, 2048), "gpu": (1024, 4096)}
 
 def native(device: str) -> str:
     """The reduced precision that ``device`` (cpu or gpu) computes natively, else float32."""
-    gate = {name: {"passed": True, "summary": ""} for name in ("bfloat16", "float16")}
-    return choose("auto", torch.device("cuda" if device == "gpu" else "cpu"), gate)[0]
+    return precision.native(torch.device("cuda" if device == "gpu" else "cpu")) or "float32"
 
 
 def peaks(device: str, seconds: float) -> dict[str, float]:
