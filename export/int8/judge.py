@@ -5,21 +5,25 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from skimage.metrics import structural_similarity
 
+from export.gate import PICTURE_STEPS
 from export.int8.photos import Photo
 from handlers.metadata import Spec
+from handlers.tasks.translate import to_image
 
-# Limits of output pictures: the mean difference in 8-bit steps, which is the limit of the other
-# precisions too, and the mean structural similarity (Wang et al. 2004).
-PICTURE_STEPS = 2.0
+# Output pictures have the limit of the other precisions, and one for the mean structural similarity
+# (Wang et al. 2004).
 PICTURE_SSIM = 0.98
 
 Array = npt.NDArray[np.float32]
+Network = Literal["float32", "int8"]
+NETWORKS: tuple[Network, ...] = ("float32", "int8")
 # One network: (1, 3, H, W) float32 -> (1, ...) float32.
 Run = Callable[[Array], Array]
 
@@ -39,11 +43,17 @@ class Judged:
     @classmethod
     def of(cls, spec: Spec, photo: Photo, exact: Array, int8: Array) -> Judged:
         """From the outputs of both networks, ``(1, ...) float32``."""
-        form = probabilities if spec.output == "classes" else to_picture
-        before, after = form(spec, exact), form(spec, int8)
+        before, after = answer(spec, exact), answer(spec, int8)
         difference = np.abs(after.astype(np.float32) - before)
         shift = difference.max() if spec.output == "classes" else difference.mean()
         return cls(photo, before, after, float(shift))
+
+    def probabilities(self, network: Network) -> npt.NDArray[Any]:
+        return self.exact if network == "float32" else self.int8
+
+    def is_right(self, spec: Spec, network: Network) -> bool:
+        """Whether the first class is the photograph's label."""
+        return spec.labels[self.probabilities(network).argmax()] == self.photo.file.label
 
 
 def compare(spec: Spec, photos: Iterable[Photo], exact: Run, int8: Run) -> list[Judged]:
@@ -78,14 +88,9 @@ def _judge_classes(spec: Spec, judged: Sequence[Judged], limit: float) -> dict[s
         "largest_probability_shift": max(shifts),
     }
     if labelled := [one for one in judged if one.photo.file.label is not None]:
-        for name, outputs in (
-            ("accuracy_float32", [one.exact for one in labelled]),
-            ("accuracy_int8", [one.int8 for one in labelled]),
-        ):
-            figures[name] = statistics.mean(
-                float(spec.labels[output.argmax()] == one.photo.file.label)
-                for output, one in zip(outputs, labelled, strict=True)
-            )
+        for name in NETWORKS:
+            right = [one.is_right(spec, name) for one in labelled]
+            figures[f"accuracy_{name}"] = statistics.mean(map(float, right))
     return figures | {
         "passed": agreement >= limit,
         "summary": f"the first class is float32's on {agreement:.1%} of {len(judged)} "
@@ -111,16 +116,10 @@ def _judge_pictures(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def probabilities(_: Spec, output: Array) -> Array:
-    """Logits ``(1, classes)`` -> ``(classes,)`` that sum to 1."""
-    powers = np.exp(output[0] - output[0].max())
-    shares: Array = powers / powers.sum()
-    return shares
-
-
-def to_picture(spec: Spec, output: Array) -> npt.NDArray[np.uint8]:
-    """``(1, 3, H, W)`` in the specification's range -> ``(H, W, 3) uint8``."""
-    low, high = spec.output_range
-    levels = np.rint((output[0] - low) * (255 / (high - low))).clip(0, 255)
-    pixels: npt.NDArray[np.uint8] = levels.astype(np.uint8).transpose(1, 2, 0)
-    return pixels
+def answer(spec: Spec, output: Array) -> npt.NDArray[Any]:
+    """One output, ``(1, ...) float32``, as a client gets it: see ``Judged``."""
+    row = torch.from_numpy(output[0])
+    if spec.output == "classes":
+        shares: npt.NDArray[Any] = row.softmax(0).numpy()
+        return shares
+    return np.array(to_image(row, spec.output_range))

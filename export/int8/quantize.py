@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import nncf
 import openvino as ov
 
-from export.int8.judge import PICTURE_STEPS, Array, Judged, judge
+from export.gate import PICTURE_STEPS
+from export.int8.judge import Array, Judged, judge
 from export.int8.photos import File, Photo
 from handlers.metadata import Spec
 

@@ -1,4 +1,4 @@
-"""The result of the int8 gate for a person: a table, and a picture (``run/int8.png``)."""
+"""The result of the int8 gate for a person: a table, and a picture (``run/int8-NAME.png``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from export.int8.judge import Judged
+from export.int8.judge import NETWORKS, Judged
 from handlers.metadata import Spec
 
 SHOWN = 6
@@ -75,17 +75,9 @@ def _classes(spec: Spec, judged: Sequence[Judged], worst: Sequence[Judged]) -> F
 def _reliability(axes: Axes, spec: Spec, judged: Sequence[Judged]) -> None:
     """How often the first class is right, by its probability (Guo et al. 2017)."""
     labelled = [one for one in judged if one.photo.file.label is not None]
-    for name, outputs in (
-        ("float32", [one.exact for one in labelled]),
-        ("int8", [one.int8 for one in labelled]),
-    ):
-        right = np.array(
-            [
-                spec.labels[output.argmax()] == one.photo.file.label
-                for output, one in zip(outputs, labelled, strict=True)
-            ]
-        )
-        sure = np.array([output.max() for output in outputs])
+    for name in NETWORKS:
+        right = np.array([one.is_right(spec, name) for one in labelled])
+        sure = np.array([one.probabilities(name).max() for one in labelled])
         bins = np.minimum((sure * BINS).astype(int), BINS - 1)
         filled = [b for b in range(BINS) if (bins == b).any()]
         axes.plot(

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import nn
 
 from export.errors import ExportError
+from export.gate import PICTURE_STEPS
 from export.int8 import report
-from export.int8.judge import PICTURE_STEPS, Judged, agreement_of, compare, judge
+from export.int8.judge import Judged, agreement_of, compare, judge
 from export.int8.make import Int8, make, run_of
 from export.int8.options import AGREEMENT
 from export.int8.photos import LEAST, File, Photo, Photos, find, read
