@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -12,10 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from export import openvino
 from export.artefact import append, append_model
-from export.networks import registered
 from handlers.network.artefact import read_files
+from tests.conversion import converted
 
 
 def network() -> nn.Module:
@@ -30,11 +28,6 @@ def pt(tmp_path: Path) -> Path:
     return path
 
 
-def convert(module: nn.Module) -> Any:
-    script = torch.jit.trace(module, torch.zeros(1, 3, 8, 8))
-    return openvino.convert(script, registered()["cyclegan"], 8)
-
-
 def outputs(pt: Path, name: str, batch: torch.Tensor) -> torch.Tensor:
     weights = ov.Tensor(np.memmap(pt, mode="r", dtype=np.uint8))
     core = ov.Core()
@@ -44,7 +37,7 @@ def outputs(pt: Path, name: str, batch: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_weights_are_stored_once(pt: Path) -> None:
-    append_model(pt, "openvino", convert(network()))
+    append_model(pt, "openvino", converted(network()))
     [constants] = read_files(pt, "openvino.bin")
     assert len(constants) < 64 * 3 * 9 * 4  # less than one of the two layers
 
@@ -53,8 +46,8 @@ def test_another_network_brings_its_own_weights(pt: Path) -> None:
     module = network()
     for parameter in module.parameters():
         parameter.data.mul_(2)
-    append_model(pt, "other", convert(module))
-    append_model(pt, "openvino", convert(network()))
+    append_model(pt, "other", converted(module))
+    append_model(pt, "openvino", converted(network()))
     batch = torch.rand(2, 3, 16, 24)
     with torch.no_grad():
         torch.testing.assert_close(outputs(pt, "openvino", batch), network()(batch))
@@ -62,7 +55,7 @@ def test_another_network_brings_its_own_weights(pt: Path) -> None:
 
 
 def test_it_stays_a_torchscript_file(pt: Path) -> None:
-    append_model(pt, "openvino", convert(network()))
+    append_model(pt, "openvino", converted(network()))
     append(pt, {"model.json": b'{"name": "tiny"}'})
     extra = {"model.json": b""}
     script = torch.jit.load(pt, _extra_files=extra)
@@ -76,7 +69,7 @@ def test_it_stays_a_torchscript_file(pt: Path) -> None:
 
 def test_constants_are_aligned(pt: Path) -> None:
     """OpenVINO's kernels may read them in place."""
-    append_model(pt, "openvino", convert(nn.Conv2d(3, 5, 1)))
+    append_model(pt, "openvino", converted(nn.Conv2d(3, 5, 1)))
     [program] = read_files(pt, "openvino.xml")
     offsets = [int(part.split(b'"')[0]) for part in program.split(b' offset="')[1:]]
     assert offsets

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,17 @@ from PIL import Image
 from torch import nn
 from ts.service import Service
 
-from handlers.metadata import Golden, Weights
 from handlers.torchserve import Handler
-from tests.handlers.support import Decoders, Load, Predict, Reply, Save, Sent, WriteArtefact
-from tests.specs import CYCLEGAN
+from tests.handlers.support import (
+    Decoders,
+    Load,
+    Predict,
+    Reply,
+    Save,
+    Sent,
+    WriteArtefact,
+    tiny_metadata,
+)
 
 
 @pytest.fixture(scope="session")
@@ -84,17 +89,8 @@ def artefact(tmp_path: Path) -> WriteArtefact:
 
     def write(**changes: bytes) -> Path:
         example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
-        metadata = {
-            "name": CYCLEGAN.name,
-            "spec": dataclasses.asdict(CYCLEGAN),
-            "weights": dataclasses.asdict(Weights("untrained", "a test", False, None, None)),
-            "golden": dataclasses.asdict(Golden((1, 3, 8, 8), (1, 3, 8, 8))),
-            "precisions": {},
-            "engines": {},
-            "torch": torch.__version__,
-        }
         files = {
-            "model.json": json.dumps(metadata).encode(),
+            "model.json": tiny_metadata(),
             "golden_input.f32": raw(example),
             "golden_output.f32": raw(example.tanh()),
         }

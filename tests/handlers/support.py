@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+import torch
 
 from handlers.errors import RequestError
+from handlers.metadata import Golden, Metadata, Weights
 from handlers.pictures.limits import LIMITS, Limits
 from handlers.request import Upload, read
 from handlers.torchserve import Handler, header_values, message
+from tests.specs import CYCLEGAN
 
 # One row of TorchServe's batch: its fields and its headers.
 Sent = tuple[Mapping[str, Any], Mapping[str, str]]
@@ -23,6 +27,21 @@ Predict = Callable[..., list[Reply]]
 Save = Callable[..., bytes]
 # The decode processes that the current test has started.
 Decoders = Callable[[], list[psutil.Process]]
+
+
+def tiny_metadata(**engines: Any) -> bytes:
+    """The ``model.json`` of the tiny artefact."""
+    metadata = Metadata(
+        name=CYCLEGAN.name,
+        spec=CYCLEGAN,
+        weights=Weights("untrained", "a test", False, None, None),
+        golden=Golden((1, 3, 8, 8), (1, 3, 8, 8)),
+        precisions={},
+        engines=engines,
+        torch=torch.__version__,
+    )
+    return json.dumps(metadata.to_map()).encode()
+
 
 REST = {"Host": "localhost:8080"}
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,43 +13,21 @@ import pytest
 import torch
 from torch import nn
 
-from export import openvino
 from export.artefact import append_model
-from export.networks import registered
 from handlers.errors import LoadError
-from handlers.metadata import Golden, Weights
 from handlers.network.engine import Engine
-from tests.handlers.support import Load, WriteArtefact
-from tests.specs import CYCLEGAN
+from tests.conversion import converted
+from tests.handlers.support import Load, WriteArtefact, tiny_metadata
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 PASSED = {"passed": True, "summary": "float32 is exact", "precisions": {}}
 
 
-def metadata(**engines: Any) -> bytes:
-    return json.dumps(
-        {
-            "name": CYCLEGAN.name,
-            "spec": dataclasses.asdict(CYCLEGAN),
-            "weights": dataclasses.asdict(Weights("untrained", "a test", False, None, None)),
-            "golden": dataclasses.asdict(Golden((1, 3, 8, 8), (1, 3, 8, 8))),
-            "precisions": {},
-            "engines": engines,
-            "torch": torch.__version__,
-        }
-    ).encode()
-
-
-def converted(module: nn.Module) -> Any:
-    script = torch.jit.trace(module, torch.zeros(1, 3, 8, 8))
-    return openvino.convert(script, registered()["cyclegan"], 8)
-
-
 @pytest.fixture
 def tiny(artefact: WriteArtefact) -> Path:
     """An artefact of one operation, tanh, for both engines."""
-    path = artefact(model__json=metadata(openvino=PASSED))
+    path = artefact(model__json=tiny_metadata(openvino=PASSED))
     append_model(path, "openvino", converted(nn.Tanh()))
     return path
 
@@ -73,7 +49,7 @@ def test_auto_is_openvino_on_a_cpu(tiny: Path, load: Load) -> None:
 def test_torchscript_runs_what_the_export_did_not_prove(
     artefact: WriteArtefact, engines: dict[str, Any], reason: str
 ) -> None:
-    path = artefact(model__json=metadata(**engines))
+    path = artefact(model__json=tiny_metadata(**engines))
     engine = Engine(path, CPU, "float32")
     assert (engine.name, reason in engine.reason) == ("torchscript", True)
     with pytest.raises(LoadError, match=reason):
@@ -82,7 +58,7 @@ def test_torchscript_runs_what_the_export_did_not_prove(
 
 def test_a_precision_that_failed_in_openvino_is_not_run_there(artefact: WriteArtefact) -> None:
     failed = {"bfloat16": {"passed": False, "summary": "pictures differ by 3/255"}}
-    path = artefact(model__json=metadata(openvino={**PASSED, "precisions": failed}))
+    path = artefact(model__json=tiny_metadata(openvino={**PASSED, "precisions": failed}))
     append_model(path, "openvino", converted(nn.Tanh()))
     assert Engine(path, CPU, "float32").name == "openvino"
     engine = Engine(path, CPU, "bfloat16")
@@ -111,7 +87,7 @@ def test_a_faulty_network_is_not_run(
 ) -> None:
     """TorchScript answers instead, and the log shows it; a wanted OpenVINO fails the load."""
     other = {"openvino__xml": b"<net/>"} if damage == "not a network" else {}
-    path = artefact(model__json=metadata(openvino=PASSED), **other)
+    path = artefact(model__json=tiny_metadata(openvino=PASSED), **other)
     if damage == "another network":
         append_model(path, "openvino", converted(nn.Hardtanh()))
     assert Engine(path, CPU, "float32").name == "torchscript"

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from export import openvino
 from export.artefact import append_model
-from export.networks import registered
 from serving.plan import WORKER_DEFAULTS
+from tests.conversion import converted
 
 pytestmark = pytest.mark.slow
 
@@ -71,11 +69,9 @@ def test_caches_of_kernels_are_bounded() -> None:
 
 def test_openvino_s_cache_of_kernels_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "convolution.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        script = torch.jit.trace(nn.Conv2d(3, 32, 3), torch.zeros(1, 3, 8, 8))
-    script.save(path)
-    append_model(path, "openvino", openvino.convert(script, registered()["cyclegan"], 8))
+    convolution = nn.Conv2d(3, 32, 3)
+    torch.jit.trace(convolution, torch.zeros(1, 3, 8, 8)).save(path)
+    append_model(path, "openvino", converted(convolution))
     bounded, unbounded = (
         growth(OPENVINO.format(kernels=kernels, path=str(path)), **WORKER_DEFAULTS)
         for kernels in (128, 100_000)
