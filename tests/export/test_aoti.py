@@ -13,6 +13,8 @@ from export.errors import ExportError
 from export.networks import find
 from export.pipeline import Job, export
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

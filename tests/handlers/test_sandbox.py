@@ -29,6 +29,8 @@ from handlers.torchserve import Handler
 from tests.handlers.support import REST, Decoders, WriteArtefact
 from tests.specs import RESNET101
 
+pytestmark = pytest.mark.slow
+
 _COMMAND = """
 import ctypes, errno, fcntl, mmap, os, resource, socket, sys, threading
 sys.path.insert(0, sys.argv[1])

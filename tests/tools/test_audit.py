@@ -14,6 +14,8 @@ import pytest
 from tools import audit
 from tools.audit import AuditError, Exemption, Finding
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TODAY = date(2026, 6, 1)
 # What pip-audit 2.10.1 printed for these four versions.

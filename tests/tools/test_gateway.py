@@ -14,6 +14,8 @@ from tools.bench.load import Sample
 from tools.gateway import attacks, cost, faults
 from tools.gateway.common import errors, latency
 
+pytestmark = pytest.mark.slow
+
 
 def answers(*ms: float, every_s: float = 1.0) -> list[Sample]:
     """An answer a second, each after ``ms``."""
