@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,12 @@ import torch
 from torch import nn
 
 from export.errors import ExportError, WeightsUnavailable
+from export.fit import Misfit, fill
 from export.labels import read_labels
-from export.networks import Checkpoint, Network, StateDict, registered
+from export.layer_names import renamed
+from export.networks import Checkpoint, Network, registered
+from export.recognise import advice
+from export.state_dicts import read
 from export.weights import fetch, sha256_of
 from handlers.metadata import Spec, Weights
 
@@ -72,12 +76,22 @@ def load(
                 f"{network.name}: no checkpoint at {path} (a path, or one of {choices})"
             )
         name, source, licence = path.stem, path.name, None
-    state = network.repair(_read_state_dict(path))
+    contents = read(path)
+    try:
+        state = network.repair(renamed(contents.state, network.head or _first_layer(network)))
+    except ValueError as error:
+        raise ExportError(f"{path}: {error}") from error
     head = state.get(f"{network.head}.weight")
     classes = len(head) if head is not None and head.ndim > 1 else None
-    spec = network.spec(variant, _labels(network, labels, classes))
+    spec = network.spec(variant, _labels(network, labels, classes, contents.labels))
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
-        module = _filled(_build(network, spec), state, path)
+        module = _build(network, spec)
+    try:
+        module = fill(module, state)
+    except Misfit as misfit:
+        known = advice(network, contents.state, path, labels) if misfit.other_layers else None
+        reason = f"{network.name}: {known}" if known else f"this network:{misfit}"
+        raise ExportError(f"{path} does not fit {reason}") from misfit
     digest = sha256_of(path)
     about = Weights(_header_value(name, digest), source, True, digest, licence)
     return Loaded(network, module, spec, about)
@@ -116,17 +130,10 @@ def _build(network: Network, spec: Spec) -> nn.Module:
     return module
 
 
-def _filled(module: nn.Module, state: StateDict, path: Path) -> nn.Module:
-    """``module`` in eval mode with the weights in ``state``; ExportError if they do not fit."""
-    expected = module.state_dict()
-    # Checkpoints saved before PyTorch 0.4.1 lack these counters; inference does not use them.
-    counters = {key: torch.tensor(0) for key in expected if key.endswith(".num_batches_tracked")}
-    state = counters | state
-    _check_fit(path, expected=expected, given=state)
-    # Weights of a channels-last module have another order in memory than OpenVINO's, which would
-    # then be stored beside them.
-    module.load_state_dict({key: tensor.contiguous() for key, tensor in state.items()}, assign=True)
-    return module.float().eval().requires_grad_(False)
+def _first_layer(network: Network) -> str:
+    with torch.random.fork_rng(devices=[]):
+        keys = _build(network, network.spec()).state_dict()
+    return next(iter(keys), "").rpartition(".")[0]
 
 
 def _default(network: Network) -> str:
@@ -158,55 +165,28 @@ def _header_value(name: str, digest: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name) + "-" + digest[:8]
 
 
-def _labels(network: Network, path: Path | None, classes: int | None = None) -> tuple[str, ...]:
-    """Names for ``classes`` classes; None if the weights do not say how many there are."""
+def _labels(
+    network: Network,
+    path: Path | None,
+    classes: int | None = None,
+    inside: tuple[str, ...] = (),
+) -> tuple[str, ...]:
+    """Names for ``classes`` classes; None if the weights do not say how many there are.
+
+    From the file at ``path``, else those ``inside`` the checkpoint, else the network's own.
+    """
     if not network.head:
         if path is not None:
             raise ExportError(f"{network.name} has no classes, so it takes no labels")
         return ()
-    if path is not None:
-        labels = read_labels(path)
+    labels = read_labels(path) if path else inside
+    if labels:
         if classes is not None and len(labels) != classes:
+            given = path or "the list inside the checkpoint"
             raise ExportError(
-                f"{path} has {len(labels)} labels; the checkpoint has {classes} classes"
+                f"{given} has {len(labels)} labels; the checkpoint has {classes} classes"
             )
         return labels
     if classes is None or classes == len(network.labels):
         return network.labels
     return tuple(f"class {i}" for i in range(classes))
-
-
-def _read_state_dict(path: Path) -> StateDict:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file makes the unpickler raise anything
-        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise ExportError(
-            f"{path} is not a checkpoint that can be loaded safely: save it with "
-            f"torch.save(model.state_dict(), ...) ({why})"
-        ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(v, torch.Tensor) for v in content.values()
-    ):
-        raise ExportError(f"{path} contains no state dict, neither plain nor under 'state_dict'")
-    state = {str(key): tensor for key, tensor in content.items()}
-    if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    return state
-
-
-def _check_fit(path: Path, *, expected: StateDict, given: StateDict) -> None:
-    problems = [f"missing    {key}" for key in expected if key not in given]
-    problems += [f"unexpected {key}" for key in given if key not in expected]
-    for key in (key for key in expected if key in given):
-        if expected[key].shape != given[key].shape:
-            shapes = f"{tuple(given[key].shape)}, not {tuple(expected[key].shape)}"
-            problems.append(f"misshapen  {key}: {shapes}")
-        elif not given[key].isfinite().all():
-            problems.append(f"not finite {key}")
-    if problems:
-        shown = "".join(f"\n  {problem}" for problem in problems[:8])
-        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ExportError(f"{path} does not fit this network:{shown}{more}")

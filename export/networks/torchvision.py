@@ -46,31 +46,42 @@ def network(name: str) -> Network:
         *(w for w in weights if w != weights.DEFAULT and w.meta["categories"]),
     ]
     first = entries[0]
-    build = functools.partial(_build, name)
-    described = functools.partial(
-        Network,
+    head = [
+        layer_name
+        for layer_name, layer in skeleton(name).named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv2d))
+    ][-1]
+    return Network(
         name=name,
         task="classify",
-        build=build,
+        build=functools.partial(_build, name),
+        head=head,
         labels=tuple(first.meta["categories"]),
         sizes=Sizes() if max(first.meta["min_size"]) <= _SMALLEST_SIDE else None,
         variants={entry.name.lower(): _preprocessing(entry) for entry in entries},
         checkpoints={entry.name: _checkpoint(entry) for entry in entries},
         repair=_repair,
+        untrained=functools.partial(condition, head),
         reference=name,
     )
-    # The head's name is only known from the module.
-    with _WithoutMemory():
-        module = build(described(head="?").spec())
-    head = [
-        layer_name
-        for layer_name, layer in module.named_modules()
-        if isinstance(layer, (nn.Linear, nn.Conv2d))
-    ][-1]
-    return described(head=head, untrained=functools.partial(condition, head))
 
 
-class _WithoutMemory(TorchFunctionMode):
+@functools.cache
+def skeleton(name: str) -> nn.Module:
+    """The module of the classifier called ``name``, without memory for its parameters."""
+    with WithoutMemory():
+        return _module(name)
+
+
+def families() -> list[list[str]]:
+    """The classifiers, those of one paper together."""
+    members: dict[str, list[str]] = {}
+    for name in names():
+        members.setdefault(models.get_model_builder(name).__module__, []).append(name)
+    return [*members.values()]
+
+
+class WithoutMemory(TorchFunctionMode):
     """Layers are built without memory for their parameters.
 
     ``torch.device("meta")`` would do the same to tensors that RegNets compute their widths with.
@@ -85,6 +96,10 @@ def _build(name: str, spec: Spec) -> nn.Module:
     arguments: dict[str, Any] = {"num_classes": len(spec.labels)}
     if name.startswith("vit_"):
         arguments["image_size"] = spec.crop
+    return _module(name, **arguments)
+
+
+def _module(name: str, **arguments: Any) -> nn.Module:
     if name in ("googlenet", "inception_v3"):
         # As torchvision builds them for its weights; the second heads are for training only.
         arguments |= {"transform_input": True, "aux_logits": False, "init_weights": False}
