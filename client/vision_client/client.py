@@ -18,7 +18,7 @@ from vision_client.pictures import Picture, encoded
 from vision_client.rest import Rest
 from vision_client.tasks.classify import CLASSIFY, Classification
 from vision_client.tasks.decoder import Decoder
-from vision_client.tasks.translate import TRANSLATE, Format, Translation
+from vision_client.tasks.translate import TRANSLATE, Format, Translation, server_format
 
 SERVER = "http://127.0.0.1:8080"
 # A little more than the server's own limit for a batch of classifications.
@@ -141,6 +141,7 @@ class Client(_Base):
         ``size`` is the shorter side in pixels, ``quality`` applies to JPEG and WebP. The ranges are
         in ``vision_client.tasks.translate``.
         """
+        format = server_format(format)
         return self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
 
     def ask(
@@ -244,6 +245,7 @@ class AsyncClient(_Base):
         quality: int | None = None,
     ) -> Translation:
         """As Client.translate."""
+        format = server_format(format)
         return await self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
 
     async def ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import dataclass
 
@@ -30,6 +31,17 @@ class Classification(Answer):
     @property
     def best(self) -> Prediction:
         return self.predictions[0]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table with a bar for each class."""
+        rows = "".join(
+            f"<tr><td>{100 * p.probability:.2f} %</td>"
+            f'<td><meter min="0" max="1" value="{p.probability:.4f}"></meter></td>'
+            f'<td style="text-align: left">{html.escape(p.label)}</td></tr>'
+            for p in self.predictions
+        )
+        note = "<p>untrained network: the answer means nothing</p>" if self.untrained else ""
+        return f"<table>{rows}</table>{note}"
 
 
 def decode(reply: Reply, seconds: float) -> Classification:
