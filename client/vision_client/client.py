@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -13,6 +13,7 @@ from vision_client.answers import Answer, Reply
 from vision_client.endpoint import Access, Endpoint, Path, Token, warn_of_plain_token
 from vision_client.errors import ServerError
 from vision_client.extras import extra
+from vision_client.many import JOBS, Pictures, Progress, Result, answers, answers_async
 from vision_client.models import Model, default
 from vision_client.pictures import Picture, encoded
 from vision_client.rest import Rest
@@ -144,6 +145,47 @@ class Client(_Base):
         format = server_format(format)
         return self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
 
+    def classify_many(
+        self,
+        pictures: Pictures,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        jobs: int = JOBS,
+        progress: Progress | None = None,
+    ) -> Generator[Result[Classification]]:
+        """A Result of each picture, in order, of ``jobs`` requests at once.
+
+        ``pictures`` is a folder, which is searched recursively, or an iterable, which is read as
+        requests are sent. An error of one picture is in its Result and does not end the others.
+        ``progress`` is called after each with the number of results and of pictures, None if that
+        is unknown. Raises OSError if the folder cannot be read.
+        """
+        return answers(
+            lambda data: self.classify(data, model=model, top_k=top_k), pictures, jobs, progress
+        )
+
+    def translate_many(
+        self,
+        pictures: Pictures,
+        *,
+        model: str | None = None,
+        size: int | None = None,
+        format: Format | None = None,
+        quality: int | None = None,
+        jobs: int = JOBS,
+        progress: Progress | None = None,
+    ) -> Generator[Result[Translation]]:
+        """As classify_many, with the options of translate."""
+        return answers(
+            lambda data: self.translate(
+                data, model=model, size=size, format=format, quality=quality
+            ),
+            pictures,
+            jobs,
+            progress,
+        )
+
     def ask(
         self,
         decoder: Decoder[A],
@@ -247,6 +289,41 @@ class AsyncClient(_Base):
         """As Client.translate."""
         format = server_format(format)
         return await self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
+
+    def classify_many(
+        self,
+        pictures: Pictures,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        jobs: int = JOBS,
+        progress: Progress | None = None,
+    ) -> AsyncGenerator[Result[Classification]]:
+        """As Client.classify_many: ``async for result in client.classify_many(...)``."""
+        return answers_async(
+            lambda data: self.classify(data, model=model, top_k=top_k), pictures, jobs, progress
+        )
+
+    def translate_many(
+        self,
+        pictures: Pictures,
+        *,
+        model: str | None = None,
+        size: int | None = None,
+        format: Format | None = None,
+        quality: int | None = None,
+        jobs: int = JOBS,
+        progress: Progress | None = None,
+    ) -> AsyncGenerator[Result[Translation]]:
+        """As Client.translate_many."""
+        return answers_async(
+            lambda data: self.translate(
+                data, model=model, size=size, format=format, quality=quality
+            ),
+            pictures,
+            jobs,
+            progress,
+        )
 
     async def ask(
         self,
