@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from vision_client.answers import Answer
 from vision_client.errors import VisionError
+from vision_client.folders import below
 from vision_client.pictures import Picture, encoded
 
 A = TypeVar("A", bound=Answer)
@@ -37,12 +38,6 @@ JOBS = 4  # pictures at once
 UNREADABLE = (OSError, TypeError, ValueError, SyntaxError)
 # Pictures started per job, so that one slow answer does not idle the other jobs.
 AHEAD = 4
-# The files taken from a folder: the formats that the server reads, and others that people consider
-# pictures, so that nothing is skipped silently.
-SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".avif", ".heic", ".heif", ".jxl", ".jp2"),
-}
 
 
 @dataclass(frozen=True)
@@ -168,18 +163,9 @@ def _check_jobs(jobs: int) -> None:
 def _chosen(pictures: Pictures) -> tuple[Iterable[Picture], int | None]:
     """The pictures in and below a folder, or those of an iterable, and their number if known."""
     if isinstance(pictures, str | os.PathLike):
-        paths = _below(Path(pictures))
+        os.scandir(pictures).close()  # raises the OSError that os.walk would pass over
+        paths = list(below(Path(pictures)))
         return paths, len(paths)
     if isinstance(pictures, bytes | bytearray | memoryview) or hasattr(pictures, "read"):
         raise TypeError("this is one picture, not a folder or an iterable of pictures")
     return pictures, len(pictures) if isinstance(pictures, Sized) else None
-
-
-def _below(folder: Path) -> list[Path]:
-    """The files with SUFFIXES in and below ``folder``, sorted; nothing that begins with a dot."""
-    os.scandir(folder).close()  # raises the OSError that os.walk would pass over
-    paths = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [Path(parent) / name for name in files if not name.startswith(".")]
-    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES)

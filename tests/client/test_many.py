@@ -91,9 +91,9 @@ def test_a_folder(kind: Kind, echo: Echo, tmp_path: Path) -> None:
     client = kind.make(echo.url)
     for folder in (tmp_path, str(tmp_path)):
         results = list(client.classify_many(folder, model="mine"))
-        found = [tmp_path / name for name in ("a.png", "b.JPG", "below/c.webp", "d.heic")]
+        found = [tmp_path / name for name in ("a.png", "b.JPG", "d.heic", "below/c.webp")]
         assert [result.picture for result in results] == found
-        assert results[2].get().best.label == "below/c.webp"
+        assert results[3].get().best.label == "below/c.webp"
 
 
 @OVER_HTTP
