@@ -14,10 +14,10 @@ from vision_client.endpoint import Access, Endpoint, Path, Token, warn_of_plain_
 from vision_client.errors import ServerError
 from vision_client.extras import extra
 from vision_client.many import JOBS, Pictures, Progress, Result, answers, answers_async
-from vision_client.models import Model, default
+from vision_client.models import Model, classes, default
 from vision_client.pictures import Picture, encoded
 from vision_client.rest import Rest
-from vision_client.tasks.classify import CLASSIFY, Classification
+from vision_client.tasks.classify import CLASSIFY, PIXEL, Classification
 from vision_client.tasks.decoder import Decoder
 from vision_client.tasks.translate import TRANSLATE, Format, Translation, server_format
 
@@ -216,6 +216,17 @@ class Client(_Base):
         """
         return self._attempt(lambda: self._transport.status(names, self._timeout))
 
+    def labels(self, model: str | None = None) -> tuple[str, ...]:
+        """The names of all classes of ``model``, in the order of their indices.
+
+        They come with an answer to a picture of one pixel. Raises ValueError if ``model`` does not
+        classify, and over gRPC, where the server does not list its models.
+        """
+        models = self.models()
+        name = model or default(models, CLASSIFY.task)
+        answer = self.classify(PIXEL, model=name, top_k=classes(models, name))
+        return answer.labels
+
     def _send_to_default(self, task: str, picture: bytes, options: dict[str, str]) -> Reply:
         if model := self._defaults.get(task):
             try:
@@ -348,6 +359,13 @@ class AsyncClient(_Base):
     async def status(self, *names: str) -> tuple[Model, ...]:
         """As Client.status."""
         return await self._attempt(lambda transport: transport.status(names, self._timeout))
+
+    async def labels(self, model: str | None = None) -> tuple[str, ...]:
+        """As Client.labels."""
+        models = await self.models()
+        name = model or default(models, CLASSIFY.task)
+        answer = await self.classify(PIXEL, model=name, top_k=classes(models, name))
+        return answer.labels
 
     async def _send_to_default(self, task: str, picture: bytes, options: dict[str, str]) -> Reply:
         if model := self._defaults.get(task):

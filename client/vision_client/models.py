@@ -49,8 +49,10 @@ def listed(reply: Reply) -> tuple[Model, ...]:
 
 
 def _options(options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Range] | None:
+    if options is None:
+        return None
     keys = ("default", "low", "high", "multiple")
-    return options and {name: Range(*(int(o[k]) for k in keys)) for name, o in options.items()}
+    return {name: Range(*(int(o[k]) for k in keys)) for name, o in options.items()}
 
 
 def with_readiness(
@@ -87,3 +89,21 @@ def default(models: Sequence[Model], task: str) -> str:
     names = ", ".join(model.name for model in models) or "none"
     message = f"the server has no model of the task {task}; its models: {names}"
     raise ServerError(404, "ModelNotFound", message)
+
+
+def classes(models: Sequence[Model], name: str) -> int:
+    """The number of classes of the model called ``name``.
+
+    ServerError if the server has no such model, ValueError if it does not classify or the server
+    is too old to say.
+    """
+    for model in models:
+        if model.name == name:
+            top_k = (model.options or {}).get("top_k")
+            if top_k is None or top_k.high is None:
+                raise ValueError(
+                    f"the server lists no classes of {name}, whose task is {model.task}"
+                )
+            return top_k.high
+    names = ", ".join(model.name for model in models) or "none"
+    raise ServerError(404, "ModelNotFound", f"there is no model {name!r}: there are {names}")

@@ -60,6 +60,9 @@ class Blocking:
     def models(self) -> tuple[Model, ...]:
         return self._runner.run(self._client.models())
 
+    def labels(self, model: str | None = None) -> tuple[str, ...]:
+        return self._runner.run(self._client.labels(model))
+
     def status(self, *names: str) -> tuple[Model, ...]:
         return self._runner.run(self._client.status(*names))
 

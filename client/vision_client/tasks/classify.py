@@ -11,6 +11,8 @@ from vision_client.errors import MALFORMED
 from vision_client.tasks.decoder import Decoder, Range
 
 TOP_K = Range(default=5, low=1)
+# A GIF of one pixel, to ask for all classes.
+PIXEL = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Classification(Answer):
     @property
     def best(self) -> Prediction:
         return self.predictions[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the predicted classes, in the order of their indices."""
+        return tuple(p.label for p in sorted(self.predictions, key=lambda p: p.class_id))
 
     def _repr_html_(self) -> str:
         """For notebooks: a table with a bar for each class."""
