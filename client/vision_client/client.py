@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -13,12 +13,13 @@ from vision_client.answers import Answer, Reply
 from vision_client.endpoint import Access, Endpoint, Path, Token, warn_of_plain_token
 from vision_client.errors import ServerError
 from vision_client.extras import extra
-from vision_client.models import Model, default
+from vision_client.many import JOBS, Pictures, Progress, Result, answers, answers_async
+from vision_client.models import Model, classes, default
 from vision_client.pictures import Picture, encoded
 from vision_client.rest import Rest
-from vision_client.tasks.classify import CLASSIFY, Classification
+from vision_client.tasks.classify import CLASSIFY, PIXEL, Classification
 from vision_client.tasks.decoder import Decoder
-from vision_client.tasks.translate import TRANSLATE, Format, Translation
+from vision_client.tasks.translate import TRANSLATE, Format, Translation, server_format
 
 SERVER = "http://127.0.0.1:8080"
 # A little more than the server's own limit for a batch of classifications.
@@ -141,7 +142,49 @@ class Client(_Base):
         ``size`` is the shorter side in pixels, ``quality`` applies to JPEG and WebP. The ranges are
         in ``vision_client.tasks.translate``.
         """
+        format = server_format(format)
         return self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
+
+    def classify_many(
+        self,
+        pictures: Pictures,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        jobs: int = JOBS,
+        progress: Progress | None = None,
+    ) -> Generator[Result[Classification]]:
+        """A Result of each picture, in order, of ``jobs`` requests at once.
+
+        ``pictures`` is a folder, which is searched recursively, or an iterable, which is read as
+        requests are sent. An error of one picture is in its Result and does not end the others.
+        ``progress`` is called after each with the number of results and of pictures, None if that
+        is unknown. Raises OSError if the folder cannot be read.
+        """
+        return answers(
+            lambda data: self.classify(data, model=model, top_k=top_k), pictures, jobs, progress
+        )
+
+    def translate_many(
+        self,
+        pictures: Pictures,
+        *,
+        model: str | None = None,
+        size: int | None = None,
+        format: Format | None = None,
+        quality: int | None = None,
+        jobs: int = JOBS,
+        progress: Progress | None = None,
+    ) -> Generator[Result[Translation]]:
+        """As classify_many, with the options of translate."""
+        return answers(
+            lambda data: self.translate(
+                data, model=model, size=size, format=format, quality=quality
+            ),
+            pictures,
+            jobs,
+            progress,
+        )
 
     def ask(
         self,
@@ -172,6 +215,17 @@ class Client(_Base):
         Over gRPC without ``names``, the result is one entry for the server, with an empty name.
         """
         return self._attempt(lambda: self._transport.status(names, self._timeout))
+
+    def labels(self, model: str | None = None) -> tuple[str, ...]:
+        """The names of all classes of ``model``, in the order of their indices.
+
+        They come with an answer to a picture of one pixel. Raises ValueError if ``model`` does not
+        classify, and over gRPC, where the server does not list its models.
+        """
+        models = self.models()
+        name = model or default(models, CLASSIFY.task)
+        answer = self.classify(PIXEL, model=name, top_k=classes(models, name))
+        return answer.labels
 
     def _send_to_default(self, task: str, picture: bytes, options: dict[str, str]) -> Reply:
         if model := self._defaults.get(task):
@@ -244,7 +298,43 @@ class AsyncClient(_Base):
         quality: int | None = None,
     ) -> Translation:
         """As Client.translate."""
+        format = server_format(format)
         return await self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
+
+    def classify_many(
+        self,
+        pictures: Pictures,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        jobs: int = JOBS,
+        progress: Progress | None = None,
+    ) -> AsyncGenerator[Result[Classification]]:
+        """As Client.classify_many: ``async for result in client.classify_many(...)``."""
+        return answers_async(
+            lambda data: self.classify(data, model=model, top_k=top_k), pictures, jobs, progress
+        )
+
+    def translate_many(
+        self,
+        pictures: Pictures,
+        *,
+        model: str | None = None,
+        size: int | None = None,
+        format: Format | None = None,
+        quality: int | None = None,
+        jobs: int = JOBS,
+        progress: Progress | None = None,
+    ) -> AsyncGenerator[Result[Translation]]:
+        """As Client.translate_many."""
+        return answers_async(
+            lambda data: self.translate(
+                data, model=model, size=size, format=format, quality=quality
+            ),
+            pictures,
+            jobs,
+            progress,
+        )
 
     async def ask(
         self,
@@ -269,6 +359,13 @@ class AsyncClient(_Base):
     async def status(self, *names: str) -> tuple[Model, ...]:
         """As Client.status."""
         return await self._attempt(lambda transport: transport.status(names, self._timeout))
+
+    async def labels(self, model: str | None = None) -> tuple[str, ...]:
+        """As Client.labels."""
+        models = await self.models()
+        name = model or default(models, CLASSIFY.task)
+        answer = await self.classify(PIXEL, model=name, top_k=classes(models, name))
+        return answer.labels
 
     async def _send_to_default(self, task: str, picture: bytes, options: dict[str, str]) -> Reply:
         if model := self._defaults.get(task):

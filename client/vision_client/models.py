@@ -9,6 +9,7 @@ from typing import Any
 
 from vision_client.answers import Reply
 from vision_client.errors import MALFORMED, ServerError
+from vision_client.tasks.decoder import Range
 
 MISSING = "the server does not have this model"
 
@@ -17,7 +18,9 @@ MISSING = "the server does not have this model"
 class Model:
     """A model of a server. If it is not ``ready`` to answer, ``reason`` may say why.
 
-    ``task`` and ``weights`` are None over gRPC, and for a model that the server does not have.
+    ``options`` are the whole numbers that a request may choose, by name; None if the server does
+    not say. ``task``, ``weights`` and ``options`` are None over gRPC, and for a model that the
+    server does not have.
     """
 
     name: str
@@ -25,17 +28,31 @@ class Model:
     task: str | None = None
     weights: str | None = None
     reason: str | None = None
+    options: Mapping[str, Range] | None = None
 
 
 def listed(reply: Reply) -> tuple[Model, ...]:
     """The models in the answer ``reply`` of ``/models``. Raises ServerError if it has none."""
     try:
         return tuple(
-            Model(str(model["name"]), bool(model["ready"]), str(model["task"]), model["weights"])
+            Model(
+                str(model["name"]),
+                bool(model["ready"]),
+                str(model["task"]),
+                model["weights"],
+                options=_options(model.get("options")),
+            )
             for model in json.loads(reply.body)["models"]
         )
     except MALFORMED as error:
         raise reply.unexpected("a list of models") from error
+
+
+def _options(options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Range] | None:
+    if options is None:
+        return None
+    keys = ("default", "low", "high", "multiple")
+    return {name: Range(*(int(o[k]) for k in keys)) for name, o in options.items()}
 
 
 def with_readiness(
@@ -72,3 +89,21 @@ def default(models: Sequence[Model], task: str) -> str:
     names = ", ".join(model.name for model in models) or "none"
     message = f"the server has no model of the task {task}; its models: {names}"
     raise ServerError(404, "ModelNotFound", message)
+
+
+def classes(models: Sequence[Model], name: str) -> int:
+    """The number of classes of the model called ``name``.
+
+    ServerError if the server has no such model, ValueError if it does not classify or the server
+    is too old to say.
+    """
+    for model in models:
+        if model.name == name:
+            top_k = (model.options or {}).get("top_k")
+            if top_k is None or top_k.high is None:
+                raise ValueError(
+                    f"the server lists no classes of {name}, whose task is {model.task}"
+                )
+            return top_k.high
+    names = ", ".join(model.name for model in models) or "none"
+    raise ServerError(404, "ModelNotFound", f"there is no model {name!r}: there are {names}")

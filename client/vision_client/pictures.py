@@ -33,20 +33,21 @@ def encoded(picture: Picture) -> bytes:
     """``picture`` as an image file.
 
     Paths, bytes and binary streams are sent unchanged, whatever their format: the server detects it
-    from the content. A PIL image becomes a PNG, turned upright, with its colour profile. An array
-    is ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` uint8: gray, RGB or RGBA. Images and arrays need
-    Pillow (MissingExtra). Raises OSError if a file cannot be read or is not a regular file,
-    TypeError or ValueError if ``picture`` is something else.
+    from the content. So is the file of a PIL image, if the image still is what the file holds; else
+    the image becomes a PNG or TIFF, without loss, or shrunk if it would have more bytes than the
+    server takes. An array, ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` uint8: gray, RGB or RGBA, is
+    encoded likewise. Images and arrays need Pillow (MissingExtra). Raises OSError if a file cannot
+    be read or is not a regular file, TypeError or ValueError if ``picture`` is something else.
     """
     if _is_pil_image(picture):
-        return _png(picture)
+        return _to_file(picture)
     match picture:
         case str() | os.PathLike():
             return read_file(picture)
         case bytes() | bytearray() | memoryview():
             return bytes(picture)
         case Array():
-            return _png(_from_array(picture))
+            return _to_file(_from_array(picture))
     read = getattr(picture, "read", None)
     data = read() if read is not None else None
     if not isinstance(data, bytes):
@@ -84,6 +85,12 @@ def _is_pil_image(picture: object) -> TypeGuard[Image.Image]:
     return pillow is not None and isinstance(picture, pillow.Image)
 
 
+def _to_file(image: Image.Image) -> bytes:
+    from vision_client.images import to_file
+
+    return to_file(image)
+
+
 def _from_array(array: Array) -> Image.Image:
     layout = array.__array_interface__
     shape = layout["shape"]
@@ -95,19 +102,3 @@ def _from_array(array: Array) -> Image.Image:
                 from PIL import Image
             return Image.fromarray(array)
     raise ValueError(f"an array must be (H, W), (H, W, 3) or (H, W, 4), not {shape}")
-
-
-# The modes that PNG can store; others (CMYK, YCbCr, HSV, Lab) are converted to RGB.
-_PNG_MODES = {"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"}
-
-
-def _png(image: Image.Image) -> bytes:
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode not in _PNG_MODES:
-        image = image.convert("RGB")
-    buffer = io.BytesIO()
-    # Fast rather than small: the file is read once, mostly on a nearby machine.
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

@@ -71,9 +71,9 @@ def draw(image: Image.Image, console: Console, environment: Mapping[str, str]) -
     if not console.is_terminal or not colours:
         return
     if not inside_tmux and ("KITTY_WINDOW_ID" in environment or program in ("ghostty", "WezTerm")):
-        console.file.write(_kitty(encoded(image)))
+        console.file.write(_kitty(_png(image)))
     elif not inside_tmux and program in ("iTerm.app", "vscode"):
-        console.file.write(_iterm(encoded(image)))
+        console.file.write(_iterm(_png(image)))
     else:
         console.print(Pixels.from_image(_fitted(image, min(COLUMNS, console.width))))
 
@@ -83,6 +83,12 @@ def _fitted(image: Image.Image, columns: int) -> Image.Image:
     width = min(columns, image.width)
     height = max(2, round(image.height * width / image.width / 2) * 2)
     return image.resize((width, height))
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _kitty(png: bytes) -> str:

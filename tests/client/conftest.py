@@ -8,19 +8,20 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from serving.config import Config
 from tests.running import Running
 from tests.standin import LIMIT_S
-from vision_client import AsyncClient, Classification, Client, Model, Translation
+from vision_client import AsyncClient, Classification, Client, Model, Result, Translation
 
+T = TypeVar("T")
 VISION = str(Path(sys.executable).with_name("vision"))
 KINDS = [(scheme, kind) for scheme in ("http", "grpc") for kind in (Client, AsyncClient)]
 
@@ -31,6 +32,10 @@ OVER_HTTP, OVER_GRPC = (
 )
 
 PREDICTIONS = b'{"predictions": [{"class_id": 1, "label": "cat", "probability": 0.5}]}'
+
+
+async def _all(items: AsyncIterable[T]) -> list[T]:
+    return [item async for item in items]
 
 
 class Blocking:
@@ -46,8 +51,17 @@ class Blocking:
     def translate(self, *arguments: Any, **options: Any) -> Translation:
         return self._runner.run(self._client.translate(*arguments, **options))
 
+    def classify_many(self, *arguments: Any, **options: Any) -> list[Result[Classification]]:
+        return self._runner.run(_all(self._client.classify_many(*arguments, **options)))
+
+    def translate_many(self, *arguments: Any, **options: Any) -> list[Result[Translation]]:
+        return self._runner.run(_all(self._client.translate_many(*arguments, **options)))
+
     def models(self) -> tuple[Model, ...]:
         return self._runner.run(self._client.models())
+
+    def labels(self, model: str | None = None) -> tuple[str, ...]:
+        return self._runner.run(self._client.labels(model))
 
     def status(self, *names: str) -> tuple[Model, ...]:
         return self._runner.run(self._client.status(*names))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
+from handlers.pictures.decode import decode
 from tests.client.conftest import OVER_HTTP, PREDICTIONS, Blocking, Kind, vision
-from tests.standin import CLASSIFIER, Answering
+from tests.standin import CLASSIFIER, MODELS, TOP_K, TRANSLATOR, Answering
 from vision_client import Client, ServerError
+from vision_client.tasks.classify import PIXEL
 
 PICTURE = b"\x89PNG and more"
 
@@ -59,3 +63,29 @@ def test_the_command(
         run = vision(command, photo, *output, *options, VISION_SERVER=server.url)
     assert (run.returncode, run.stderr) == (0, "")
     assert server.paths == [f"/predictions/{model}"]
+
+
+@OVER_HTTP
+@pytest.mark.parametrize("model", [None, CLASSIFIER])
+def test_the_labels_of_a_network(kind: Kind, model: str | None) -> None:
+    """All of them, although most are improbable, in the order of their numbers."""
+    order = [(1, "dog"), (2, "fox"), (0, "cat")]
+    predictions = [{"class_id": i, "label": label, "probability": 0.3} for i, label in order]
+    body = json.dumps({"predictions": predictions}).encode()
+    with Answering.started(body=body) as server:
+        top_k = {"top_k": dataclasses.replace(TOP_K, high=3)}
+        server.models = (dataclasses.replace(MODELS[0], options=top_k), MODELS[1])
+        client = kind.make(server.url)
+        assert client.labels(model) == ("cat", "dog", "fox")
+        assert server.asked[0]["x-top-k"] == "3"
+        with pytest.raises(
+            ValueError, match=f"no classes of {TRANSLATOR}, whose task is translate"
+        ):
+            client.labels(TRANSLATOR)
+        with pytest.raises(ServerError, match=f"404 ModelNotFound: .*{CLASSIFIER}, {TRANSLATOR}"):
+            client.labels("vit_b_16")
+    assert len(server.asked) == 1
+
+
+def test_the_picture_that_asks_for_labels_is_one() -> None:
+    assert decode(PIXEL).size == (1, 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from vision_client.pictures import Picture, encoded
 
@@ -52,26 +52,6 @@ def test_a_gray_array() -> None:
 def test_an_open_file_is_read_from_its_position(png: Path) -> None:
     with png.open("rb") as file:
         assert encoded(file) == png.read_bytes()
-
-
-def test_an_image_is_sent_upright_with_its_profile(photographs: dict[str, Image.Image]) -> None:
-    image = photographs["chelsea"].copy()
-    image.getexif()[0x0112] = 6  # rotated by 90 degrees
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    image.info["icc_profile"] = profile
-    with Image.open(io.BytesIO(encoded(image))) as got:
-        assert got.size == image.size[::-1]
-        assert got.info["icc_profile"] == profile
-        assert got.getexif().get(0x0112, 1) == 1
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "YCbCr", "HSV", "I;16"])
-def test_every_mode_of_pillow_can_be_sent(photographs: dict[str, Image.Image], mode: str) -> None:
-    image = photographs["chelsea"]
-    image = image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)
-    with Image.open(io.BytesIO(encoded(image))) as got:
-        assert got.format == "PNG"
-        assert got.size == image.size
 
 
 @pytest.mark.parametrize(

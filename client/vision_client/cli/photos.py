@@ -5,18 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vision_client.folders import below
 from vision_client.pictures import read_file
 
-# The files taken from a folder: the formats that the server reads, and others that people consider
-# pictures, so that nothing is skipped silently. A file that is named itself may have any suffix.
-SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".avif", ".heic", ".heif", ".jxl", ".jp2"),
-}
 STDIN = "-"
 
 
@@ -46,25 +41,11 @@ def find(arguments: Sequence[str], exclude: Path | None = None) -> list[Photo]:
     for argument in arguments:
         # Path.is_dir raises if a name is too long or may not be accessed.
         if argument != STDIN and os.path.isdir(argument):  # noqa: PTH112
-            for path in _below(Path(argument), exclude):
+            for path in below(Path(argument), exclude):
                 photos[str(path)] = Photo(str(path), path.relative_to(argument))
         else:
             photos[argument] = Photo(argument, Path(Path(argument).name))
     return list(photos.values())
-
-
-def _below(folder: Path, exclude: Path | None) -> Iterator[Path]:
-    # Path.resolve raises if links form a loop.
-    excluded = os.path.realpath(exclude) if exclude is not None else None
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(Path(parent) / name) != excluded
-        )
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(parent) / name
 
 
 def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from vision_client.errors import MALFORMED
 from vision_client.tasks.decoder import Decoder, Range
 
 TOP_K = Range(default=5, low=1)
+# A GIF of one pixel, to ask for all classes.
+PIXEL = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,22 @@ class Classification(Answer):
     @property
     def best(self) -> Prediction:
         return self.predictions[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the predicted classes, in the order of their indices."""
+        return tuple(p.label for p in sorted(self.predictions, key=lambda p: p.class_id))
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table with a bar for each class."""
+        rows = "".join(
+            f"<tr><td>{100 * p.probability:.2f} %</td>"
+            f'<td><meter min="0" max="1" value="{p.probability:.4f}"></meter></td>'
+            f'<td style="text-align: left">{html.escape(p.label)}</td></tr>'
+            for p in self.predictions
+        )
+        note = "<p>untrained network: the answer means nothing</p>" if self.untrained else ""
+        return f"<table>{rows}</table>{note}"
 
 
 def decode(reply: Reply, seconds: float) -> Classification:

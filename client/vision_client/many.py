@@ -1,0 +1,171 @@
+"""Many pictures: of a folder or an iterable, several at once, with the results in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Sized,
+)
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from vision_client.answers import Answer
+from vision_client.errors import VisionError
+from vision_client.folders import below
+from vision_client.pictures import Picture, encoded
+
+A = TypeVar("A", bound=Answer)
+A_co = TypeVar("A_co", bound=Answer, covariant=True)
+R = TypeVar("R")
+
+Pictures: TypeAlias = str | os.PathLike[str] | Iterable[Picture]
+# Called after each result with the number of results so far and of pictures, None if unknown.
+Progress: TypeAlias = Callable[[int, int | None], object]
+
+JOBS = 4  # pictures at once
+# The errors of ``encoded``; Pillow's plugins raise SyntaxError too.
+UNREADABLE = (OSError, TypeError, ValueError, SyntaxError)
+# Pictures started per job, so that one slow answer does not idle the other jobs.
+AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Result(Generic[A_co]):
+    """What became of ``picture``: its ``answer``, or the ``error`` because of which it has none.
+
+    ``picture`` is what the iterable gave, or the path of a file of the folder. ``error`` is a
+    VisionError, or that of reading or encoding the picture.
+    """
+
+    picture: Picture
+    answer: A_co | None = None
+    error: Exception | None = None
+
+    def get(self) -> A_co:
+        """The answer; raises ``error`` if there is none."""
+        if self.error is not None:
+            raise self.error
+        assert self.answer is not None
+        return self.answer
+
+
+def answers(
+    ask: Callable[[bytes], A], pictures: Pictures, jobs: int, progress: Progress | None
+) -> Generator[Result[A]]:
+    """A Result of each picture, in order, of ``jobs`` calls of ``ask`` at once.
+
+    Closing the generator cancels what is not sent yet. OSError if the folder cannot be read,
+    TypeError for a single picture, ValueError if ``jobs`` is below 1.
+    """
+    _check_jobs(jobs)
+    chosen, total = _chosen(pictures)
+
+    def result(picture: Picture) -> Result[A]:
+        try:
+            data = encoded(picture)
+        except UNREADABLE as error:
+            return Result(picture, error=error)
+        try:
+            return Result(picture, ask(data))
+        except VisionError as error:
+            return Result(picture, error=error)
+
+    return _counted(_in_order(chosen, result, jobs), total, progress)
+
+
+async def answers_async(
+    ask: Callable[[bytes], Awaitable[A]], pictures: Pictures, jobs: int, progress: Progress | None
+) -> AsyncGenerator[Result[A]]:
+    """The same on an event loop."""
+    _check_jobs(jobs)
+    chosen, total = await asyncio.to_thread(_chosen, pictures)
+    turns = asyncio.Semaphore(jobs)
+
+    async def result(picture: Picture) -> Result[A]:
+        async with turns:
+            try:
+                data = await asyncio.to_thread(encoded, picture)
+            except UNREADABLE as error:
+                return Result(picture, error=error)
+            try:
+                return Result(picture, await ask(data))
+            except VisionError as error:
+                return Result(picture, error=error)
+
+    done = 0
+    async with aclosing(_in_order_async(chosen, result, jobs)) as results:
+        async for one in results:
+            done += 1
+            if progress is not None:
+                progress(done, total)
+            yield one
+
+
+def _counted(
+    results: Generator[Result[A]], total: int | None, progress: Progress | None
+) -> Generator[Result[A]]:
+    with closing(results):
+        for done, one in enumerate(results, 1):
+            if progress is not None:
+                progress(done, total)
+            yield one
+
+
+def _in_order(items: Iterable[Picture], work: Callable[[Picture], R], jobs: int) -> Generator[R]:
+    """``work`` of each of ``items`` in threads, at most AHEAD items per job ahead of the caller."""
+    pool = ThreadPoolExecutor(jobs)
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            while waiting and (len(waiting) == AHEAD * jobs or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _in_order_async(
+    items: Iterable[Picture], work: Callable[[Picture], Coroutine[Any, Any, R]], jobs: int
+) -> AsyncGenerator[R]:
+    """The same in tasks."""
+    waiting: deque[asyncio.Task[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(asyncio.create_task(work(item)))
+            while waiting and (len(waiting) == AHEAD * jobs or waiting[0].done()):
+                yield await waiting.popleft()
+        while waiting:
+            yield await waiting.popleft()
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _check_jobs(jobs: int) -> None:
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, not {jobs}")
+
+
+def _chosen(pictures: Pictures) -> tuple[Iterable[Picture], int | None]:
+    """The pictures in and below a folder, or those of an iterable, and their number if known."""
+    if isinstance(pictures, str | os.PathLike):
+        os.scandir(pictures).close()  # raises the OSError that os.walk would pass over
+        paths = list(below(Path(pictures)))
+        return paths, len(paths)
+    if isinstance(pictures, bytes | bytearray | memoryview) or hasattr(pictures, "read"):
+        raise TypeError("this is one picture, not a folder or an iterable of pictures")
+    return pictures, len(pictures) if isinstance(pictures, Sized) else None
