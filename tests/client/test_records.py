@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from vision_client import Classification, Prediction
+from vision_client.cli.origin import Origin
 from vision_client.cli.records import Results
 
 ANSWER = Classification(
@@ -23,16 +24,21 @@ ANSWER = Classification(
 
 
 def write(
-    path: Path, *names: str, is_csv: bool, pictures: Sequence[str] = (), classes: int = 2
-) -> set[str]:
+    path: Path,
+    *names: str,
+    is_csv: bool,
+    pictures: Sequence[str] = (),
+    classes: int = 2,
+    weights: str = "IMAGENET1K_V1",
+) -> dict[str, Origin]:
     """Add results for ``names``, in a run that also has ``pictures``; returns what was there."""
-    results = Results(path, is_csv=is_csv, pictures={*names, *pictures}, classes=classes)
+    origin: Origin = {"model": "resnet101", "weights": weights, "top_k": classes}
     answer = replace(ANSWER, predictions=ANSWER.predictions[:classes])
-    for name in names:
-        if name not in results.done:
-            results.add(name, answer)
-    results.close()
-    return results.done
+    with Results(path, is_csv=is_csv, pictures={*names, *pictures}) as results:
+        for name in names:
+            if results.earlier.get(name) != origin:
+                results.add(name, origin, answer)
+    return dict(results.earlier)
 
 
 def read(path: Path, *, is_csv: bool) -> list[str]:
@@ -46,8 +52,8 @@ def read(path: Path, *, is_csv: bool) -> list[str]:
 @pytest.mark.parametrize("is_csv", [False, True])
 def test_a_second_run_goes_on(tmp_path: Path, is_csv: bool) -> None:
     path = tmp_path / "results"
-    assert write(path, "a.jpg", 'b, "c".jpg', is_csv=is_csv) == set()
-    assert write(path, "d.jpg", is_csv=is_csv) == {"a.jpg", 'b, "c".jpg'}
+    assert write(path, "a.jpg", 'b, "c".jpg', is_csv=is_csv) == {}
+    assert set(write(path, "d.jpg", is_csv=is_csv)) == {"a.jpg", 'b, "c".jpg'}
     assert read(path, is_csv=is_csv) == ["a.jpg", 'b, "c".jpg', "d.jpg"]
 
 
@@ -95,15 +101,71 @@ def test_runs_of_fewer_classes_keep_each_other(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_only_the_rows_at_the_end_are_removed(tmp_path: Path) -> None:
-    """A picture may be in the file twice, for example after ``cat`` of two files."""
+def test_a_network_of_fewer_classes(tmp_path: Path) -> None:
+    """One answer of two rows may be cut, but not the second of two rows."""
     path = tmp_path / "results.csv"
-    pictures = ("a.jpg", "a.jpg", "a.jpg", "b.jpg", "c.jpg", "b.jpg")
-    ranks = (1, 2, 3, 1, 1, 1)
-    lines = [f"{name},{rank},1,cat,0.1\n" for name, rank in zip(pictures, ranks, strict=True)]
-    path.write_text(HEADER.decode() + "".join(lines))
-    write(path, is_csv=True, pictures=["b.jpg"], classes=3)
-    assert path.read_text() == HEADER.decode() + "".join(lines[:-1])
+    for n, kept in enumerate([set(), set(), {"0.jpg", "1.jpg"}]):
+        assert set(write(path, f"{n}.jpg", is_csv=True, classes=5)) == kept
+
+
+@pytest.mark.parametrize("is_csv", [False, True])
+def test_each_picture_of_the_run_ends_with_one_answer(tmp_path: Path, is_csv: bool) -> None:
+    """Those of other pictures stay, even twice, as after ``cat`` of two files."""
+    path = tmp_path / "results"
+    for weights in ("old", "new"):
+        write(tmp_path / weights, "a.jpg", "b.jpg", is_csv=is_csv, weights=weights)
+    old, new = ((tmp_path / weights).read_bytes() for weights in ("old", "new"))
+    header = HEADER if is_csv else b""
+    path.write_bytes(old + new.removeprefix(header))
+    path.chmod(0o640)
+    kept = write(path, is_csv=is_csv, pictures=["b.jpg"], weights="new")
+    assert {origin["weights"] for origin in kept.values()} == {"new"}
+    assert read(path, is_csv=is_csv) == ["a.jpg", "a.jpg", "b.jpg"]
+    write(path, "a.jpg", "b.jpg", is_csv=is_csv, weights="new")
+    assert path.read_bytes() == new
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert {p.name for p in tmp_path.iterdir()} == {"results", "old", "new"}
+
+
+@pytest.mark.parametrize("is_csv", [False, True])
+def test_an_interruption_loses_no_answer(tmp_path: Path, is_csv: bool) -> None:
+    """A killed process closes nothing: the earlier answers are still there, and the last counts."""
+    path = tmp_path / "results"
+    write(path, "a.jpg", "b.jpg", is_csv=is_csv, weights="old")
+    before = path.read_bytes()
+    origin: Origin = {"model": "resnet101", "weights": "new", "top_k": 2}
+    killed = Results(path, is_csv=is_csv, pictures=["a.jpg", "b.jpg"])
+    killed.add("a.jpg", origin, ANSWER)
+    assert path.read_bytes().startswith(before)
+    kept = write(path, "c.jpg", is_csv=is_csv, weights="new")
+    assert {name: about["weights"] for name, about in kept.items()} == {
+        "a.jpg": "new",
+        "b.jpg": "old",
+    }
+    killed.close()
+
+
+OLD_ROWS = b'picture,rank,class_id,label,probability\na.jpg,1,2,cat,0.5\n"b,\nc.jpg",1,2,cat,0.5\n'
+
+
+@pytest.mark.parametrize("cut", [b"", b"d.jpg,1,", b"d.jpg,1,2,cat,0.5"])
+def test_csv_of_an_older_version_gets_the_new_columns(tmp_path: Path, cut: bytes) -> None:
+    path = tmp_path / "results.csv"
+    path.write_bytes(OLD_ROWS + cut)
+    kept = write(path, "a.jpg", is_csv=True)
+    assert kept == {"a.jpg": {}, "b,\nc.jpg": {}}
+    with path.open(newline="") as file:
+        rows = [(row["picture"], row["weights"]) for row in csv.DictReader(file)]
+    others = [("b,\nc.jpg", "")] + [("d.jpg", "")] * cut.endswith(b"5")
+    assert rows == [*others, ("a.jpg", "IMAGENET1K_V1"), ("a.jpg", "IMAGENET1K_V1")]
+
+
+def test_json_lines_of_an_older_version_stay(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(OLD_RECORD + OLD_RECORD.replace(b"a.jpg", b"b.jpg")[:-20])
+    assert write(path, "c.jpg", is_csv=False) == {"a.jpg": {}}
+    assert path.read_bytes().startswith(OLD_RECORD)
+    assert read(path, is_csv=False) == ["a.jpg", "c.jpg"]
 
 
 @pytest.mark.parametrize("is_csv", [False, True])
@@ -112,7 +174,8 @@ def test_a_last_line_without_a_line_feed_stays(tmp_path: Path, is_csv: bool) -> 
     path = tmp_path / "results"
     write(path, "a.jpg", "b.jpg", is_csv=is_csv)
     path.write_bytes(path.read_bytes().removesuffix(b"\n"))
-    assert write(path, "c.jpg", is_csv=is_csv) == {"a.jpg", "b.jpg"}
+    kept = write(path, "c.jpg", is_csv=is_csv)
+    assert set(kept) == ({"a.jpg"} if is_csv else {"a.jpg", "b.jpg"})
     assert read(path, is_csv=is_csv) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
@@ -121,8 +184,8 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     for is_csv in (False, True):
         path = tmp_path / f"results{is_csv}"
         write(path, name, is_csv=is_csv)
-        assert write(path, "b.jpg", is_csv=is_csv) == {name}
-        assert write(path, is_csv=is_csv) == {name, "b.jpg"}
+        assert set(write(path, "b.jpg", is_csv=is_csv)) == {name}
+        assert set(write(path, is_csv=is_csv)) == {name, "b.jpg"}
 
 
 @pytest.mark.parametrize("is_csv", [False, True])
@@ -145,11 +208,12 @@ def test_lines_rewritten_by_another_program(tmp_path: Path) -> None:
     write(path, "a\u2028b.jpg", is_csv=False)
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n")
-    assert write(path, "c.jpg", is_csv=False) == {"a\u2028b.jpg"}
+    assert set(write(path, "c.jpg", is_csv=False)) == {"a\u2028b.jpg"}
 
 
-RECORD = b'{"picture": "a.jpg", "weights": null, "predictions": []}\n'
-HEADER = b"picture,rank,class_id,label,probability\n"
+OLD_RECORD = b'{"picture": "a.jpg", "weights": null, "predictions": []}\n'
+RECORD = b'{"picture": "a.jpg", "model": "m", "weights": null, "top_k": 5, "predictions": []}\n'
+HEADER = b"picture,rank,class_id,label,probability,model,weights,top_k\n"
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\xff\x00"
 JSON_LINES = {
     "text": b"Dear diary,\n",
@@ -158,7 +222,7 @@ JSON_LINES = {
     "empty lines, then results": b"\n\n" + RECORD,
     "binary": PNG,
     "binary of one line": PNG.replace(b"\n", b""),
-    "results as CSV": HEADER + b"a.jpg,1,2,cat,0.5\n",
+    "results as CSV": HEADER + b"a.jpg,1,2,cat,0.5,m,w,1\n",
     "other objects": b'{"id": 1}\n',
     "another object without a line feed": b'{"id": 1}',
     "objects with a picture": b'{"picture": "a.jpg", "note": "mine"}\n',
@@ -181,9 +245,11 @@ CSV_ROWS = {
     "other columns without a line feed": b"picture,label",
     "more columns": HEADER.replace(b"\n", b",note\n"),
     "rows of other columns": HEADER + b"a.jpg,1\n",
-    "rows without numbers": HEADER + b"a.jpg,first,2,cat,0.5\n",
-    "rows that are not CSV": HEADER + b'"a"b,1,2,cat,0.5\na.jpg,1,2,cat,0.5\n',
-    "a last row that is not CSV": HEADER + b'a.jpg,1,2,cat,0.5\n"a"b,1,2,cat,0.5\n',
+    "a row without its last column": HEADER + b"a.jpg,1,2,cat,0.5,m,w\n",
+    "rows of an older version with more columns": OLD_ROWS + b"a.jpg,1,2,cat,0.5,m,w,1\n",
+    "rows without numbers": HEADER + b"a.jpg,first,2,cat,0.5,m,w,1\n",
+    "rows that are not CSV": HEADER + b'"a"b,1,2,cat,0.5,m,w,1\na.jpg,1,2,cat,0.5,m,w,1\n',
+    "a last row that is not CSV": HEADER + b'a.jpg,1,2,cat,0.5,m,w,1\n"a"b,1,2,cat,0.5,m,w,1\n',
 }
 
 
@@ -207,8 +273,8 @@ def test_other_files_are_left_alone(tmp_path: Path, content: bytes, is_csv: bool
 
 def test_a_link_to_results_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "results")
-    assert write(tmp_path / "link", "a.jpg", is_csv=True) == set()
-    assert write(tmp_path / "link", "b.jpg", is_csv=True) == {"a.jpg"}
+    assert write(tmp_path / "link", "a.jpg", is_csv=True) == {}
+    assert set(write(tmp_path / "link", "b.jpg", is_csv=True)) == {"a.jpg"}
     assert read(tmp_path / "results", is_csv=True) == ["a.jpg", "b.jpg"]
 
 

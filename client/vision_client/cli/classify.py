@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +23,13 @@ from vision_client.cli.connection import (
     require_names,
 )
 from vision_client.cli.options import JOBS, Jobs, Model, Photos, err, out, require_stdout
-from vision_client.cli.photos import Photo, find
+from vision_client.cli.origin import Question, unanswered
+from vision_client.cli.photos import STDIN, Photo, find
 from vision_client.cli.records import CSV_HEADER, Results, as_csv, as_json, as_tabs, csv_line
-from vision_client.cli.work import UntrainedWarning, work
+from vision_client.cli.work import UntrainedWarning, exits_on_errors, work
 from vision_client.client import RETRIES, SERVER, TIMEOUT_S
 from vision_client.show import printable
-from vision_client.tasks.classify import TOP_K, Classification
+from vision_client.tasks.classify import CLASSIFY, TOP_K, Classification
 
 
 def classify(
@@ -45,10 +47,13 @@ def classify(
         Path | None,
         typer.Option(
             "--output", "-o", dir_okay=False, metavar="FILE", show_default=False,
-            help="Append to a file of JSON lines, or of CSV with --csv or the suffix .csv; "
-            "photographs that are already in it are skipped.",
+            help="File of results: CSV if it ends in .csv, JSON lines if it ends in .jsonl. "
+            "Photographs that it has the same network's answer of are skipped.",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Classify again what FILE has already.")
+    ] = False,
     model: Model = None,
     jobs: Jobs = JOBS,
     server: ServerOption = SERVER,
@@ -72,21 +77,20 @@ def classify(
         raise typer.BadParameter("one of --json and --csv")
     photos = find(photo)
     results = None
-    if output is None:
+    if output is None or str(output) == STDIN:
         require_stdout()
     else:
-        names = {photo.name for photo in photos}
-        results = _open(output, csv, names, top_k or TOP_K.default)
-    remaining = [p for p in photos if results is None or p.name not in results.done]
+        results = _open(output, _is_csv(output, json, csv), photos)
     warning = UntrainedWarning(err)
 
     def report(photo: Photo, answer: Classification) -> None:
         warning.check(answer)
+        about = question.origin(answer)
         if results is not None:
-            results.add(photo.name, answer)
+            results.add(photo.name, about, answer)
         elif json or csv or not out.is_terminal:
             write = as_json if json else as_csv if csv else as_tabs
-            text = write(photo.name, answer)
+            text = write(photo.name, about, answer)
             if out.is_terminal:
                 text = "".join(f"{printable(line)}\n" for line in text.split("\n")[:-1])
             print(text, end="", flush=True)
@@ -95,28 +99,53 @@ def classify(
                 out.print(Text(printable(photo.name), "bold"), soft_wrap=True)
             out.print(show.bars(answer.predictions), soft_wrap=True)
 
-    if csv and results is None:
-        print(csv_line(CSV_HEADER), end="")
     access = Server(server, grpc, token_file, ca, cert, cert_key)
-    with access.connect(timeout, retries) as client:
+    with results or nullcontext(), access.connect(timeout, retries) as client:
         require_names(client, model=model)
+        with exits_on_errors(err):
+            question = Question(client, CLASSIFY, model, top_k=top_k or TOP_K.default)
+            earlier = {} if results is None or force else results.earlier
+            remaining = unanswered(photos, earlier, question, err)
+        if csv and results is None:
+            print(csv_line(CSV_HEADER), end="")
         status = work(
             remaining,
-            lambda photo: client.classify(photo.read(), model=model, top_k=top_k),
+            lambda photo: client.classify(photo.read(), model=question.model, top_k=top_k),
             report,
             jobs=jobs,
             verb="classified",
             skipped=len(photos) - len(remaining),
             console=err,
         )
-    if results is not None:
-        results.close()
     raise typer.Exit(status)
 
 
-def _open(path: Path, csv: bool, pictures: set[str], classes: int) -> Results:
-    is_csv = csv or path.suffix.lower() == ".csv"
+# What the suffix of a result file says of its content.
+_SUFFIXES = {".csv": "--csv", ".jsonl": "--json", ".ndjson": "--json"}
+
+
+def _is_csv(path: Path, json: bool, csv: bool) -> bool:
+    """Whether ``path`` gets CSV. typer.BadParameter if its suffix and the options disagree."""
+    given = "--csv" if csv else "--json" if json else None
+    meant = _SUFFIXES.get(path.suffix.lower())
+    if given and meant and given != meant:
+        raise typer.BadParameter(
+            f"{path} would contain what {given} says, not what its name says; leave out {given}, "
+            "or choose another name",
+            param_hint="--output",
+        )
+    if not given and not meant and path.suffix:
+        raise typer.BadParameter(
+            f"results are CSV or JSON lines, not {path.suffix}: name the file "
+            f"{path.with_suffix('.csv')}, which spreadsheets open, or {path.with_suffix('.jsonl')}"
+            " (--csv and --json write them to a file of any name)",
+            param_hint="--output",
+        )
+    return (given or meant) == "--csv"
+
+
+def _open(path: Path, is_csv: bool, photos: list[Photo]) -> Results:
     try:
-        return Results(path, is_csv=is_csv, pictures=pictures, classes=classes)
+        return Results(path, is_csv=is_csv, pictures={photo.name for photo in photos})
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error

@@ -25,7 +25,8 @@ Photos: TypeAlias = Annotated[
     list[str],
     typer.Argument(
         metavar="PHOTO...", show_default=False, callback=_not_empty,
-        help="Files, folders (searched recursively), or - for standard input.",
+        help="Files, folders (searched recursively), addresses (https://...), which this machine "
+        "downloads, or - for standard input.",
     ),
 ]  # fmt: skip
 Model: TypeAlias = Annotated[

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vision_client.cli.download import download, file_name, is_address
 from vision_client.folders import below
 from vision_client.pictures import read_file
 
@@ -21,28 +22,44 @@ class Clash(ValueError):
 
 @dataclass(frozen=True)
 class Photo:
-    """``name`` is the path as given or found, ``inside`` the path within the given folder."""
+    """``name`` is the path as given or found, or the address, ``inside`` the path in the folder.
+
+    A folder in which there are no photographs is one that cannot be read.
+    """
 
     name: str
     inside: Path
 
     def read(self) -> bytes:
-        """The content. OSError if it cannot be read."""
+        """The content. OSError if it cannot be read or downloaded."""
         if self.name == STDIN:
             if sys.stdin is None:
                 raise OSError(errno.EBADF, "standard input is closed")
             return sys.stdin.buffer.read()
+        if is_address(self.name):
+            return download(self.name)
+        if os.path.isdir(self.name):  # noqa: PTH112 - see find
+            suffixes = ", ".join(sorted(SUFFIXES))
+            raise OSError(f"no photographs in this folder: no file ends in {suffixes}")
         return read_file(self.name)
 
 
 def find(arguments: Sequence[str], exclude: Path | None = None) -> list[Photo]:
-    """The files, and the pictures in and below the folders, in order; none below ``exclude``."""
+    """The files, addresses, and pictures in and below the folders, in order.
+
+    None below ``exclude``. A folder without pictures is itself in the list, and cannot be read.
+    """
     photos: dict[str, Photo] = {}
     for argument in arguments:
         # Path.is_dir raises if a name is too long or may not be accessed.
         if argument != STDIN and os.path.isdir(argument):  # noqa: PTH112
-            for path in below(Path(argument), exclude):
+            paths = list(below(Path(argument), exclude))
+            for path in paths:
                 photos[str(path)] = Photo(str(path), path.relative_to(argument))
+            if not paths:
+                photos[argument] = Photo(argument, Path(Path(argument).name))
+        elif is_address(argument):
+            photos[argument] = Photo(argument, Path(file_name(argument)))
         else:
             photos[argument] = Photo(argument, Path(Path(argument).name))
     return list(photos.values())

@@ -6,36 +6,42 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import TracebackType
+from typing import Any, Self, TypeAlias
 
+from vision_client.cli.origin import Origin
 from vision_client.show import printable
 from vision_client.tasks.classify import Classification
 
-CSV_HEADER = ("picture", "rank", "class_id", "label", "probability")
+CSV_HEADER = (
+    *("picture", "rank", "class_id", "label", "probability"),
+    *("model", "weights", "top_k"),
+)
+_OLD_CSV_HEADER = CSV_HEADER[:5]  # of files of an older version
 
-Writer: TypeAlias = Callable[[str, Classification], str]
-
-
-def as_json(name: str, answer: Classification) -> str:
-    """One line: an object with the picture's name, the weights and the predictions."""
-    record = {
-        "picture": name,
-        "weights": answer.weights,
-        "predictions": [vars(prediction) for prediction in answer.predictions],
-    }
-    return json.dumps(record) + "\n"
+Writer: TypeAlias = Callable[[str, Origin, Classification], str]
 
 
-def as_csv(name: str, answer: Classification) -> str:
+def as_json(name: str, origin: Origin, answer: Classification) -> str:
+    """One line: an object with the picture's name, the origin and the predictions."""
+    predictions = [vars(prediction) for prediction in answer.predictions]
+    return json.dumps({"picture": name, **origin, "predictions": predictions}) + "\n"
+
+
+def as_csv(name: str, origin: Origin, answer: Classification) -> str:
     """One row per class with the columns of ``CSV_HEADER``."""
-    return "".join(csv_line(row) for row in _rows(name, answer))
+    last = tuple(origin[key] for key in ("model", "weights", "top_k"))
+    return "".join(csv_line((*row, *last)) for row in _rows(name, answer))
 
 
-def as_tabs(name: str, answer: Classification) -> str:
-    """The same rows separated by tabs, for cut and awk; names and labels are escaped."""
+def as_tabs(name: str, _: Origin, answer: Classification) -> str:
+    """Rows without the origin separated by tabs, for cut and awk; names and labels are escaped."""
     rows = (map(printable, map(str, row)) for row in _rows(name, answer))
     return "".join("\t".join(row) + "\n" for row in rows)
 
@@ -54,48 +60,57 @@ def csv_line(row: tuple[Any, ...]) -> str:
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
-class Results:
-    """A file of classifications that a later run appends to.
+@dataclass(frozen=True)
+class _Record:
+    """The answer of one picture as it is in the file; ``origin`` is None if it may be cut off."""
 
-    ``pictures`` are the names of this run's photographs, ``classes`` the number of classes that it
-    asks for. ``done`` are the pictures whose results in the file are complete. An incomplete record
+    picture: str
+    origin: Origin | None
+    raw: bytes
+
+
+class Results:
+    """A file of classifications that a later run continues; a context manager that closes it.
+
+    ``pictures`` are the names of this run's photographs. ``earlier`` has the origin of each
+    picture's last answer in the file. Answers are appended; closing the file removes the earlier
+    ones of ``pictures``, so that each has one and an interruption loses none. An incomplete record
     at the end, which an interrupted run leaves, is cut off. Rows of CSV do not always show whether
-    all of them are there; if that is unclear, they are cut off only if their picture is among
-    ``pictures`` and so will be classified again. Raises ValueError if ``path`` contains anything
-    else or is not a regular file, OSError if it cannot be opened; the file is then unchanged.
+    all of them are there; if that is unclear, they are not in ``earlier``. Raises ValueError if
+    ``path`` contains anything else or is not a regular file, OSError if it cannot be opened; the
+    file is then unchanged.
     """
 
-    def __init__(
-        self, path: Path, *, is_csv: bool, pictures: Collection[str], classes: int
-    ) -> None:
+    def __init__(self, path: Path, *, is_csv: bool, pictures: Collection[str]) -> None:
         if path.exists() and not path.is_file():
             raise ValueError(
                 f"{path} is not a regular file; to print results, leave out -o and give --json "
                 "or --csv"
             )
+        self._path = path.resolve()  # a link stays one when the file is replaced
         self._write: Writer = as_csv if is_csv else as_json
-        start = _CSV_START if is_csv else _JSON_START
-        self._file = path.open("a+b")
+        self._start = _CSV_START if is_csv else b""
+        self._read = _read_csv if is_csv else _read_json
+        self._pictures = set(pictures)
+        self._file = self._path.open("a+b")
         try:
-            self._file.seek(0)
-            data = self._file.read(len(start))
-            if data == start:
-                data += self._file.read()
-                length, self.done = (
-                    _read_csv(data, pictures, classes) if is_csv else _read_json(data)
-                )
-            elif start.startswith(data):  # empty, or cut off within the first bytes
-                length, self.done = 0, set()
+            data = self._content(_CSV_FIRST if is_csv else _JSON_FIRST)
+            records = self._read(data)
+            length = sum(len(record.raw) for record in records)
+            if not records:
+                self._file.truncate(0)
+                self._file.write(self._start)
+            elif data.startswith(_OLD_CSV_START):
+                self._file.close()
+                self._replace(records)
+                self._file = self._path.open("a+b")
             else:
-                raise ValueError("not results")
-            self._file.truncate(length)
-            if is_csv and not length:
-                self._file.write(_CSV_START)
-            if length and not data[:length].endswith(b"\n"):  # editors may remove it
-                self._file.write(b"\n")
+                self._file.truncate(len(self._start) + length)
+                if not records[-1].raw.endswith(b"\n"):  # editors may remove it
+                    self._file.write(b"\n")
         except ValueError as error:
             self._file.close()
-            expected = "CSV" if is_csv else "JSON lines, which -o writes without --csv"
+            expected = "CSV" if is_csv else "JSON lines"
             raise ValueError(
                 f"{path} does not contain this command's results as {expected}; it was not "
                 "changed; choose another file"
@@ -103,98 +118,191 @@ class Results:
         except BaseException:
             self._file.close()
             raise
+        last = {record.picture: record.origin for record in records}
+        self.earlier = {name: origin for name, origin in last.items() if origin is not None}
+        self._count = Counter(record.picture for record in records)
 
-    def add(self, name: str, answer: Classification) -> None:
-        self._file.write(self._write(name, answer).encode(errors="surrogateescape"))
+    def _content(self, first: bytes) -> bytes:
+        """The file; empty if it was cut within ``first``. ValueError if it starts with others."""
+        self._file.seek(0)
+        data = self._file.read(len(first))
+        if data == first:
+            return data + self._file.read()
+        if first.startswith(data):
+            return b""
+        raise ValueError("not results")
+
+    def add(self, name: str, origin: Origin, answer: Classification) -> None:
+        self._file.write(self._write(name, origin, answer).encode(errors="surrogateescape"))
         self._file.flush()
+        self._count[name] += 1
+
+    def _replace(self, records: Iterable[_Record]) -> None:
+        """Write the file anew with ``records``; it is never half-written."""
+        partial = self._path.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            with partial.open("xb") as file:
+                file.write(self._start)
+                file.writelines(record.raw for record in records)
+            shutil.copymode(self._path, partial)
+            partial.replace(self._path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
-        self._file.close()
+        """Remove all answers but the last of each picture of this run."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        if any(self._count[name] > 1 for name in self._pictures):
+            records = self._read(self._path.read_bytes())
+            last = {record.picture: i for i, record in enumerate(records)}
+            self._replace(
+                record
+                for i, record in enumerate(records)
+                if last[record.picture] == i or record.picture not in self._pictures
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 _CSV_START = csv_line(CSV_HEADER).encode()
-_JSON_START = b'{"picture":'
+_OLD_CSV_START = csv_line(_OLD_CSV_HEADER).encode()
+_CSV_FIRST = _OLD_CSV_START.removesuffix(b"\n")
+_JSON_FIRST = b'{"picture":'
 
 
-def _read_json(data: bytes) -> tuple[int, set[str]]:
-    """The length in bytes of the complete records, and their pictures."""
+def _read_json(data: bytes) -> list[_Record]:
+    """The complete records. ValueError if ``data`` is not records, but for the end of the last."""
     *lines, last = data.split(b"\n")
-    names = {_picture(line) for line in lines}
-    if not last:
-        return len(data), names
-    try:
-        return len(data), names | {_picture(last)}
-    except json.JSONDecodeError:
-        if not _is_cut_json(last):
-            raise
-        return len(data) - len(last), names
+    records = [_record(line + b"\n") for line in lines]
+    if last:
+        try:
+            records.append(_record(last))
+        except json.JSONDecodeError:
+            if not _is_cut_json(last):
+                raise
+    return records
 
 
-def _picture(line: bytes) -> str:
-    """The picture of the record in ``line``; ValueError if it is not a record."""
+def _record(line: bytes) -> _Record:
     try:
         record = json.loads(line)
     except RecursionError as error:
         raise ValueError("not a record: nested too deeply") from error
     match record:
         case {"picture": str(name), "weights": str() | None, "predictions": list()}:
-            if len(record) == 3:
-                return name
+            origin = {k: v for k, v in record.items() if k not in ("picture", "predictions")}
+            match origin:
+                case {"model": str(), "top_k": int()} if len(origin) == 3:
+                    return _Record(name, origin, line)
+            if len(origin) == 1:  # of an older version
+                return _Record(name, {}, line)
     raise ValueError("not a record")
 
 
 def _is_cut_json(line: bytes) -> bool:
-    """Whether ``line`` is the beginning of a record; checked up to the key "weights"."""
-    before, after = b'{"picture": "', b'", "weights": '
+    """Whether ``line`` is the beginning of a record; checked up to the key after the name."""
+    before = b'{"picture": "'
     if before.startswith(line):
         return True
     name = re.match(re.escape(before) + rb'(?:[^"\\]|\\.)*', line)
     if name is None:
         return False
     rest = line[name.end() :]  # a lone backslash is the start of an escape in the name
-    return rest == b"\\" or after.startswith(rest) or rest.startswith(after)
+    nexts = (b'", "model": ', b'", "weights": ')  # the second in an older version
+    return rest == b"\\" or any(after.startswith(rest) or rest.startswith(after) for after in nexts)
 
 
 @dataclass(frozen=True)
 class _Row:
     picture: str
     rank: int
-    end: int  # the number of lines of the file up to the end of this row
+    origin: Origin
+    raw: str
 
 
-def _read_csv(data: bytes, pictures: Collection[str], classes: int) -> tuple[int, set[str]]:
-    """As ``_read_json``; see Results for ``pictures`` and ``classes``."""
+def _read_csv(data: bytes) -> list[_Record]:
+    """As ``_read_json``. Rows of an older version get empty columns for the origin."""
+    if _CSV_START.startswith(data):  # empty, or cut within the header
+        return []
+    if not data.startswith((_CSV_START, _OLD_CSV_START)):
+        raise ValueError("other columns")
     text = data.decode(errors="surrogateescape")
     lines = list(io.StringIO(text, newline="\n"))  # lines end at "\n" only
     reader = csv.reader(lines, strict=True)
-    next(reader)  # the header
+    columns = len(next(reader))
     rows: list[_Row] = []
-    rest = ""
+    end, rest = 1, ""
     try:
-        for name, rank, class_id, _, probability in reader:
-            _ = int(class_id), float(probability)
-            rows.append(_Row(name, int(rank), reader.line_num))
+        for values in reader:
+            rows.append(_row(values, columns, "".join(lines[end : reader.line_num])))
+            end = reader.line_num
     except (csv.Error, ValueError) as error:
-        rest = "".join(lines[rows[-1].end if rows else 1 :])
+        rest = "".join(lines[end:])
         # A cut row has no line feed, or ends within quotes.
         is_cut = not rest.endswith("\n") or rest.count('"') % 2
         if reader.line_num < len(lines) or not is_cut:
             raise ValueError("not rows of CSV") from error
-    if rows:
-        last = _last_picture(rows)
-        name = last[0].picture
-        # In a row without a line feed the last number may be incomplete.
-        is_open = len(last) < classes or not (rest or text.endswith("\n"))
-        if rest.startswith(csv_line((name, "")).rstrip("\n")) or (is_open and name in pictures):
-            del rows[-len(last) :]
-    complete = rows[-1].end if rows else 1
-    length = len("".join(lines[:complete]).encode(errors="surrogateescape"))
-    return length, {row.picture for row in rows}
+    groups = _by_picture(rows)
+    if groups and rest.startswith(csv_line((groups[-1][0].picture, "")).rstrip("\n")):
+        del groups[-1]
+    records = [
+        _Record(
+            group[0].picture,
+            group[0].origin,
+            "".join(row.raw for row in group).encode(errors="surrogateescape"),
+        )
+        for group in groups
+    ]
+    # In a row without a line feed the last value may be incomplete.
+    if groups and (_is_short(groups) or not (rest or text.endswith("\n"))):
+        records[-1] = replace(records[-1], origin=None)
+    return records
 
 
-def _last_picture(rows: list[_Row]) -> list[_Row]:
-    """The rows of the last picture, without those of the same picture earlier in the file."""
-    start = len(rows) - 1
-    while start and rows[start].rank != 1 and rows[start - 1].picture == rows[start].picture:
-        start -= 1
-    return rows[start:]
+def _row(values: list[str], columns: int, raw: str) -> _Row:
+    """ValueError if ``values`` are not those of a row of ``columns`` columns."""
+    name, rank, class_id, _, probability, *origin = values
+    _ = int(class_id), float(probability)
+    if len(values) != columns:
+        raise ValueError("more or fewer columns")
+    if columns < len(CSV_HEADER):
+        raw = raw.removesuffix("\n") + "," * (len(CSV_HEADER) - columns) + "\n"
+    if not any(origin):
+        return _Row(name, int(rank), {}, raw)
+    model, weights, top_k = origin
+    about = {"model": model, "weights": weights or None, "top_k": int(top_k)}
+    return _Row(name, int(rank), about, raw)
+
+
+def _by_picture(rows: list[_Row]) -> list[list[_Row]]:
+    """The rows of each answer; a picture may have several answers, one after the other."""
+    groups: list[list[_Row]] = []
+    for row in rows:
+        if row.rank == 1 or not groups or groups[-1][0].picture != row.picture:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+def _is_short(groups: list[list[_Row]]) -> bool:
+    """Whether the last answer may lack rows: it has fewer than others of its origin, or ``top_k``.
+
+    A network may have fewer classes than ``top_k``.
+    """
+    *others, last = groups
+    origin = last[0].origin
+    full = max((len(group) for group in others if group[0].origin == origin), default=None)
+    return len(last) < int(full or origin.get("top_k") or 0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -79,8 +80,7 @@ def work(
         console.print(f"stopped: {verb} {succeeded} of {len(photos)}", highlight=False)
         raise
     for failure in failures:
-        text = Text.assemble(("failed", "red"), " ", printable(failure))
-        console.print(text, soft_wrap=True)
+        _print_failure(failure, console)
     if len(photos) + skipped > 1:
         counts = {
             "were there already": skipped,
@@ -91,6 +91,20 @@ def work(
         summary += [f"{count} {what}" for what, count in counts.items() if count]
         console.print(", ".join(summary), highlight=False)
     return 1 if failures else 0
+
+
+@contextmanager
+def exits_on_errors(console: Console) -> Iterator[None]:
+    """An error of the server ends the command with exit status 1 and a line on ``console``."""
+    try:
+        yield
+    except (VisionError, OSError, ValueError) as error:  # ValueError: a bad token file
+        _print_failure(_reason(error), console)
+        raise typer.Exit(1) from error
+
+
+def _print_failure(reason: str, console: Console) -> None:
+    console.print(Text.assemble(("failed", "red"), " ", printable(reason)), soft_wrap=True)
 
 
 class UntrainedWarning:

@@ -1,0 +1,170 @@
+"""Repeating a command: answers are kept only if the same question would give them again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.client.conftest import PREDICTIONS
+from tests.standin import CLASSIFIER, Answer, Answering
+from vision_client.cli.app import app
+
+PNG, OTHER_PNG = b"\x89PNG first", b"\x89PNG second"
+
+
+def vision(*arguments: object) -> Result:
+    """Run it in this process, as in a pipe."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def answer(weights: str, body: bytes = PREDICTIONS) -> Answer:
+    return Answer(200, {"x-model-weights": weights.encode()}, body)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
+    """Its weights are ``old-1``."""
+    with Answering(answer("old-1")).listening() as server:
+        monkeypatch.setenv("VISION_SERVER", server.url)
+        yield server
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+@pytest.fixture(params=["results.jsonl", "results.csv"])
+def results(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / str(request.param)
+
+
+def records(path: Path) -> list[tuple[str, ...]]:
+    """Picture, model, weights and top-k of each answer, read with standard parsers."""
+    with path.open(newline="") as file:
+        rows: list[dict[str, Any]] = (
+            [row for row in csv.DictReader(file) if row["rank"] == "1"]
+            if path.suffix == ".csv"
+            else [json.loads(line) for line in file]
+        )
+    keys = ("model", "weights", "top_k")
+    return [(Path(row["picture"]).name, *(str(row[key]) for key in keys)) for row in rows]
+
+
+def test_answers_of_other_weights_are_replaced(
+    server: Answering, photos: Path, results: Path
+) -> None:
+    assert vision("classify", photos, "-o", results, "-k", 1).exit_code == 0
+    server.answer = answer("new-2")
+    run = vision("classify", photos, "-o", results, "-k", 1)
+    assert run.exit_code == 0
+    assert "2 asked again: weights old-1, now new-2" in run.stderr
+    assert records(results) == [(name, CLASSIFIER, "new-2", "1") for name in ("a.jpg", "b.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("-k", 2), "top-k 1, now 2"),
+        (("-k", 1, "--model", "vit_b_16"), f"model {CLASSIFIER}, now vit_b_16"),
+    ],
+)
+def test_answers_to_other_options_are_replaced(
+    server: Answering, photos: Path, results: Path, options: tuple[object, ...], reason: str
+) -> None:
+    assert vision("classify", photos / "a.jpg", "-o", results, "-k", 1).exit_code == 0
+    run = vision("classify", photos, "-o", results, *options)
+    assert f"1 asked again: {reason}\n" in run.stderr
+    assert [picture for picture, *_ in records(results)] == ["a.jpg", "b.jpg"]
+    assert len(server.asked) == 1 + 1 + 2  # the weights, too
+
+
+def test_the_same_answers_are_kept_wherever_the_server_is(
+    server: Answering, photos: Path, results: Path
+) -> None:
+    vision("classify", photos / "a.jpg", "-o", results, "-k", 1)
+    before = results.read_bytes()
+    with Answering(server.answer).listening() as moved:
+        run = vision("classify", photos, "-o", results, "-k", 1, "-s", moved.url)
+        assert (run.exit_code, len(moved.asked)) == (0, 2)
+    assert "classified 1 in" in run.stderr
+    assert "1 were there already" in run.stderr
+    assert results.read_bytes().startswith(before)
+    run = vision("classify", photos, "-o", results, "-k", 1)
+    assert "classified 0 in" in run.stderr
+
+
+def test_force_classifies_all_again(server: Answering, photos: Path, results: Path) -> None:
+    vision("classify", photos, "-o", results)
+    server.asked.clear()
+    run = vision("classify", photos, "-o", results, "--force")
+    assert "classified 2 in" in run.stderr
+    assert len(server.asked) == 2
+    assert [picture for picture, *_ in records(results)] == ["a.jpg", "b.jpg"]
+
+
+def test_an_answer_stays_if_there_is_no_new_one(
+    server: Answering, photos: Path, results: Path
+) -> None:
+    vision("classify", photos, "-o", results)
+    before = results.read_bytes()
+    server.first = [answer("new-2"), Answer(400, {}, b"refused")]  # the weights, a.jpg
+    server.answer = answer("new-2")
+    assert vision("classify", photos, "-o", results, "-j", 1).exit_code == 1
+    assert [weights for _, _, weights, _ in records(results)] == ["old-1", "new-2"]
+    server.first = [Answer(503, {}, b"busy")]  # the weights
+    run = vision("classify", photos, "-o", results, "--retries", 0)
+    assert (run.exit_code, run.stderr.count("failed")) == (1, 1)
+    assert before.splitlines()[0] in results.read_bytes()
+
+
+def test_a_file_of_an_older_version_says_too_little(
+    server: Answering, photos: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(f"picture,rank,class_id,label,probability\n{photos}/a.jpg,1,1,cat,0.5\n")
+    run = vision("classify", photos, "-o", path)
+    assert "1 asked again: an older version did not keep the network" in run.stderr
+    assert [weights for _, _, weights, _ in records(path)] == ["old-1", "old-1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("r.xlsx",), "name the file r.csv, which spreadsheets open, or r.jsonl"),
+        (("r.tsv",), "results are CSV or JSON lines, not .tsv"),
+        (("r.csv", "--json"), "r.csv would contain what --json says"),
+        (("r.jsonl", "--csv"), "r.jsonl would contain what --csv says"),
+    ],
+)
+def test_a_name_that_promises_another_format_is_refused(
+    server: Answering,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(photos)
+    monkeypatch.setenv("COLUMNS", "250")
+    run = vision("classify", "a.jpg", "-o", *arguments)
+    assert run.exit_code == 2
+    assert message in run.stderr
+    assert {path.name for path in photos.iterdir()} == {"a.jpg", "b.jpg"}
+    assert server.asked == []
+
+
+def test_an_option_names_the_format_of_any_file(
+    server: Answering, photos: Path, tmp_path: Path
+) -> None:
+    assert vision("classify", photos, "-o", tmp_path / "r.txt", "--csv").exit_code == 0
+    assert (tmp_path / "r.txt").read_text().startswith("picture,rank,")
