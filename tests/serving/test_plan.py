@@ -142,6 +142,23 @@ def test_limits_beyond_the_machine_are_a_warning(config: Config) -> None:
 
 
 @pytest.mark.parametrize(
+    ("yaml", "precision", "gpus", "warned"),
+    [
+        ({}, "float16", 0, True),
+        ({"handler": {"precision": "fp16"}}, None, 0, True),
+        ({"handler": {"precision": "float16"}}, "bfloat16", 0, False),
+        ({}, "float16", 1, False),
+        ({}, None, 0, False),
+    ],
+)
+def test_float16_on_a_cpu_is_a_warning(
+    config: Config, yaml: dict[str, Any], precision: str | None, gpus: int, warned: bool
+) -> None:
+    warnings = make(config, archives(yaml), precision=precision, gpus=gpus).warnings
+    assert any("a in float16 on a CPU" in warning for warning in warnings) is warned
+
+
+@pytest.mark.parametrize(
     ("limits", "message"),
     [
         ({"request_bytes": 2**25}, "need max_request_size=44804778 or more"),

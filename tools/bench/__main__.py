@@ -37,6 +37,7 @@ def main() -> int:
     )  # fmt: skip
     arguments = parser.parse_args()
     logging.basicConfig(format="%(relativeCreated)8.0f ms  %(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends every server, as Ctrl-C does
 
     def command(config: Config, _: RunFolder) -> int:
