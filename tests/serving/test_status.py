@@ -1,22 +1,26 @@
-"""`status`, beside a supervisor that answers as told."""
+"""`status` and `stop`, beside a server that answers as told."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from serving import commands
 from serving.config import Config
+from serving.gateway.process import ACTIVE_REQUESTS
 from serving.runfolder import RunFolder
-from tests.running import MakeConfig
+from tests.running import MakeConfig, wait_until
 
 ANSWERS = {"ready": True, "workers": 1, "wanted": 1, "answered_s_ago": 1.0, "reason": None}
 HANGS = ANSWERS | {"ready": False, "reason": "hangs"}
@@ -33,12 +37,13 @@ def run(tmp_path: Path, make_config: MakeConfig) -> RunFolder:
 
 
 @contextlib.contextmanager
-def saying(run: RunFolder, replies: Mapping[str, Any]) -> Iterator[None]:
-    """A supervisor that answers with ``replies`` by path, and else with a word."""
+def saying(run: RunFolder, replies: Mapping[str, Any], socket: str = "control") -> Iterator[None]:
+    """A process that answers at ``socket`` with ``replies`` by path, and else with a word."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            reply = json.dumps(replies[self.path]) if self.path in replies else "hello"
+            reply = replies.get(self.path, "hello")
+            reply = reply if isinstance(reply, str) else json.dumps(reply)
             self.send_response(200)
             self.send_header("content-length", str(len(reply)))
             self.end_headers()
@@ -50,7 +55,7 @@ def saying(run: RunFolder, replies: Mapping[str, Any]) -> Iterator[None]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with socketserver.UnixStreamServer(str(run.sockets.control), Handler) as server:
+    with socketserver.UnixStreamServer(str(run.sockets.folder / socket), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -139,3 +144,53 @@ def test_a_server_that_hangs(run: RunFolder, capsys: pytest.CaptureFixture[str])
     with saying(run, {}):
         assert commands.status(run, as_json=False) == 1
     assert "does not answer: see" in capsys.readouterr().out
+
+
+SERVER = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit())
+print("up", flush=True)
+try:
+    time.sleep(60)
+finally:
+    sys.stdin.read()
+"""
+
+
+def test_stop_says_what_it_waits_for(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the gateway has two requests, then it has ended, then the server."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        process = psutil.Process(child.pid)
+        monkeypatch.setattr(RunFolder, "supervisor", lambda _: process)
+        monkeypatch.setattr(commands, "STOP_REPORT_S", 0.1)
+        stopping = threading.Thread(target=commands.stop, args=[run])
+        said = ""
+        with saying(run, {ACTIVE_REQUESTS: "http.public.downstream_rq_active: 2\n"}, "admin"):
+            stopping.start()
+            said += until(capsys, "waiting for the answers to 2 accepted request(s)")
+        run.sockets.admin.unlink()
+        said += until(capsys, "waiting for TorchServe and its workers to end")
+        child.stdin.close()
+        stopping.join(60)
+    assert f"stopping the server of {run.path} (process {child.pid})" in said
+    assert f"`make stop RUN={run.path}` again drops them" in said
+    assert capsys.readouterr().out.endswith("stopped\n")
+
+
+def until(capsys: pytest.CaptureFixture[str], expected: str) -> str:
+    """What is printed until ``expected`` is."""
+    said = ""
+
+    def says() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return expected in said
+
+    wait_until(says)
+    return said
