@@ -9,6 +9,20 @@ DEVICE ?= auto
 SECONDS ?= 60
 MINUTES ?= 10
 PY := .venv/bin/python
+
+# What may be set; another variable on the command line of `make` is refused. The variables of a single
+# network, as RESNET101_WEIGHTS, are for the export, which knows the networks' names.
+VARIABLES = NETWORK TASK WEIGHTS LABELS PREPROCESS SEED AOTI INT8 INT8_AGREEMENT INT8_ONLY MODELS DEVICE \
+	WORKERS PRECISION ENGINE GATEWAY HOST PORT GRPC_PORT METRICS_PORT STORE RUN JSON SERVER CLASSIFY \
+	TRANSLATE NAME REPLACE HOSTS CLIENT ONCE QUICK PART SECONDS MINUTES ARGS ALLOW_OFFLINE PYTHON PRODUCTION
+OF_A_NETWORK = $(if $(filter export,$(MAKECMDGOALS)),%_WEIGHTS %_LABELS %_PREPROCESS)
+is_given = $(filter command,$(firstword $(origin $(1))))
+nearest = $(shell $(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' '$(1)' $(VARIABLES))
+UNKNOWN := $(filter-out SHELL $(VARIABLES) $(OF_A_NETWORK),$(foreach name,$(.VARIABLES),$(if $(call is_given,$(name)),$(name))))
+ifneq ($(UNKNOWN),)
+$(error $(foreach name,$(UNKNOWN),$(name)= is no variable of `make $(MAKECMDGOALS)`$(addprefix ; did you mean ,$(addsuffix =?,$(call nearest,$(name)))) ))
+endif
+
 # exec: pytest replaces make's shell, so signals reach it.
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
@@ -21,12 +35,15 @@ help: ## this list
 	@echo 'options: NETWORK=NAME|FILE.py  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  AOTI=1  (export)'
 	@echo '         INT8=FOLDER of photographs  INT8_AGREEMENT=0.98  INT8_ONLY=1: an archive of int8 alone  (export)'
 	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network of several, NAME in capitals'
-	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  GATEWAY=0  (serve)'
-	@echo '         PRECISION=auto|float32|bfloat16|float16|int8  ENGINE=auto|torchscript|openvino  (serve; tests: float32)'
-	@echo '         SECONDS=60 (fuzz)  MINUTES=10 (soak)  SERVER=http://127.0.0.1:8080 PORT=7860 (ui)'
+	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  GATEWAY=0  (serve, start)'
+	@echo '         PRECISION=auto|float32|bfloat16|float16|int8  ENGINE=auto|torchscript|openvino  (serve, start; tests: float32)'
+	@echo '         HOST=127.0.0.1  PORT=8080  GRPC_PORT=7070  METRICS_PORT=8082  (serve, start)'
+	@echo '         RUN=run: the folder of a server  (serve, start, stop, status, verify, profile)  JSON=1  (status)'
+	@echo '         STORE=model_store  (export, archive, serve, start; bench: the archives to measure)'
+	@echo '         SERVER=http://127.0.0.1:8080  PORT=7860: of the page  (ui)  SECONDS=60 (fuzz)  MINUTES=10 (soak)'
 
 demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
-	@$(PY) -m tools.demo --device $(DEVICE) $(if $(ONCE),--once)
+	@$(PY) -m tools.demo --device $(DEVICE) $(SERVER_OPTIONS) $(call option,MODELS,models) $(if $(ONCE),--once)
 
 install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: without test tools, PRODUCTION=: with)
 	@$(PYTHON) install.py $(if $(PRODUCTION),--production)
@@ -37,22 +54,22 @@ lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml
 	@$(LOCK) -o requirements.lock --constraints requirements-dev.lock
 
 export: install ## the networks into model_store/: checkpoint, trace, proof, archive (NETWORK: one, also of your own)
-	@$(PY) -m export --from-environment $(if $(NETWORK),'$(NETWORK)') --weights '$(WEIGHTS)' $(EXPORT_OPTIONS)
+	@$(PY) -m export --from-environment $(if $(NETWORK),'$(NETWORK)') --weights '$(WEIGHTS)' $(EXPORT_OPTIONS) $(call given,STORE,model-store)
 
 archive: install ## rebuild the archives whose handlers or serving defaults have changed
-	@$(PY) -m export.archive
+	@$(PY) -m export.archive $(call given,STORE,model-store)
 
-serve: install ## every archive, in the foreground until Ctrl-C (MODELS, DEVICE, WORKERS, PRECISION, ENGINE; GATEWAY=0)
+serve: install ## every archive, in the foreground until Ctrl-C (MODELS, PORT, ... below)
 	@exec $(PY) -m serving serve $(SERVE_OPTIONS)
 
 start: install ## the same, in the background
 	@$(PY) -m serving start $(SERVE_OPTIONS)
 
 stop: install ## stop the server and its workers
-	@$(PY) -m serving stop
+	@$(PY) -m serving stop $(SERVER_OPTIONS)
 
-status: install ## whether each model is ready, its workers and its sandbox
-	@$(PY) -m serving status
+status: install ## whether each model is ready, its precision, queue, workers and sandbox (JSON=1)
+	@$(PY) -m serving status $(SERVER_OPTIONS) $(if $(filter 1,$(JSON)),--json)
 
 cert: install ## a local authority and a certificate in tls/ (HOSTS=localhost,127.0.0.1,NAME or CLIENT=NAME)
 	@$(PY) -m serving cert $(call option,HOSTS,hosts) $(call option,CLIENT,client)
@@ -61,11 +78,11 @@ key: install ## an API key for a client, written to keys.txt (NAME=alice; REPLAC
 	@$(PY) -m serving key '$(NAME)' $(if $(REPLACE),--replace)
 
 ui: install ## a page in the browser: drop a photograph, see its classes and translation (SERVER=URL, CLASSIFY=NAME, TRANSLATE=NAME)
-	@exec .venv/bin/vision page $(call option,SERVER,server) $(call option,PORT,port) \
+	@exec .venv/bin/vision page $(call option,SERVER,server) $(call given,PORT,port) \
 		$(call option,CLASSIFY,classify) $(call option,TRANSLATE,translate)
 
 verify: install ## compare the running server's answers with published ones (published weights only)
-	@$(PY) -m tools.verify
+	@$(PY) -m tools.verify $(SERVER_OPTIONS)
 
 test: install ## run before a commit, six minutes (ARGS='-k name' for a part; DEVICE, PRECISION)
 	@$(PYTEST) -m 'not slow' $(ARGS)
@@ -86,7 +103,7 @@ trained: install ## train a ResNet-101 for minutes, and check every precision's 
 	@$(PY) -m tools.trained
 
 bench: install ## goals, throughput and latency beside bare networks, TorchServe and LitServe (QUICK=1; PART=threads: workers; STORE=DIR: its archives)
-	@$(PY) -m tools.bench $(PART) --device $(DEVICE) $(if $(QUICK),--quick) $(call option,STORE,store)
+	@$(PY) -m tools.bench $(PART) --device $(DEVICE) $(if $(QUICK),--quick) $(call given,STORE,store)
 
 bench-gpu: install ## how close a classifier comes to the limit of a GPU or of decoding (DEVICE=cpu: small)
 	@$(PY) -m tools.bench gpu --device $(DEVICE)
@@ -95,7 +112,7 @@ bench-gateway: install ## the gateway's cost and fairness; idle connections, sta
 	@$(PY) -m tools.gateway --device $(DEVICE) $(PART)
 
 profile: install ## where a request's time goes, stage by stage, on the running server
-	@$(PY) -m tools.bench profile
+	@$(PY) -m tools.bench profile $(SERVER_OPTIONS)
 
 lint: install ## style, formatting, types, layers, declared dependencies
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
@@ -113,7 +130,11 @@ clean: ## remove everything that was installed, built or logged
 	@find model_store -mindepth 1 ! -name .gitkeep -delete
 
 option = $(if $($(1)),--$(2) '$($(1))')
+# From the command line alone: shells and container platforms have a HOST and a PORT for other programs.
+given = $(if $(call is_given,$(1)),$(option))
+SERVER_OPTIONS = $(call given,HOST,host) $(call given,PORT,port) $(call given,GRPC_PORT,grpc-port) \
+	$(call given,METRICS_PORT,metrics-port) $(call given,STORE,model-store) $(call given,RUN,run-dir)
 # With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
 EXPORT_OPTIONS = $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(if $(AOTI),--aoti) \
 	$(call option,INT8,int8) $(call option,INT8_AGREEMENT,int8-agreement) $(if $(INT8_ONLY),--int8-only)
-SERVE_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine) $(if $(filter 0,$(GATEWAY)),--no-gateway)
+SERVE_OPTIONS = $(SERVER_OPTIONS) --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine) $(if $(filter 0,$(GATEWAY)),--no-gateway)

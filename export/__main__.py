@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export import store
+from export import store, variables
 from export.errors import ExportError
 from export.int8.options import AGREEMENT, Int8Options
 from export.networks import Network, find, registered
@@ -77,6 +77,7 @@ def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
     arguments = parser.parse_args(argv)
     options = vars(arguments)
     if arguments.from_environment:
+        variables.check(os.environ, registered() | networks)
         for network in networks.values():
             _read_environment(network, options)
     if len(networks) > 1 and (arguments.labels or arguments.preprocess):

@@ -9,6 +9,8 @@ from handlers.pictures.limits import LIMITS, Limits
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 ENGINES = ("auto", "torchscript", "openvino")
+# Other names of the precisions.
+SYNONYMS = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
 # `make serve PRECISION=... ENGINE=...` sets these variables, which take precedence over the YAML.
 VARIABLES = {"precision": "HANDLER_PRECISION", "engine": "HANDLER_ENGINE"}
 _CHOICES = {"precision": PRECISIONS, "engine": ENGINES}
@@ -56,7 +58,11 @@ class Settings:
 
 
 def _checked(key: str, name: str, value: object) -> str:
-    """``value`` if it is a choice for ``key``; ``name`` is what the user calls it."""
-    if not isinstance(value, str) or value not in _CHOICES[key]:
+    """``value`` or what it is a synonym of; ``name`` is what the user calls it.
+
+    ValueError if it is no choice for ``key``.
+    """
+    chosen = SYNONYMS.get(value, value) if isinstance(value, str) else ""
+    if chosen not in _CHOICES[key]:
         raise ValueError(f"{name} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
-    return value
+    return chosen

@@ -7,16 +7,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from handlers.settings import ENGINES, PRECISIONS
-from serving import commands, credentials
-from serving.commandline import add_server_options, guarded, names, run
+from serving import commandline, commands, credentials
 from serving.config import Config
-from serving.machine import DEVICES
 from serving.plan import Options
 from serving.runfolder import RunFolder
 
 EPILOG = """\
-Exit status: 0 if all is well, else 1, and the reason is printed.
+Exit status: 0 if all is well, else 1 (2: a wrong option), and the reason is printed.
 
 If a model cannot be loaded, `serve` and `start` end within seconds and print the traceback of its
 handler. Ctrl-C and SIGTERM end TorchServe with its workers and remove its temporary files.
@@ -25,62 +22,68 @@ handler. Ctrl-C and SIGTERM end TorchServe with its workers and remove its tempo
 
 def main() -> int:
     arguments = _parser().parse_args()
-    if arguments.command in credentials.COMMANDS:
-        return guarded(lambda: credentials.run(arguments))
-    return run(lambda config, folder: _command(arguments, config, folder), arguments)
-
-
-def _command(arguments: argparse.Namespace, config: Config, folder: RunFolder) -> int:
     match arguments.command:
-        case "serve":
-            options = Options(
-                arguments.device,
-                arguments.models,
-                arguments.workers,
-                arguments.precision,
-                arguments.engine,
-                arguments.gateway,
-            )
-            return commands.serve(config, folder, options)
-        case "start":
-            return commands.start(folder, sys.argv[2:])
+        case "cert" | "key":
+            return commandline.guarded(lambda: credentials.run(arguments))
         case "stop":
-            return commands.stop(folder)
+            return commandline.run_beside(commands.stop, arguments)
+        case "status":
+            return commandline.run_beside(
+                lambda folder: commands.status(folder, as_json=arguments.json), arguments
+            )
         case _:
-            return commands.status(config, folder)
+            return commandline.run(
+                lambda config, folder: _serve(arguments, config, folder), arguments
+            )
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    add_server_options(common)
-    device = argparse.ArgumentParser(add_help=False)
+def _serve(arguments: argparse.Namespace, config: Config, folder: RunFolder) -> int:
+    if arguments.command == "start":
+        return commands.start(folder, sys.argv[2:])
+    options = Options(
+        arguments.device,
+        arguments.models,
+        arguments.workers,
+        arguments.precision,
+        arguments.engine,
+        arguments.gateway,
+    )
+    return commands.serve(config, folder, options, background=arguments.background)
+
+
+def _parser() -> commandline.Parser:
+    common = commandline.Parser(add_help=False)
+    commandline.add_server_options(common)
+    device = commandline.Parser(add_help=False)
     device.add_argument(
-        "--device", choices=DEVICES, default="auto",
+        "--device", type=commandline.device, default="auto", metavar="DEVICE",
         help="auto: the GPUs if there are any, else the CPU; gpu: an error without one; cpu",
     )  # fmt: skip
-    models = argparse.ArgumentParser(add_help=False)
+    models = commandline.Parser(add_help=False)
     models.add_argument(
-        "--models", type=names, default=(), metavar="NAME,NAME",
+        "--models", type=commandline.names, default=(), metavar="NAME,NAME",
         help="serve these only (default: load_models in the configuration, else every archive)",
     )  # fmt: skip
     models.add_argument(
-        "--workers", type=_positive, metavar="N",
+        "--workers", type=commandline.number(1), metavar="N",
         help="workers of each model (default: as its archive says, and at least one per GPU)",
     )  # fmt: skip
     models.add_argument(
-        "--precision", choices=PRECISIONS,
-        help="of every model (default: as its archive says, which is auto unless changed)",
+        "--precision", type=commandline.precision, metavar="TYPE",
+        help="of every model: auto, float32, bfloat16, float16 or int8 (default: as its archive "
+        "says, which is auto unless changed)",
     )  # fmt: skip
     models.add_argument(
-        "--engine", choices=ENGINES,
-        help="of every model (default: as its archive says). auto: OpenVINO on a CPU if the export "
-        "proved the network in it, else TorchScript",
+        "--engine", type=commandline.engine, metavar="ENGINE",
+        help="of every model: auto, torchscript or openvino (default: as its archive says). auto: "
+        "OpenVINO on a CPU if the export proved the network in it, else TorchScript",
     )  # fmt: skip
     models.add_argument(
         "--no-gateway", action="store_false", dest="gateway",
         help="let TorchServe itself listen on the public addresses, without any protection",
     )  # fmt: skip
-    parser = argparse.ArgumentParser(
+    models.add_argument("--background", action="store_true", help=argparse.SUPPRESS)
+    parser = commandline.Parser(
         prog="python -m serving",
         description=__doc__,
         epilog=EPILOG,
@@ -90,16 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("serve", parents=[common, device, models], help="serve in the foreground")
     verbs.add_parser("start", parents=[common, device, models], help="serve in the background")
     verbs.add_parser("stop", parents=[common], help="stop the server of this run folder")
-    verbs.add_parser("status", parents=[common], help="show whether each model is ready")
+    status = verbs.add_parser("status", parents=[common], help="show whether each model is ready")
+    status.add_argument("--json", action="store_true", help="everything, as one JSON object")
     credentials.add_commands(verbs)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import httpx
 import psutil
@@ -21,17 +22,20 @@ from serving.archives import read_archives
 from serving.config import Config
 from serving.errors import ServingError
 from serving.gateway.credentials import Credentials
-from serving.management import Management, Worker
+from serving.gateway.process import ACTIVE_REQUESTS
+from serving.management import Worker
 from serving.plan import Options, Plan, plan
 from serving.readiness import START_TIMEOUT_S, wait_until_ready
 from serving.runfolder import RunFolder
 from serving.signals import Stopped
 from serving.sockets import client
+from serving.status import as_text, report
 from serving.supervisor import Supervisor, running
+from vision_client.client import SERVER
 
-STATUS_TIMEOUT_S = 15
 # The drain lasts at most the largest responseTimeout, 600 s in this bundle.
 STOP_TIMEOUT_S = 660
+STOP_REPORT_S = 5
 UNGUARDED = (
     "no gateway (GATEWAY=0): no limits on connections and uploads, no fairness between clients, no "
     "TLS, no API keys, no readiness on the public port, no gRPC statuses for errors in mixed "
@@ -39,13 +43,14 @@ UNGUARDED = (
 )
 
 
-def serve(config: Config, run: RunFolder, options: Options) -> int:
-    """Serve in the foreground until a signal."""
+def serve(config: Config, run: RunFolder, options: Options, *, background: bool) -> int:
+    """Serve until a signal; ``background`` is whether `make stop` sends it, or Ctrl-C."""
     try:
         with running(prepare(config, run, options), run) as server:
             announce(server, wait_until_ready(server))
-            print("Ctrl-C stops it", flush=True)
-            run.write_state(server.plan.names, ready=True)
+            stops = f"{run.make('status')}, {run.make('stop')}" if background else "Ctrl-C stops it"
+            print(stops, flush=True)
+            run.write_state(server.plan.config, ready=True)
             server.supervise()
     except Stopped:
         print("stopped")
@@ -63,7 +68,7 @@ def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
     preflight.check_ports(config)
     preflight.check_space(archives, run)
     root = "serving as root: use an account of its own" if os.geteuid() == 0 else ""
-    for warning in filter(None, (root, exposure, planned.warning)):
+    for warning in filter(None, (root, exposure, *planned.warnings)):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     return planned
 
@@ -79,10 +84,15 @@ def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> Non
         devices = ", ".join(f"{worker.device} (process {worker.pid})" for worker in workers[model])
         how = f"in {description['precision']} by {description['engine']}"
         print(f"{model:<10} on {devices} {how}, weights {weights['name']}{warning}")
-    print(f"REST       {config.inference}/predictions/{{{','.join(workers)}}}")
+    names = ",".join(workers) if len(workers) == 1 else f"{{{','.join(workers)}}}"
+    print(f"REST       {config.inference}/predictions/{names}")
     print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
     print(f"health     {config.metrics}/readyz   metrics {config.metrics}/metrics")
     print(f"logs       {server.run.logs}")
+    where, page = "", ""
+    if config.local_inference != SERVER:
+        where, page = f" --server {config.local_inference}", f" SERVER={config.local_inference}"
+    print(f"try        .venv/bin/vision status{where}   or, a page, `make ui{page}`")
     if not server.plan.gateway:
         print(f"warning: {UNGUARDED}")
     sys.stdout.flush()
@@ -95,7 +105,7 @@ def start(run: RunFolder, arguments: Sequence[str]) -> int:
     log = run.serve_log
     with run.open_log(log) as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "serving", "serve", *arguments],
+            [sys.executable, "-m", "serving", "serve", "--background", *arguments],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
@@ -126,7 +136,6 @@ def _follow(child: subprocess.Popen[bytes], run: RunFolder, log: Path) -> int:
         if status is not None:
             return status or 1
         if ready:
-            print("in the background: `make status`, `make stop`")
             return 0
         time.sleep(0.1)
     raise ServingError(f"no answer from the server: see {log}")
@@ -139,62 +148,38 @@ def stop(run: RunFolder) -> int:
     """
     supervisor = run.supervisor()
     if supervisor is None:
-        print("nothing is running")
+        print(f"nothing is running in {run.path}")
         return 0
+    print(
+        f"stopping the server of {run.path} (process {supervisor.pid}): it answers the requests "
+        f"that it has accepted, then ends; {run.make('stop')} again drops them",
+        flush=True,
+    )
     supervisor.send_signal(signal.SIGINT)
-    try:
-        supervisor.wait(STOP_TIMEOUT_S)
-    except psutil.TimeoutExpired:
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < STOP_TIMEOUT_S:
+        try:
+            supervisor.wait(STOP_REPORT_S)
+            break
+        except psutil.TimeoutExpired:
+            print(f"{waited + STOP_REPORT_S:.0f} s: waiting for {_unfinished(run)}", flush=True)
+    else:
         supervisor.kill()  # TorchServe ends with it
     print("stopped")
     return 0
 
 
-def status(config: Config, run: RunFolder) -> int:
+def _unfinished(run: RunFolder) -> str:
+    """What a server that ends waits for."""
+    with contextlib.suppress(httpx.HTTPError, ValueError), client(run.sockets.admin) as http:
+        reply = http.get(ACTIVE_REQUESTS, timeout=STOP_REPORT_S)
+        if active := int(reply.raise_for_status().text.partition(":")[2]):
+            return f"the answers to {active} accepted request(s)"
+    return "TorchServe and its workers to end"
+
+
+def status(run: RunFolder, *, as_json: bool) -> int:
     """Show each model and worker: 0 if the server is ready, else 1."""
-    report = _readiness(run)
-    if report is None:
-        print(f"no server of {run.path} is running: `make start` or `make serve`")
-        for model in run.models() or [path.stem for path in config.archives]:
-            print(f"{model:<10} no connection")
-        return 1
-    if "models" not in report:
-        print(f"the server is {report['reason']}")
-        return 1
-    management = Management.of(run)
-    for model, state in report["models"].items():
-        print(f"{model:<10} {'answers' if state['ready'] else state['reason']}")
-        _print_description(management, model)
-        _print_workers(management, model)
-    return 0 if report["ready"] else 1
-
-
-def _readiness(run: RunFolder) -> dict[str, Any] | None:
-    """The supervisor's report at /readyz, or None if it does not answer."""
-    try:
-        with client(run.sockets.control) as http:
-            report: dict[str, Any] = http.get("/readyz", timeout=STATUS_TIMEOUT_S).json()
-            return report
-    except (httpx.HTTPError, ValueError):
-        return None
-
-
-def _print_description(management: Management, model: str) -> None:
-    with contextlib.suppress(httpx.HTTPError):
-        description = management.describe(model, timeout=STATUS_TIMEOUT_S)
-        for key in ("precision", "engine"):
-            print(f"  {key} {description[key]}: {description[f'{key}_reason']}")
-        print(f"  decoders confined by {', '.join(description['sandbox']) or 'nothing'}")
-
-
-def _print_workers(management: Management, model: str) -> None:
-    try:
-        workers = management.workers(model, timeout=STATUS_TIMEOUT_S)
-    except httpx.HTTPError:
-        return
-    for worker in workers:
-        memory = f", {worker.rss / 2**20:.0f} MiB" if worker.rss else ""
-        print(
-            f"  worker {worker.id}  {worker.status:<9} {worker.device}, "
-            f"process {worker.pid}{memory}"
-        )
+    found = report(run)
+    print(json.dumps(found, indent=2) if as_json else as_text(found))
+    return 0 if found["ready"] else 1

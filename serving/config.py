@@ -59,14 +59,51 @@ class Config:
 
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
-        """Every public (host, port) of the server, by the property that sets it."""
+        """Every public (host, port) of the server, by the property that sets it.
+
+        Raises ServingError if one is no address.
+        """
         urls = {
             "inference_address": self.inference,
             "metrics_address": self.metrics,
             "grpc_inference_port": "//" + self.grpc,
         }
-        parts = {name: urlsplit(url) for name, url in urls.items()}
-        return {name: (part.hostname or "", part.port or 0) for name, part in parts.items()}
+        return {name: self._host_and_port(name, url) for name, url in urls.items()}
+
+    def _host_and_port(self, name: str, url: str) -> tuple[str, int]:
+        try:
+            parts = urlsplit(url)
+            return parts.hostname or "", parts.port or 0
+        except ValueError as error:
+            raise ServingError(f"{name} in {self.path} cannot be used: {error}") from error
+
+    def move(
+        self,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        grpc_port: int | None = None,
+        metrics_port: int | None = None,
+        model_store: Path | None = None,
+    ) -> Config:
+        """The same configuration with other addresses or another model store; None keeps one.
+
+        ``host`` is where predictions are answered. Health and metrics stay on their host.
+        """
+        values = dict(self.values)
+        if host or port:
+            old_host, old_port = self.addresses["inference_address"]
+            values["inference_address"] = f"http://{_in_url(host or old_host)}:{port or old_port}"
+        if host:
+            values["grpc_inference_address"] = _in_url(host)
+        if grpc_port:
+            values["grpc_inference_port"] = str(grpc_port)
+        if metrics_port:
+            metrics = _in_url(self.addresses["metrics_address"][0])
+            values["metrics_address"] = f"http://{metrics}:{metrics_port}"
+        if model_store:
+            values["model_store"] = str(model_store.resolve())
+        return replace(self, values=values)
 
     @property
     def model_store(self) -> Path:
@@ -84,7 +121,7 @@ class Config:
         if not archives:
             raise ServingError(
                 f"no archives in {self.model_store}: run `make export` (or `make export "
-                "WEIGHTS=random`)"
+                "WEIGHTS=random`), or choose another model store with STORE="
             )
         return archives
 
@@ -129,8 +166,14 @@ class Config:
         return self.number("drain_seconds", 5)
 
     def write(self, path: Path, **overrides: str) -> None:
-        """Write the file with ``overrides`` appended: the last value of a key counts."""
-        overrides = {"model_store": str(self.model_store.resolve()), **overrides}
-        lines = [f"{key}={value}" for key, value in overrides.items()]
+        """Write the file with changes and ``overrides`` appended: a key's last value counts."""
+        original = Config.read(self.path).values
+        changed = {key: value for key, value in self.values.items() if original.get(key) != value}
+        changed |= {"model_store": str(self.model_store.resolve()), **overrides}
+        lines = [f"{key}={value}" for key, value in changed.items()]
         added = "\n# --- added by `make serve` ---\n" + "\n".join(lines) + "\n"
         path.write_text(self.path.read_text() + added)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -39,7 +39,10 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control:
-    """Serves ``health`` and ``registry``; ``extra_handlers`` are further gRPC services."""
+    """Serves ``health`` and ``registry``; ``extra_handlers`` are further gRPC services.
+
+    ``waiting`` is how many requests for a model wait for their turn, if there is a queue.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,9 @@ class Control:
         registry: CollectorRegistry,
         canary: Canary,
         extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
+        waiting: Callable[[str], int] | None = None,
     ) -> None:
+        self._waiting = waiting
         self._plan = plan
         self._sockets = sockets
         self._health = health
@@ -114,7 +119,7 @@ class Control:
                 web.get("/models", self._models),
                 web.get("/ping", self._ping),
                 web.route("*", "/predictions/{model}{version:.*}", self._unknown),
-                *([web.get("/metrics", self._metrics)] if metrics else []),
+                web.get("/metrics", self._metrics) if metrics else web.get("/queues", self._queues),
             ]
         )
         return app
@@ -150,6 +155,17 @@ class Control:
             for planned in self._plan.models
         ]
         return web.json_response({"models": models})
+
+    async def _queues(self, _: web.Request) -> web.Response:
+        """For `make status`: null are the requests that wait if there is no gateway."""
+        queues = {
+            planned.model: {
+                "waiting": self._waiting(planned.model) if self._waiting else None,
+                "limit": planned.queue,
+            }
+            for planned in self._plan.models
+        }
+        return web.json_response(queues)
 
     async def _ping(self, _: web.Request) -> web.Response:
         ready = self._health.ready

@@ -7,12 +7,10 @@ import sys
 from pathlib import Path
 
 from serving import certificates, keys
-from serving.commandline import names
-
-COMMANDS = ("cert", "key")
+from serving.commandline import Parser, names
 
 
-def add_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_commands(verbs: argparse._SubParsersAction[Parser]) -> None:
     cert = verbs.add_parser("cert", help="write a local authority and a certificate that it signs")
     cert.add_argument(
         "--folder", type=Path, default=Path("tls"), metavar="DIR",
@@ -35,7 +33,7 @@ def add_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run one of COMMANDS; returns its exit status. Raises ServingError."""
+    """Run ``cert`` or ``key``; returns its exit status. Raises ServingError."""
     return _cert(arguments) if arguments.command == "cert" else _key(arguments)
 
 

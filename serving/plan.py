@@ -90,15 +90,15 @@ class ModelPlan:
 class Plan:
     """``environment`` is that of TorchServe, which its workers inherit.
 
-    ``warning`` says that the machine is too small for the server's limits, or is empty. ``gateway``
-    is as in Options. ``heap`` is the JVM's maximum in bytes.
+    ``warnings`` say what will be slow here, or too large for this machine. ``gateway`` is as in
+    Options. ``heap`` is the JVM's maximum in bytes.
     """
 
     config: Config
     machine: Machine
     models: tuple[ModelPlan, ...]
     environment: Mapping[str, str]
-    warning: str
+    warnings: tuple[str, ...]
     gateway: bool
     heap: int
 
@@ -182,7 +182,15 @@ def plan(
         machine,
         models,
         _environment(shell, threads, options),
-        _memory_warning(config, machine, models, threads, heap),
+        tuple(
+            filter(
+                None,
+                (
+                    _precision_warning(archives, machine, options),
+                    _memory_warning(config, machine, models, threads, heap),
+                ),
+            )
+        ),
         options.gateway,
         heap,
     )
@@ -264,6 +272,17 @@ def _heap(config: Config, models: Collection[ModelPlan], options: Options) -> in
             "or your own), then `make archive`"
         )
     return heap
+
+
+def _precision_warning(archives: Sequence[Archive], machine: Machine, options: Options) -> str:
+    """A warning about float16 on a CPU, which computes it by conversion, else an empty string."""
+    slow = [a.model for a in archives if (options.precision or a.settings.precision) == "float16"]
+    if machine.gpus or not slow:
+        return ""
+    return (
+        f"{', '.join(slow)} in float16 on a CPU: 7 to 10 times slower than float32; "
+        "PRECISION=auto chooses what is fast"
+    )
 
 
 def _memory_warning(

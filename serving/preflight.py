@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
+import re
 import shutil
 import socket
 import tempfile
+import textwrap
 from collections.abc import Collection
 from pathlib import Path
+
+import psutil
 
 from serving.archives import Archive
 from serving.config import Config
 from serving.errors import ServingError
 from serving.gateway.credentials import Credentials
-from serving.runfolder import RunFolder
+from serving.runfolder import DEFAULT, RunFolder
 
 # For logs, the effective configuration and TorchServe's own files.
 SPARE_BYTES = 64 * 2**20
+# The variables of `make` that set a port, by its property.
+PORT_VARIABLES = {
+    "inference_address": "PORT",
+    "metrics_address": "METRICS_PORT",
+    "grpc_inference_port": "GRPC_PORT",
+}
 
 
 def check_exposure(config: Config, credentials: Credentials, *, gateway: bool) -> str:
@@ -31,9 +43,9 @@ def check_exposure(config: Config, credentials: Credentials, *, gateway: bool) -
         if config.values.get("open_to_network") == "true":
             return "everybody who reaches this machine can send requests (open_to_network=true)"
         raise ServingError(
-            f"{config.path} opens predictions to the network ({', '.join(hosts)}) without keys or "
-            "TLS: set api_keys (`make key NAME=...`) and tls_certificate with tls_key (`make "
-            "cert`) there, or open_to_network=true if another program keeps strangers out; "
+            f"predictions would be open to the network ({', '.join(hosts)}) without keys or TLS: "
+            f"set api_keys (`make key NAME=...`) and tls_certificate with tls_key (`make cert`) in "
+            f"{config.path}, or open_to_network=true if another program keeps strangers out; "
             "GATEWAY=0 can have neither"
         )
     if not credentials.certificate:
@@ -56,7 +68,7 @@ def check_space(archives: Collection[Archive], run: RunFolder) -> None:
     temporary = Path(tempfile.gettempdir())
     run.create()
     for folder, need, remedy in (
-        (run.path, SPARE_BYTES, "choose another place with --run-dir"),
+        (run.path, SPARE_BYTES, "choose another place with RUN= (--run-dir)"),
         (
             temporary,
             SPARE_BYTES + unpacked,
@@ -72,8 +84,13 @@ def check_space(archives: Collection[Archive], run: RunFolder) -> None:
 
 
 def check_ports(config: Config) -> None:
-    """ServingError if an address is taken or does not belong to this machine."""
+    """ServingError if an address is taken, used twice or not one of this machine."""
+    used: dict[int, str] = {}
     for key, (host, port) in config.addresses.items():
+        variable = PORT_VARIABLES[key]
+        if port in used:
+            raise ServingError(f"{used[port]} and {variable} are both {port}: change one")
+        used[port] = variable
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
             # As Envoy and TorchServe do: sockets in TIME_WAIT do not matter.
@@ -81,7 +98,35 @@ def check_ports(config: Config) -> None:
             try:
                 probe.bind((host, port))
             except OSError as error:
+                user, other = "", f"HOST= and {variable}="
+                if error.errno == errno.EADDRINUSE:
+                    user, other = f" {_user_of(port)}.", f"{variable}="
                 raise ServingError(
-                    f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it "
-                    f"(a server of this project: `make stop`), or change {key} in {config.path}"
+                    f"cannot listen on {host}:{port} ({error.strerror}).{user} Choose another with "
+                    f"{other} or with {key} in {config.path}"
                 ) from error
+
+
+def _user_of(port: int) -> str:
+    """Who listens on ``port``, as far as the system tells this user."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and connection.laddr and connection.laddr.port == port:
+                if connection.pid is None:
+                    break
+                return _describe(psutil.Process(connection.pid))
+    return "A process of another user has it"
+
+
+def _describe(process: psutil.Process) -> str:
+    for parent in (process, *process.parents()):
+        command = parent.cmdline()
+        if command[1:4] == ["-m", "serving", "serve"]:
+            chosen = re.search(r"--run-dir[= ](\S+)", " ".join(command))
+            stop = RunFolder(Path(chosen[1]) if chosen else DEFAULT).make("stop")
+            return (
+                f"A server of this project has it, process {parent.pid} in {parent.cwd()}: {stop} "
+                "there"
+            )
+    return f"Process {process.pid} has it, {textwrap.shorten(' '.join(process.cmdline()), 100)}"

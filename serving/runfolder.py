@@ -7,18 +7,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import psutil
 
+from serving.config import Config
 from serving.errors import ServingError
 from serving.sockets import Sockets
 
 # Bytes. A longer log is moved to <name>.1, which replaces the one before: twice this is kept.
 LOG_BYTES = 10 * 2**20
+DEFAULT = Path("run")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class RunFolder:
     """One server's folder; all but ``server.json`` and ``sockets`` outlives the server."""
 
     path: Path
+
+    def make(self, verb: str) -> str:
+        """The `make` command ``verb`` for this folder, as a person types it."""
+        return f"`make {verb}`" if self.path == DEFAULT else f"`make {verb} RUN={self.path}`"
 
     def create(self) -> None:
         """Create the folder if needed; ServingError if it cannot be written to."""
@@ -35,7 +40,8 @@ class RunFolder:
                 pass
         except OSError as error:
             raise ServingError(
-                f"cannot write to {self.path} ({error.strerror}): choose another with --run-dir"
+                f"cannot write to {self.path} ({error.strerror}): choose another with RUN= "
+                "(--run-dir)"
             ) from error
 
     @property
@@ -96,13 +102,14 @@ class RunFolder:
         self._link.unlink(missing_ok=True)
         self._link.symlink_to(sockets.folder)
 
-    def write_state(self, models: Sequence[str], *, ready: bool) -> None:
-        """Record that this process serves ``models`` from here, and whether all of them answer."""
+    def write_state(self, config: Config, *, ready: bool) -> None:
+        """Record that this process serves ``config`` from here, and whether every model answers."""
         supervisor = psutil.Process()
         state = {
             "pid": supervisor.pid,
             "created": supervisor.create_time(),
-            "models": list(models),
+            "config": str(config.path),
+            "values": config.values,
             "ready": ready,
         }
         temporary = self._state.with_suffix(".tmp")
@@ -122,21 +129,31 @@ class RunFolder:
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
 
-    def models(self) -> list[str]:
-        """The models that the server of this folder was started with; empty if none runs."""
+    def config(self) -> Config | None:
+        """What the server of this folder was started with, or None if none runs."""
         if self.supervisor() is None:
-            return []
+            return None
         try:
-            return list(json.loads(self._state.read_text())["models"])
+            state = json.loads(self._state.read_text())
+            return Config(Path(state["config"]), dict(state["values"]))
         except (OSError, ValueError, KeyError):
-            return []
+            return None
+
+    def require_config(self) -> Config:
+        """The same; ServingError if no server runs from this folder."""
+        config = self.config()
+        if config is None:
+            raise ServingError(f"no server of {self.path} is running: {self.make('start')} first")
+        return config
 
     def require_free(self) -> None:
         """ServingError if a server runs from this folder."""
         other = self.supervisor()
         if other:
             raise ServingError(
-                f"a server of {self.path} is running already (process {other.pid}): `make stop`"
+                f"a server of {self.path} is running already (process {other.pid}): "
+                f"{self.make('stop')}, or start another with RUN=, PORT=, GRPC_PORT= and "
+                "METRICS_PORT="
             )
 
     def is_ready(self, supervisor: int) -> bool:

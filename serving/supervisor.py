@@ -53,7 +53,8 @@ class Supervisor:
         self.workers = Workers(plan, self.management, self.health, f"{run.logs}/model_log.log")
         canary = Canary(plan, run, sockets)
         handlers = [self.gateway.handler] if self.gateway else []
-        self._control = Control(plan, sockets, self.health, registry, canary, handlers)
+        waiting = self.gateway.waiting if self.gateway else None
+        self._control = Control(plan, sockets, self.health, registry, canary, handlers, waiting)
         self._actions = Actions(registry)
         self._watchdog = Watchdog(wanted, self.management, self.health, self._actions)
         self._torchserve_restarts = Restarts(
@@ -179,7 +180,7 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
         server = Supervisor(plan, run, sockets, stop)
         try:
             stop.terminate = server.torchserve.terminate
-            run.write_state(plan.names, ready=False)
+            run.write_state(plan.config, ready=False)
             server.start()
             yield server
         except (ServingError, httpx.HTTPError) as error:

@@ -23,6 +23,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from serving.commandline import precision
 from serving.config import Config
 from serving.inference import connect
 from serving.management import Management
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 # `make test DEVICE=gpu` runs the suite against GPU workers, PRECISION=bfloat16 in bfloat16. The
 # default is not auto, whose choice depends on the CPU.
 DEVICE = os.environ.get("DEVICE", "auto")
-PRECISION = os.environ.get("PRECISION", "float32")
+PRECISION = precision(os.environ.get("PRECISION", "float32"))
 
 TIMEOUT_S = 120
 

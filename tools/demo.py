@@ -17,18 +17,18 @@ from typing import NoReturn
 from rich.console import Console
 
 from export.errors import ExportError
-from export.networks import registered
+from export.networks import find, registered
 from export.weights import fetch
 from serving import commandline
 from serving.children import bound
 from serving.config import Config
 from serving.errors import ServingError
 from serving.inference import connect
-from serving.machine import DEVICES
 from serving.management import Management
 from serving.runfolder import RunFolder
 from tools import server
 from vision_client import Client, VisionError
+from vision_client.client import SERVER
 from vision_client.show import bars, draw, side_by_side
 
 # Chelsea the cat, by Stéfan van der Walt, CC0; from scikit-image.
@@ -47,10 +47,10 @@ UNTRAINED = """
 
 def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
     """Export, serve, predict; then serve until Ctrl-C, or stop if ``arguments.once``."""
-    export(config.model_store)
+    export(config.model_store, arguments.models)
     print(flush=True)
-    where = ["--config", str(config.path), "--run-dir", str(run.path), "--device", arguments.device]
-    child = start(where)
+    options = ["--device", arguments.device, "--models", ",".join(arguments.models)]
+    child = start([*commandline.server_options(arguments), *options])
     try:
         while not run.is_ready(child.pid):
             if child.poll() is not None:
@@ -59,7 +59,7 @@ def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
         models = showable(server.tasks(Management.of(run)))
         with connect(config, timeout=TIMEOUT_S) as client:
             show(client, models, run.path)
-        print_next(config, models)
+        print_next(config.local_inference, models)
         if arguments.once:
             return 0
         print("\nserving until Ctrl-C", flush=True)
@@ -97,12 +97,19 @@ def showable(models: Mapping[str, str]) -> dict[str, str]:
     return shown
 
 
-def export(model_store: Path) -> None:
-    """Export every network with the published weights, or untrained if they are not available."""
+def export(model_store: Path, models: Sequence[str]) -> None:
+    """Export ``models`` with the published weights, or untrained if they are not available.
+
+    Without names: every network of the bundle.
+    """
+    try:
+        networks = [find(model) for model in models or registered()]
+    except ExportError as error:
+        raise ServingError(str(error)) from error
     print("looking for the published weights", flush=True)
     weights = "pretrained"
     try:
-        for network in registered().values():
+        for network in networks:
             for checkpoint in [*network.checkpoints.values()][:1]:  # the one of `pretrained`
                 fetch(checkpoint.download)
     except ExportError as error:
@@ -110,7 +117,8 @@ def export(model_store: Path) -> None:
         print(UNTRAINED, flush=True)
         weights = "random"
     options = ["--weights", weights, "--model-store", str(model_store)]
-    if subprocess.run([sys.executable, "-m", "export", *options], check=False).returncode:
+    command = [sys.executable, "-m", "export", *models, *options]
+    if subprocess.run(command, check=False).returncode:
         raise ServingError("the export failed; its message is above")
 
 
@@ -133,15 +141,22 @@ def show(client: Client, models: Mapping[str, str], folder: Path) -> None:
         raise ServingError(f"wrong answer: {error}") from error
 
 
-def print_next(config: Config, models: Mapping[str, str]) -> None:
-    """Print the commands to try next."""
-    print("\ntry it on your own picture, from another terminal")
-    print("  make ui                                 a page in the browser")
-    print("  .venv/bin/vision classify photo.jpg     folders, too: vision --help")
-    print("  .venv/bin/vision translate photo.jpg -o translated")
+def print_next(url: str, models: Mapping[str, str]) -> None:
+    """Print the commands to try next with the server at ``url``."""
+    server, where = ("", "") if url == SERVER else (f" SERVER={url}", f" --server {url}")
+    commands = [(f"make ui{server}", "a page in the browser")]
+    if "classify" in models.values():
+        commands.append(
+            (f".venv/bin/vision classify photo.jpg{where}", "folders, too: vision --help")
+        )
+    if "translate" in models.values():
+        commands.append((f".venv/bin/vision translate photo.jpg -o translated.png{where}", ""))
     for model, task in models.items():
         output = "" if task == "classify" else " -o translated.png"
-        print(f"  curl -T photo.jpg {config.inference}/predictions/{model}{output}")
+        commands.append((f"curl -T photo.jpg {url}/predictions/{model}{output}", ""))
+    print("\ntry it on your own picture, from another terminal")
+    for command, note in commands:
+        print(f"  {command:<38}  {note}".rstrip())
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -150,7 +165,11 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> int:
     parser = server.parser("tools.demo", __doc__)
-    parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument("--device", type=commandline.device, default="auto")
+    parser.add_argument(
+        "--models", type=commandline.names, default=(), metavar="NAME,NAME",
+        help="export and serve these only",
+    )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="stop after the predictions")
     arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # as the child's is

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
-from serving.commandline import add_server_options
+from serving.commandline import Parser, add_server_options
 from serving.management import Management
 
 
-def parser(module: str, description: str | None) -> argparse.ArgumentParser:
+def parser(module: str, description: str | None) -> Parser:
     """A parser for ``python -m module`` with the options that name a server."""
-    made = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    made = Parser(prog=f"python -m {module}", description=description)
     add_server_options(made)
     return made
 

@@ -25,6 +25,7 @@ import psutil
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from serving.commandline import device
 from serving.config import Config
 from serving.errors import ServingError
 from serving.management import Management
@@ -273,7 +274,7 @@ def report(result: Result) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--device", default="auto", help="auto, gpu or cpu")
+    parser.add_argument("--device", type=device, default="auto", help="auto, gpu or cpu")
     parser.add_argument("--picture", type=Path, default=bundle.ROOT / "run" / "soak.png")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:

@@ -18,7 +18,6 @@ from export.errors import ExportError
 from export.networks import Network, registered
 from export.weights import fetch
 from serving import commandline
-from serving.config import Config
 from serving.errors import ServingError
 from serving.inference import connect
 from serving.management import Management
@@ -34,43 +33,52 @@ TOLERANCE = {"float32": 0.05, "bfloat16": 2.0, "float16": 2.0, "int8": 5.0}
 TIMEOUT_S = 120
 
 
-def verify(config: Config, run: RunFolder) -> int:
-    """0 if the answers are the published ones, else 1; ServingError if they cannot be compared."""
-    management = Management.of(run)
+def verify(run: RunFolder) -> int:
+    """0 if the answers are the published ones, else 1; ServingError if they cannot be compared.
+
+    Networks without published answers, or with other weights than the published ones, are skipped.
+    """
+    config, management = run.require_config(), Management.of(run)
     try:
         models = management.models()
         networks = [n for n in registered().values() if n.example and n.name in models]
         if not networks:
             raise ServingError(f"no answers are published for {', '.join(models)}")
-        descriptions = [management.describe(network.name) for network in networks]
-        for network, description in zip(networks, descriptions, strict=True):
-            check_weights(network, description)
+        descriptions = {network.name: management.describe(network.name) for network in networks}
+        others = [text for n in networks if (text := other_weights(n, descriptions[n.name]))]
+        if len(others) == len(networks):
+            raise ServingError("\n".join(others))
+        for text in others:
+            print(f"skipped: {text}")
         with connect(config, timeout=TIMEOUT_S) as client:
             # A list, not a generator: check every network, even after a difference.
             same = [
-                check(client, network, description, config.model_store, run.path)
-                for network, description in zip(networks, descriptions, strict=True)
+                check(client, network, descriptions[network.name], config.model_store, run.path)
+                for network in networks
+                if not other_weights(network, descriptions[network.name])
             ]
         return 0 if all(same) else 1
     except ExportError as error:
         raise ServingError(str(error)) from error
     except (httpx.TransportError, ConnectionFailed) as error:
-        raise ServingError("no server answers: `make start` first") from error
+        raise ServingError(f"the server of {run.path} does not answer: {error}") from error
     except VisionError as error:
         raise ServingError(str(error)) from error
 
 
-def check_weights(network: Network, description: Mapping[str, Any]) -> None:
-    """ServingError unless the server uses the checkpoint that the answer is published for."""
+def other_weights(network: Network, description: Mapping[str, Any]) -> str:
+    """Why the published answer does not apply to the served weights, or an empty string."""
     assert network.example
     name, weights = network.example.checkpoint, description["weights"]
     published = network.checkpoints[name].download
     # TorchServe's management API leaves null values out.
-    if weights.get("sha256") != published.sha256:
-        raise ServingError(
-            f"{network.name} serves the weights {weights['name']}; the published answer needs "
-            f"{name}, {published.file}: make export WEIGHTS=pretrained, then serve again"
-        )
+    if weights.get("sha256") == published.sha256:
+        return ""
+    return (
+        f"{network.name} serves the weights {weights['name']}; the published answer needs "
+        f"{name}, {published.file}: make export NETWORK={network.name} WEIGHTS=pretrained, then "
+        "serve again"
+    )
 
 
 def check(
@@ -161,7 +169,7 @@ def check_picture(
 
 
 def main() -> int:
-    return commandline.run(verify, server.parser("tools.verify", __doc__).parse_args())
+    return commandline.run_beside(verify, server.parser("tools.verify", __doc__).parse_args())
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ from serving.sockets import Sockets
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 5
 ADMIN_TIMEOUT_S = 5
+# Its admin API answers "http.public.downstream_rq_active: 3".
+ACTIVE_REQUESTS = "/stats?filter=^http.public.downstream_rq_active$"
 # Files that Envoy opens in addition to the clients' connections.
 _OTHER_FILES = 512
 # Added to responseTimeout, so that TorchServe's own answer comes first.
@@ -89,6 +91,10 @@ class Gateway:
         """The admission queue, for the gRPC server at the socket ``admission``."""
         return self._service
 
+    def waiting(self, model: str) -> int:
+        """How many requests for ``model`` wait for their turn."""
+        return self._service.waiting(model)
+
     def start(self) -> None:
         """Start Envoy and wait until it listens."""
         _write({self._files.envoy: self._envoy_yaml()})
@@ -130,9 +136,7 @@ class Gateway:
         """The number of requests that are not completely answered; 0 if Envoy has ended."""
         if self.ended() is not None:
             return 0
-        name = "http.public.downstream_rq_active"
-        stats = self._ask("GET", f"/stats?filter=^{name}$")
-        return int(stats.partition(":")[2])
+        return int(self._ask("GET", ACTIVE_REQUESTS).partition(":")[2])
 
     def end(self) -> None:
         """End Envoy, which closes the open connections."""

@@ -53,6 +53,10 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._present: Counter[str] = Counter()
         self.most_of: Mapping[str, int] = {}
 
+    def waiting(self, model: str) -> int:
+        """How many requests for ``model`` wait for their turn."""
+        return self._queues[model].waiting
+
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a method, for gRPC; None for any other method."""
         if handler_call_details.method != f"/{ext_proc.SERVICE}/{ext_proc.METHOD}":

@@ -6,7 +6,7 @@ import pytest
 
 from handlers.errors import LoadError
 from handlers.pictures.limits import LIMITS, Limits
-from handlers.settings import ENGINES, PRECISIONS, VARIABLES, Settings
+from handlers.settings import ENGINES, PRECISIONS, SYNONYMS, VARIABLES, Settings
 from tests.handlers.support import Load, WriteArtefact
 
 
@@ -32,8 +32,8 @@ def test_settings_that_are_not_named_keep_their_defaults() -> None:
         ({"cpu_batch_pixels": 0}, "cpu_batch_pixels must be a whole number above 0, not 0"),
         ({"cpu_batch_pixels": True}, "above 0, not True"),
         (
-            {"precision": "half"},
-            "precision must be one of auto, float32, bfloat16, float16, int8, not 'half'",
+            {"precision": "fp8"},
+            "precision must be one of auto, float32, bfloat16, float16, int8, not 'fp8'",
         ),
         ({"limits": {"pixel": 5}}, "no limit is called pixel: there are request_bytes"),
         ({"limits": {"pixels": 0}}, "pixels must be a whole number above 0, not 0"),
@@ -62,6 +62,12 @@ def test_a_variable_takes_precedence_over_the_yaml(key: str, value: str) -> None
     assert getattr(Settings.from_yaml({}), key) == "auto"
 
 
+@pytest.mark.parametrize(("synonym", "meant"), SYNONYMS.items())
+def test_a_synonym_is_understood(synonym: str, meant: str) -> None:
+    assert Settings.from_yaml({"handler": {"precision": synonym}}).precision == meant
+    assert Settings.from_yaml({}, {VARIABLES["precision"]: synonym}).precision == meant
+
+
 def test_the_worker_reads_the_variable(
     artefact: WriteArtefact, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +83,7 @@ def test_a_mistake_in_the_yaml_fails_the_load(artefact: WriteArtefact, load: Loa
         load(artefact(), yaml=yaml)
 
 
-@pytest.mark.parametrize("wrong", ["fp16", "half", "", "Float32"])
+@pytest.mark.parametrize("wrong", ["fp8", "", "Float32"])
 def test_a_wrong_variable_fails_the_load(
     artefact: WriteArtefact, load: Load, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:

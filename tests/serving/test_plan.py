@@ -133,12 +133,29 @@ def test_limits_beyond_the_machine_are_a_warning(config: Config) -> None:
     config = changed(config, vmargs=vmargs, job_queue_size="10")
     served = archives({**ONE, "batchSize": 8}, {**ONE, "batchSize": 1})
     # On two cores: 4 + 1 + 1 + 2 workers of 2, and 2 + 1 decode processes of 0.5.
-    assert make(config, served, cores=2, free_memory=int(11.5 * GIB)).warning == ""
-    warning = make(config, served, cores=2, free_memory=11 * GIB).warning
+    assert make(config, served, cores=2, free_memory=int(11.5 * GIB)).warnings == ()
+    (warning,) = make(config, served, cores=2, free_memory=11 * GIB).warnings
     assert "11.5 GiB (Java's heap 4.0, its direct memory 1.0, gateway 1.0, workers 4.0" in warning
     assert "decode processes 1.5), and 11.0 GiB are free" in warning
     assert "gateway_memory_bytes" in warning
-    assert "decode processes 3.0)" in make(config, served, cores=5, free_memory=0).warning
+    assert "decode processes 3.0)" in make(config, served, cores=5, free_memory=0).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "precision", "gpus", "warned"),
+    [
+        ({}, "float16", 0, True),
+        ({"handler": {"precision": "fp16"}}, None, 0, True),
+        ({"handler": {"precision": "float16"}}, "bfloat16", 0, False),
+        ({}, "float16", 1, False),
+        ({}, None, 0, False),
+    ],
+)
+def test_float16_on_a_cpu_is_a_warning(
+    config: Config, yaml: dict[str, Any], precision: str | None, gpus: int, warned: bool
+) -> None:
+    warnings = make(config, archives(yaml), precision=precision, gpus=gpus).warnings
+    assert any("a in float16 on a CPU" in warning for warning in warnings) is warned
 
 
 @pytest.mark.parametrize(

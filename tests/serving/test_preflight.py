@@ -51,7 +51,7 @@ def test_a_run_folder_that_cannot_be(serving: Command, tmp_path: Path, below: bo
     assert run.returncode == 1
     reason = "Not a directory" if below else "File exists"
     assert run.stderr == (
-        f"error: cannot write to {folder} ({reason}): choose another with --run-dir\n"
+        f"error: cannot write to {folder} ({reason}): choose another with RUN= (--run-dir)\n"
     )
 
 
@@ -133,7 +133,7 @@ def test_a_port_that_is_taken(
         config = make_config(tmp_path, model_store, metrics_address=f"http://127.0.0.1:{port}")
         message = refused(serving, config)
     assert f"cannot listen on 127.0.0.1:{port}" in message
-    assert "change metrics_address" in message
+    assert "with metrics_address in" in message
 
 
 def test_a_heap_that_requests_would_fill(

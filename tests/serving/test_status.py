@@ -1,45 +1,53 @@
-"""`status`, beside a supervisor that answers as told."""
+"""`status` and `stop`, beside a server that answers as told."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import socketserver
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from serving import commands
 from serving.config import Config
-from serving.errors import ServingError
+from serving.gateway.process import ACTIVE_REQUESTS
 from serving.runfolder import RunFolder
-from tests.running import MakeConfig
+from tests.running import MakeConfig, wait_until
 
-ANSWERS = {"ready": True, "reason": None}
+ANSWERS = {"ready": True, "workers": 1, "wanted": 1, "answered_s_ago": 1.0, "reason": None}
+HANGS = ANSWERS | {"ready": False, "reason": "hangs"}
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
+def run(tmp_path: Path, make_config: MakeConfig) -> RunFolder:
+    """The folder of a server: this process."""
     folder = RunFolder(tmp_path / "run")
     folder.create()
     folder.sockets.folder.mkdir()
+    folder.write_state(Config.read(make_config(folder.path, folder.path)), ready=True)
     return folder
 
 
 @contextlib.contextmanager
-def saying(run: RunFolder, reply: bytes) -> Iterator[None]:
-    """A supervisor that answers everything with ``reply``."""
+def saying(run: RunFolder, replies: Mapping[str, Any], socket: str = "control") -> Iterator[None]:
+    """A process that answers at ``socket`` with ``replies`` by path, and else with a word."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            reply = replies.get(self.path, "hello")
+            reply = reply if isinstance(reply, str) else json.dumps(reply)
             self.send_response(200)
             self.send_header("content-length", str(len(reply)))
             self.end_headers()
-            self.wfile.write(reply)
+            self.wfile.write(reply.encode())
 
         def address_string(self) -> str:
             return "unix"
@@ -47,7 +55,7 @@ def saying(run: RunFolder, reply: bytes) -> Iterator[None]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with socketserver.UnixStreamServer(str(run.sockets.control), Handler) as server:
+    with socketserver.UnixStreamServer(str(run.sockets.folder / socket), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -57,50 +65,132 @@ def saying(run: RunFolder, reply: bytes) -> Iterator[None]:
             thread.join()
 
 
-def status(make_config: MakeConfig, run: RunFolder) -> int:
-    return commands.status(Config.read(make_config(run.path, run.path)), run)
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("reply", "code", "lines"),
-    [
-        ({"ready": True, "models": {"a": ANSWERS, "b": ANSWERS}}, 0, ["a answers", "b answers"]),
-        (
-            {"ready": False, "models": {"a": ANSWERS, "b": {"ready": False, "reason": "hangs"}}},
-            1,
-            ["a answers", "b hangs"],
-        ),
-        ({"ready": False, "reason": "draining"}, 1, ["the server is draining"]),
-    ],
+    ("state", "code", "line"), [(ANSWERS, 0, "b answers"), (HANGS, 1, "b hangs")]
 )
-def test_what_the_supervisor_says(
-    make_config: MakeConfig,
-    run: RunFolder,
-    capsys: pytest.CaptureFixture[str],
-    reply: Any,
-    code: int,
-    lines: list[str],
+def test_each_model_has_a_line(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], state: dict[str, Any], code: int, line: str
 ) -> None:
-    with saying(run, json.dumps(reply).encode()):
-        assert status(make_config, run) == code
-    output = capsys.readouterr().out.splitlines()
-    assert [" ".join(line.split()) for line in output] == lines
+    health = {"ready": code == 0, "models": {"a": ANSWERS, "b": state}}
+    with saying(run, {"/readyz": health}):
+        assert commands.status(run, as_json=False) == code
+    first, *lines = printed(capsys)
+    assert first.startswith("http://127.0.0.1:")
+    assert lines == ["a answers", line]
 
 
-def test_no_server(
-    make_config: MakeConfig, run: RunFolder, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_server_that_drains(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
-    (run.path / "a.mar").touch()
-    assert status(make_config, run) == 1
-    first, second = capsys.readouterr().out.splitlines()
-    assert "is running: `make start`" in first
-    assert second == "a          no connection"
-    (run.path / "a.mar").unlink()
-    with pytest.raises(ServingError, match="no archives in"):
-        status(make_config, run)
+    with saying(run, {"/readyz": {"ready": False, "reason": "draining"}}):
+        assert commands.status(run, as_json=as_json) == 1
+    text = capsys.readouterr().out
+    reason = json.loads(text)["reason"] if as_json else text.strip()
+    assert reason == "the server is draining"
 
 
-def test_another_server_on_the_socket(make_config: MakeConfig, run: RunFolder) -> None:
-    (run.path / "a.mar").touch()
-    with saying(run, b"hello"):
-        assert status(make_config, run) == 1
+def test_one_json_object(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """TorchServe does not answer here, so what only it knows is null."""
+    replies = {
+        "/readyz": {"ready": True, "models": {"a": ANSWERS}},
+        "/models": {"models": [{"name": "a", "task": "embed", "weights": "mine", "ready": True}]},
+        "/queues": {"a": {"waiting": 3, "limit": 100}},
+    }
+    with saying(run, replies):
+        assert commands.status(run, as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    config = run.require_config()
+    assert found.pop("uptime_s") >= 0
+    assert found.pop("process") == run.supervisor().pid  # type: ignore[union-attr]
+    unknown = ("precision", "precision_reason", "engine", "engine_reason", "sandbox")
+    model: dict[str, Any] = {
+        "ready": True,
+        "reason": None,
+        "task": "embed",
+        "weights": "mine",
+        **dict.fromkeys(unknown),
+        "queue": {"waiting": 3, "limit": 100},
+        "wanted": 1,
+        "workers": [],
+    }
+    assert found == {
+        "ready": True,
+        "reason": None,
+        "run": str(run.path),
+        "rest": config.inference,
+        "grpc": config.grpc,
+        "metrics": config.metrics,
+        "models": {"a": model},
+    }
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    """Nothing is said about models that nobody has asked to serve."""
+    folder = tmp_path / "run"
+    assert commands.status(RunFolder(folder), as_json=as_json) == 1
+    text = capsys.readouterr().out
+    found = json.loads(text) if as_json else {"reason": text.strip(), "ready": False, "models": {}}
+    reason = f"no server of {folder} is running: `make start RUN={folder}`"
+    assert (found["reason"], found["ready"], found["models"]) == (reason, False, {})
+
+
+def test_a_server_that_hangs(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    with saying(run, {}):
+        assert commands.status(run, as_json=False) == 1
+    assert "does not answer: see" in capsys.readouterr().out
+
+
+SERVER = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit())
+print("up", flush=True)
+try:
+    time.sleep(60)
+finally:
+    sys.stdin.read()
+"""
+
+
+def test_stop_says_what_it_waits_for(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the gateway has two requests, then it has ended, then the server."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        process = psutil.Process(child.pid)
+        monkeypatch.setattr(RunFolder, "supervisor", lambda _: process)
+        monkeypatch.setattr(commands, "STOP_REPORT_S", 0.1)
+        stopping = threading.Thread(target=commands.stop, args=[run])
+        said = ""
+        with saying(run, {ACTIVE_REQUESTS: "http.public.downstream_rq_active: 2\n"}, "admin"):
+            stopping.start()
+            said += until(capsys, "waiting for the answers to 2 accepted request(s)")
+        run.sockets.admin.unlink()
+        said += until(capsys, "waiting for TorchServe and its workers to end")
+        child.stdin.close()
+        stopping.join(60)
+    assert f"stopping the server of {run.path} (process {child.pid})" in said
+    assert f"`make stop RUN={run.path}` again drops them" in said
+    assert capsys.readouterr().out.endswith("stopped\n")
+
+
+def until(capsys: pytest.CaptureFixture[str], expected: str) -> str:
+    """What is printed until ``expected`` is."""
+    said = ""
+
+    def says() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return expected in said
+
+    wait_until(says)
+    return said

@@ -12,7 +12,8 @@ from PIL import Image
 
 from export.networks import registered
 from serving.errors import ServingError
-from tools.bench import report, threads
+from serving.runfolder import RunFolder
+from tools.bench import profile, report, threads
 from tools.bench.bare import fastest
 from tools.bench.common import TASKS, Result, Speeds
 from tools.bench.gpu import verdict
@@ -288,3 +289,8 @@ def test_photographs_have_their_size_and_the_bytes_of_a_camera_s(tmp_path: Path)
     assert 250e3 < len(data) < 400e3
     photographs(tmp_path)
     assert path.read_bytes() == data
+
+
+def test_a_profile_needs_a_server(tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match=r"no server of .* is running: `make start RUN="):
+        profile.run(RunFolder(tmp_path / "run"))

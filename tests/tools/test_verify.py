@@ -12,8 +12,11 @@ from PIL import Image
 from torchvision.models import ResNet101_Weights
 
 from export.checkpoints import untrained
-from export.networks import registered
+from export.networks import Network, registered
+from serving.config import Config
 from serving.errors import ServingError
+from serving.management import Management
+from serving.runfolder import RunFolder
 from tests.running import Command, Running
 from tools import reference, verify
 from vision_client import Prediction
@@ -157,6 +160,42 @@ def test_published_weights_are_needed(tool: Command, server: Running) -> None:
     assert f"{network.name} {expected}" in run.stderr
 
 
+class Served:
+    """The management API of a server of both networks, one with the published weights."""
+
+    def models(self) -> list[str]:
+        return ["cyclegan", "resnet101", "mine"]
+
+    def describe(self, name: str) -> dict[str, object]:
+        network = registered()[name]
+        assert network.example
+        published = network.checkpoints[network.example.checkpoint].download.sha256
+        weights = {"cyclegan": {"name": "mine.pth"}, "resnet101": {"sha256": published}}
+        return {"name": name, "weights": weights[name]}
+
+
+def test_other_weights_are_skipped(
+    tmp_path: Path,
+    make_config: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.create()
+    run.write_state(Config.read(make_config(tmp_path, tmp_path)), ready=True)
+    monkeypatch.setattr(Management, "of", lambda _: Served())
+    compared: list[str] = []
+
+    def check(_client: object, network: Network, *_: object) -> bool:
+        compared.append(network.name)
+        return True
+
+    monkeypatch.setattr(verify, "check", check)
+    assert verify.verify(run) == 0
+    assert compared == ["resnet101"]
+    assert capsys.readouterr().out.startswith("skipped: cyclegan serves the weights mine.pth")
+
+
 def test_size_of_an_output_picture_is_checked(
     server: Running, photographs: dict[str, Image.Image], tmp_path: Path
 ) -> None:
@@ -180,4 +219,5 @@ def test_no_server_answers(
     config = make_config(tmp_path, model_store)
     run = tool("verify", "--config", config, "--run-dir", tmp_path / "run")
     assert run.returncode == 1
-    assert "no server answers: `make start` first" in run.stderr
+    assert "is running: `make start RUN=" in run.stderr
+    assert len(run.stderr.splitlines()) == 1

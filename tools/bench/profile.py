@@ -9,26 +9,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from handlers.stages import BATCH, SECONDS, STAGES
 from serving.config import Config
+from serving.errors import ServingError
+from serving.management import Management
+from serving.runfolder import RunFolder
 from tools.bench.common import FOLDER
 from tools.bench.load import Load, measure
 from tools.bench.pictures import photographs
 
 
-def run(config: Config, _device: str, _quick: bool, _store: Path) -> int:
+def run(folder: RunFolder) -> int:
+    """Profile every model of the server of ``folder``; ServingError if it does not answer."""
+    config = folder.require_config()
     picture = photographs(FOLDER)["1280x720"]
-    for model in (path.stem for path in config.archives):
-        for clients in (1, 8):
-            head, stages = profile(config, model, picture, clients, 10)
-            total = sum(stages.values())
-            print(f"{model}, {clients} client(s): {head}")
-            for stage, ms in stages.items():
-                bar = "#" * round(40 * ms / total)
-                print(f"  {stage:<10} {ms:>9.1f} ms {ms / total:>6.1%}  {bar}", flush=True)
+    try:
+        for model in Management.of(folder).models():
+            for clients in (1, 8):
+                head, stages = profile(config, model, picture, clients, 10)
+                total = sum(stages.values())
+                print(f"{model}, {clients} client(s): {head}")
+                for stage, ms in stages.items():
+                    bar = "#" * round(40 * ms / total)
+                    print(f"  {stage:<10} {ms:>9.1f} ms {ms / total:>6.1%}  {bar}", flush=True)
+    except (httpx.HTTPError, requests.RequestException) as error:
+        raise ServingError(f"the server of {folder.path} does not answer: {error}") from error
     return 0
 
 

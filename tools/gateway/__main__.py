@@ -17,8 +17,9 @@ import sys
 
 def main() -> int:
     # Imported here, because the load generator's processes import this module and must stay small.
+    from serving import commandline
     from serving.commandline import guarded
-    from serving.machine import DEVICES, count_gpus
+    from serving.machine import count_gpus
     from tools import bundle
     from tools.bench.common import STORE
     from tools.bench.report import machine
@@ -29,7 +30,7 @@ def main() -> int:
     parts = {part.__name__: part for part in (cost, fair, idle, stalled, faults)}
     parser = argparse.ArgumentParser(prog="python -m tools.gateway", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: every part")
-    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--device", type=commandline.device, default="auto")
     parser.add_argument(
         "--scale", type=float, default=1.0,
         help="multiplies numbers and times; less than 1 for a trial (default: %(default)s)",
