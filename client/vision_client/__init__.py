@@ -12,6 +12,7 @@ from vision_client.extras import MissingExtra
 from vision_client.models import Model
 from vision_client.pictures import Picture
 from vision_client.tasks.classify import Classification, Prediction
+from vision_client.tasks.embed import Embedding
 from vision_client.tasks.translate import Translation
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Classification",
     "Client",
     "ConnectionFailed",
+    "Embedding",
     "MissingExtra",
     "Model",
     "Picture",
