@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
@@ -12,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.client.conftest import vision
-from tests.standin import Answer, Answering
+from tests.client.conftest import VISION, vision
+from tests.standin import LIMIT_S, Answer, Answering
 from vision_client import AsyncClient, Client, MissingExtra, Model, ServerError
 from vision_client.answers import Reply
 from vision_client.tasks.embed import EMBED
@@ -32,11 +37,21 @@ NPY = npy(VECTOR)
 
 
 class Embedding(Answering):
-    """Answers with a vector of the picture's first byte; a picture of one byte is an error."""
+    """Answers with a vector of the picture's first byte; a picture of one byte is an error.
+
+    One that begins with "z" sets ``stuck`` and waits for ``go``.
+    """
 
     weights = "first"
 
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.stuck, self.go = threading.Event(), threading.Event()
+
     def reply(self, path: str, headers: Message, content: bytes) -> Answer:
+        if content.startswith(b"z"):
+            self.stuck.set()
+            self.go.wait(LIMIT_S)
         if len(content) == 1:
             error = b'{"code": 400, "type": "BadImage", "message": "no picture"}'
             return Answer(400, {}, error)
@@ -176,3 +191,24 @@ def test_nothing_is_left_of_a_run_without_answers(photos: Path, tmp_path: Path) 
     assert run.returncode == 1
     assert "no connection" in run.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_an_interruption_keeps_what_was_answered(
+    server: Embedding, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "z.jpg").write_bytes(b"z-picture")
+    command = [VISION, "embed", str(photos), "-o", str(tmp_path / "v.npz"), "-j", "1"]
+    environment = {**os.environ, "VISION_SERVER": server.url}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            assert server.stuck.wait(LIMIT_S)
+            time.sleep(0.5)  # the command reports what was answered before
+            run.send_signal(signal.SIGINT)
+            _, errors = run.communicate(timeout=LIMIT_S)
+        finally:
+            server.go.set()
+            run.kill()
+    assert run.returncode == 130, errors
+    assert "stopped: embedded 3 of 4" in errors
+    assert np.load(tmp_path / "v.npz")["vectors"].tolist() == [[97.0] * 3, [98.0] * 3, [99.0] * 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "v.npz"]

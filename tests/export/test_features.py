@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from export import __main__ as command
 from export import gate
 from export.archive import exported_network
-from export.checkpoints import load, untrained
+from export.checkpoints import _without_head, load
 from export.errors import ExportError
 from export.gate import Case, judge, judge_float32
 from export.int8.options import Int8Options
 from export.networks import find
-from export.pipeline import Job, export
 from export.trace import trace
-from export.untrained import example_input
-from handlers.pictures.resample import resample
-from handlers.request import Answer, Message
-from handlers.service import Service
-from handlers.settings import Settings
-from tests.tensors import to_tensor
 
 NETWORKS = Path(__file__).parents[1] / "networks"
 TINY = str(NETWORKS / "tiny_classifier.py")
@@ -62,24 +53,26 @@ def test_other_tasks_are_refused(reference: str, task: str, reason: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "pooling"),
-    [("resnet18", "avgpool"), ("mobilenet_v3_small", "classifier.1"), ("squeezenet1_1", "")],
+    ("name", "pooled"),
+    [
+        ("resnet18", "avgpool"),
+        ("mobilenet_v3_small", "classifier.1"),
+        ("squeezenet1_1", "features"),
+    ],
 )
-def test_the_features_are_the_input_of_the_last_layer(name: str, pooling: str) -> None:
+def test_the_features_are_the_input_of_the_last_layer(name: str, pooled: str) -> None:
     """As a hook in eager PyTorch sees them; squeezenet pools after its last layer."""
-    features, seen = untrained(find(name, "embed")), list[torch.Tensor]()
-    classifier = untrained(find(name))
-    x = example_input(find(name).spec(), 2, 224, 224)
-    if pooling:
-        layer = classifier.get_submodule(pooling)
-        layer.register_forward_hook(lambda _, _inputs, output: seen.append(output.flatten(1)))
-        with torch.no_grad():
-            classifier(x)
+    network, seen = find(name, "embed"), list[torch.Tensor]()
+    module = network.build(network.spec()).eval()
+    layer = module.get_submodule(pooled)
+    layer.register_forward_hook(lambda _, _inputs, output: seen.append(output))
     with torch.no_grad():
-        output = features(x)
-        expected = seen[0] if pooling else classifier.get_submodule("features")(x).mean((2, 3))
-    assert output.ndim == 2
-    torch.testing.assert_close(output, expected)
+        classified = module(torch.rand(2, 3, 64, 64))
+        features = _without_head(network, module)(torch.rand(2, 3, 64, 64))
+    assert classified.shape == (2, 1000)
+    torch.testing.assert_close(
+        features, seen[-1].flatten(2).mean(2) if seen[-1].ndim > 2 else seen[-1]
+    )
 
 
 def test_a_checkpoint_of_another_number_of_classes_gives_features(tmp_path: Path) -> None:
@@ -140,27 +133,8 @@ def test_the_command_reads_the_options_of_the_features(monkeypatch: pytest.Monke
     ]
 
 
-@pytest.mark.slow
-def test_an_exported_network_answers_with_eager_pytorchs_features(
-    tmp_path: Path, photographs: dict[str, Image.Image]
-) -> None:
-    [report] = export([Job(EMBED, "random")], tmp_path)
-    receipt = json.loads(report.pt.with_suffix(".json").read_text())
-    assert receipt["golden"]["output_shape"] == [1, 16]
-    assert all(figures["passed"] for figures in receipt["precisions"].values())
-    assert receipt["engines"]["openvino"]["passed"]
-    assert exported_network(report.pt).name == "tiny_classifier_embed"
-    file = io.BytesIO()
-    photographs["chelsea"].resize((64, 64)).save(file, "PNG")
-    service = Service(report.pt, settings=Settings(precision="float32"))
-    try:
-        [answer] = service.answer([Message({"x-format": "f32"}, file.getvalue())])
-    finally:
-        service.close()
-    assert isinstance(answer, Answer)
-    picture = resample(SPEC, Image.open(file))
-    with torch.no_grad():
-        [expected] = untrained(EMBED)(to_tensor(SPEC, picture)[None])
-    torch.testing.assert_close(
-        torch.frombuffer(bytearray(answer.body), dtype=torch.float32), expected
-    )
+def test_the_archive_is_rebuilt_from_the_features(tmp_path: Path) -> None:
+    receipt = {"network": TINY, "spec": {"task": "embed"}}
+    (tmp_path / "tiny_classifier_embed.json").write_text(json.dumps(receipt))
+    network = exported_network(tmp_path / "tiny_classifier_embed.pt")
+    assert (network.name, network.task) == ("tiny_classifier_embed", "embed")
