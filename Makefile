@@ -32,7 +32,7 @@ PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pyt
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
-	@echo 'options: NETWORK=NAME|FILE.py  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  AOTI=1  (export)'
+	@echo 'options: NETWORK=NAME|FILE.py  TASK=embed: its features  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  AOTI=1  (export)'
 	@echo '         INT8=FOLDER of photographs  INT8_AGREEMENT=0.98  INT8_ONLY=1: an archive of int8 alone  (export)'
 	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network of several, NAME in capitals'
 	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  GATEWAY=0  (serve, start)'
@@ -135,6 +135,6 @@ given = $(if $(call is_given,$(1)),$(option))
 SERVER_OPTIONS = $(call given,HOST,host) $(call given,PORT,port) $(call given,GRPC_PORT,grpc-port) \
 	$(call given,METRICS_PORT,metrics-port) $(call given,STORE,model-store) $(call given,RUN,run-dir)
 # With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
-EXPORT_OPTIONS = $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(if $(AOTI),--aoti) \
+EXPORT_OPTIONS = $(call option,TASK,task) $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(if $(AOTI),--aoti) \
 	$(call option,INT8,int8) $(call option,INT8_AGREEMENT,int8-agreement) $(if $(INT8_ONLY),--int8-only)
 SERVE_OPTIONS = $(SERVER_OPTIONS) --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine) $(if $(filter 0,$(GATEWAY)),--no-gateway)

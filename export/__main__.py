@@ -12,6 +12,7 @@ from pathlib import Path
 from export import store, variables
 from export.errors import ExportError
 from export.int8.options import AGREEMENT, Int8Options
+from export.network import TASKS
 from export.networks import Network, find, registered
 from export.pipeline import Job, Report, export
 
@@ -65,7 +66,10 @@ def main() -> int:
 
 
 def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
-    chosen = [find(reference) for reference in dict.fromkeys(_positional(argv))]
+    task = _task(argv)
+    chosen = [find(reference, task) for reference in dict.fromkeys(_positional(argv))]
+    if task and not chosen:
+        raise ExportError("TASK needs NETWORK=NAME")
     networks = {network.name: network for network in chosen} or registered()
     if len(networks) < len(chosen):
         raise ExportError("two of these networks have the same name")
@@ -105,6 +109,13 @@ def _int8(arguments: argparse.Namespace) -> Int8Options | None:
     if arguments.int8_only or arguments.int8_agreement != AGREEMENT:
         raise ExportError("INT8_ONLY and INT8_AGREEMENT need INT8=FOLDER")
     return None
+
+
+def _task(argv: Sequence[str]) -> str | None:
+    """The value of --task, which decides what the networks, and so the options, are called."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--task")
+    return parser.parse_known_args(argv)[0].task or None
 
 
 def _read_environment(network: Network, options: dict[str, str | None]) -> None:
@@ -148,6 +159,11 @@ def _parser(networks: dict[str, Network]) -> argparse.ArgumentParser:
     parser.add_argument(
         "network", nargs="*", metavar="NETWORK", help="default: the bundle's own networks"
     )
+    parser.add_argument(
+        "--task", choices=TASKS,
+        help="answer another task with these networks: embed gives the features of a classifier, "
+        "as NAME_embed",
+    )  # fmt: skip
     parser.add_argument(
         "--model-store", type=Path, default=store.DEFAULT, metavar="DIR",
         help="folder of the artefacts (default: model_store)",
@@ -195,7 +211,7 @@ def _add_options(group: argparse._ArgumentGroup, network: Network) -> None:
         choices=list(network.variants),
         help=f"what your own checkpoint was trained with (default: {next(iter(network.variants))})",
     )
-    if network.head:
+    if network.output == "classes":
         group.add_argument(
             f"--{network.name}-labels", dest=f"{network.name}/labels", metavar="FILE",
             help="class names: a JSON list, a JSON map from index to name, or one a line",

@@ -181,11 +181,12 @@ def exported_network(pt: Path) -> Network:
     """The network that ``pt`` was exported from, by the ``.json`` beside it; or ExportError."""
     receipt = pt.with_suffix(".json")
     try:
-        reference = json.loads(receipt.read_text())["network"]
+        record = json.loads(receipt.read_text())
+        reference, task = str(record["network"]), str(record["spec"]["task"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{receipt} does not name its network: run `make export`") from error
     try:
-        network = find(str(reference))
+        network = find(reference, task)
     except ExportError as error:
         raise ExportError(f"{pt.stem}: {error}") from error
     if network.name != pt.stem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def load(
     if weights == "random":
         spec = network.spec(variant, _labels(network, labels))
         about = Weights("untrained", f"random, seed {seed}", False, None, None)
-        return Loaded(network, untrained(network, spec, seed), spec, about)
+        return Loaded(network, untrained(network, spec, seed), _answered(spec), about)
     if weights == "pretrained":
         weights = _default(network)
     if checkpoint := network.checkpoints.get(weights):
@@ -87,14 +88,14 @@ def load(
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
         module = _build(network, spec)
     try:
-        module = fill(module, state)
+        module = _without_head(network, fill(module, state))
     except Misfit as misfit:
         known = advice(network, contents.state, path, labels) if misfit.other_layers else None
         reason = f"{network.name}: {known}" if known else f"this network:{misfit}"
         raise ExportError(f"{path} does not fit {reason}") from misfit
     digest = sha256_of(path)
     about = Weights(_header_value(name, digest), source, True, digest, licence)
-    return Loaded(network, module, spec, about)
+    return Loaded(network, module, _answered(spec), about)
 
 
 def untrained(network: Network, spec: Spec | None = None, seed: int = 0) -> nn.Module:
@@ -105,7 +106,7 @@ def untrained(network: Network, spec: Spec | None = None, seed: int = 0) -> nn.M
         module = _build(network, spec)
         with _explained(f"{network.name}: untrained() failed"):
             network.untrained(module, spec)
-    return module.eval().requires_grad_(False)
+    return _without_head(network, module.eval().requires_grad_(False))
 
 
 @contextlib.contextmanager
@@ -136,12 +137,24 @@ def _first_layer(network: Network) -> str:
     return next(iter(keys), "").rpartition(".")[0]
 
 
+def _without_head(network: Network, module: nn.Module) -> nn.Module:
+    """``module``, without its last layer if the features before it are wanted."""
+    if network.output == "features" and network.head:
+        module.set_submodule(network.head, nn.Identity())
+    return module
+
+
+def _answered(spec: Spec) -> Spec:
+    """``spec`` without the labels if only the head that was taken out needed them."""
+    return spec if spec.output == "classes" else dataclasses.replace(spec, labels=())
+
+
 def _default(network: Network) -> str:
     """The name of the checkpoint that ``pretrained`` means."""
     if not network.checkpoints:
         raise ExportError(
             f"{network.name} has no published checkpoint: "
-            f"make export NETWORK={network.reference} WEIGHTS=PATH, or WEIGHTS=random"
+            f"{network.command} WEIGHTS=PATH, or WEIGHTS=random"
         )
     return next(iter(network.checkpoints))
 
@@ -150,8 +163,8 @@ def _fetch(network: Network, checkpoint: Checkpoint) -> Path:
     try:
         return fetch(checkpoint.download)
     except WeightsUnavailable as error:
-        bundled = network.reference in registered()
-        command = "make export" if bundled else f"make export NETWORK={network.reference}"
+        bundled = network.name in registered()
+        command = "make export" if bundled else network.command
         own = network.variable("WEIGHTS")
         raise WeightsUnavailable(
             f"{error}, or\n"
@@ -175,9 +188,9 @@ def _labels(
 
     From the file at ``path``, else those ``inside`` the checkpoint, else the network's own.
     """
+    if path is not None and network.output != "classes":
+        raise ExportError(f"{network.name} has no classes, so it takes no labels")
     if not network.head:
-        if path is not None:
-            raise ExportError(f"{network.name} has no classes, so it takes no labels")
         return ()
     labels = read_labels(path) if path else inside
     if labels:

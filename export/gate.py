@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from export.checkpoints import Loaded
 from export.simplify import InFloat32
+from export.standalone import relative_error
 from export.untrained import example_input
 from handlers.metadata import Spec
 from handlers.network.torchscript import reduce
@@ -26,14 +28,19 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Limits: the relative error of the logits (2-norm, averaged over pictures); the difference of the
 # two highest probabilities from which the first class must agree; the mean difference of output
-# pictures in 8-bit steps.
+# pictures in 8-bit steps; the smallest cosine of features, and the largest relative difference of
+# their lengths.
 LOGITS_ERROR = 0.02
 MARGIN = 0.02
 PICTURE_STEPS = 2.0
+COSINE = 0.999
+LENGTH_ERROR = 0.02
 # Limits of another engine in float32, which sums in another order: the largest difference of
-# probabilities, and of output pictures in 8-bit steps, where half a step changes a sample by one.
+# probabilities, of output pictures in 8-bit steps, where half a step changes a sample by one, and
+# of features relative to the largest.
 EXACT_PROBABILITY = 1e-4
 EXACT_STEPS = 0.5
+EXACT_FEATURES = 1e-4
 
 SEED = 1000
 
@@ -107,6 +114,8 @@ def judge(spec: Spec, exact: torch.Tensor, reduced: torch.Tensor) -> dict[str, A
         steps = (reduced - exact).abs().mean().item() * 255 / (high - low)
         summary = f"pictures differ by {steps:.2g}/255 on average (limit {PICTURE_STEPS:g})"
         return {"picture_steps": steps, "passed": steps <= PICTURE_STEPS, "summary": summary}
+    if spec.output == "features":
+        return _judge_features(exact, reduced)
     error = ((reduced - exact).norm(dim=1) / exact.norm(dim=1)).mean().item()
     top = exact.softmax(1).topk(min(2, exact.shape[1])).values
     clear = (top[:, 0] - top[:, -1]) > MARGIN
@@ -123,6 +132,19 @@ def judge(spec: Spec, exact: torch.Tensor, reduced: torch.Tensor) -> dict[str, A
     }
 
 
+def _judge_features(exact: torch.Tensor, reduced: torch.Tensor) -> dict[str, Any]:
+    cosine = F.cosine_similarity(exact.double(), reduced.double()).min().item()
+    lengths = exact.norm(dim=1)
+    error = ((reduced.norm(dim=1) - lengths).abs() / lengths).max().item()
+    return {
+        "cosine": cosine,
+        "length_error": error,
+        "passed": cosine >= COSINE and error <= LENGTH_ERROR,
+        "summary": f"cosine of features {cosine:.6f} at least (limit {COSINE:g}); their lengths "
+        f"differ by {error:.2%} at most (limit {LENGTH_ERROR:.0%})",
+    }
+
+
 def judge_float32(
     spec: Spec, cases: Sequence[Case], outputs: Sequence[torch.Tensor]
 ) -> dict[str, Any]:
@@ -134,6 +156,9 @@ def judge_float32(
         low, high = spec.output_range
         worst = max((output - exact).abs().max().item() for exact, output in pairs)
         worst, limit, what = worst * 255 / (high - low), EXACT_STEPS, "of 255 steps"
+    elif spec.output == "features":
+        limit, what = EXACT_FEATURES, "of the largest feature"
+        worst = max(relative_error(output, exact) for exact, output in pairs)
     else:
         limit, what = EXACT_PROBABILITY, "in probability"
         worst = max(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,10 +15,10 @@ from torch import nn
 from export.serving import Serving
 from export.weights import Download
 from handlers import tasks
-from handlers.metadata import Spec
+from handlers.metadata import Output, Spec
 from handlers.pictures.limits import Limits
 
-TASKS = Path(tasks.__file__).parent
+TASKS = tuple(sorted(info.name for info in pkgutil.iter_modules(tasks.__path__)))
 
 StateDict = dict[str, torch.Tensor]
 Size = tuple[int, int, int]  # (N, H, W)
@@ -105,8 +106,9 @@ class Network:
     ``task``          the module of ``handlers.tasks`` that answers with the output
     ``build``         ``build(spec)`` gives the module, with ``len(spec.labels)`` classes
     ``variants``      preprocessing by name; the first is the default
-    ``head``          name of the last layer (``nn.Linear`` or ``nn.Conv2d``), which gives the
-                      logits; empty if the network gives pictures
+    ``head``          name of a classifier's last layer (``nn.Linear`` or ``nn.Conv2d``), which
+                      gives the logits; a task of features takes it out once the weights are
+                      loaded. Empty if the network gives pictures, or features itself
     ``labels``        class names if the number of classes matches and the user gives no others
     ``scale``, ``output_range``  of output pictures, see ``Spec``
     ``sizes``         None: the network takes ``crop`` x ``crop`` only
@@ -140,8 +142,27 @@ class Network:
             raise ValueError(problem)
 
     @property
-    def output(self) -> Literal["classes", "picture"]:
-        return "classes" if self.head else "picture"
+    def output(self) -> Output:
+        return tasks.find(self.task).output
+
+    @property
+    def command(self) -> str:
+        """The command that exports it."""
+        task = f" TASK={self.task}" if self.output == "features" else ""
+        return f"make export NETWORK={self.reference}{task}"
+
+    def with_task(self, task: str) -> Network:
+        """This network as ``task`` uses it: a classifier gives its features, as ``NAME_TASK``.
+
+        ValueError if it cannot have that task.
+        """
+        if task == self.task:
+            return self
+        if task not in TASKS:
+            raise ValueError(f"there is no task {task!r}: {', '.join(TASKS)}")
+        if tasks.find(task).output != "features" or self.output != "classes":
+            raise ValueError(f"{self.name} has the task {self.task}, and cannot have {task}")
+        return dataclasses.replace(self, name=f"{self.name}_{task}", task=task, example=None)
 
     def variable(self, suffix: str) -> str:
         """The environment variable that sets an option of this network: ``NAME_WEIGHTS``."""
@@ -171,8 +192,12 @@ class Network:
     def _problems(self) -> Iterator[str]:
         if not isinstance(self.name, str) or not re.fullmatch("[a-z0-9_]+", self.name):
             yield f"the name {self.name!r} must consist of lower-case letters, digits and _"
-        if not (TASKS / f"{self.task}.py").is_file():
-            yield f"the task {self.task!r} is not a module of handlers/tasks"
+        if self.task not in TASKS:
+            yield f"the task {self.task!r} is not a module of handlers/tasks: {', '.join(TASKS)}"
+        if self.output == "classes" and not self.head:
+            yield f"the task {self.task} needs the head, a classifier's last layer"
+        if self.output == "picture" and self.head:
+            yield f"a network of the task {self.task} has no head"
         for field_name in ("build", "repair", "untrained"):
             if not callable(getattr(self, field_name)):
                 yield f"{field_name} must be a function"

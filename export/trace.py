@@ -79,9 +79,13 @@ def _simplified(loaded: Loaded, golden: torch.Tensor, output: torch.Tensor) -> n
 def _check_output(spec: Spec, golden: torch.Tensor, output: object) -> None:
     """Raise ExportError unless the network gives what its specification says."""
     n, _, height, width = golden.shape
-    expected: tuple[int, ...] = (n, len(spec.labels))
+    expected: tuple[int | str, ...] = (n, len(spec.labels))
     if spec.output == "picture":
         expected = (n, 3, spec.scale * height, spec.scale * width)
+    elif spec.output == "features":
+        expected = (n, "features")
+        if isinstance(output, torch.Tensor) and output.ndim == 2:
+            expected = (n, output.shape[1])
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
         shape = getattr(output, "shape", None)
         given = f"shape {tuple(shape)}" if shape is not None else type(output).__name__

@@ -10,7 +10,9 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
+
+Output: TypeAlias = Literal["classes", "picture", "features"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,14 @@ class Spec:
     ``crop`` is None, the whole picture is kept and the longer side is rounded to ``multiple``. The
     input tensor is ``(N, 3, H, W) float32``: ``(rgb / 255 - mean) / std``. If ``output`` is
     ``classes``, the network returns logits ``(N, len(labels))``; if it is ``picture``, it returns
-    ``(N, 3, scale * H, scale * W)`` with values in ``output_range``.
+    ``(N, 3, scale * H, scale * W)`` with values in ``output_range``; if it is ``features``, it
+    returns ``(N, features)``.
     """
 
     name: str
     task: str
     variant: str
-    output: Literal["classes", "picture"]
+    output: Output
     resize: int
     crop: int | None
     multiple: int

@@ -49,6 +49,15 @@ class Integer:
 
 
 @dataclass(frozen=True)
+class Switch(Integer):
+    """An option that is off or on: 0 or 1, which may be written ``false`` or ``true``."""
+
+    default: int = 0
+    low: int = 0
+    high: int = 1
+
+
+@dataclass(frozen=True)
 class Offer:
     """What a task offers: media types by the value of ``format``, preferred first; and options."""
 
@@ -87,6 +96,8 @@ class Upload:
         """The value of the option ``name``. Raises InvalidOption unless ``offered`` allows it."""
         low, high, multiple = offered.low, offered.high, offered.multiple
         value = self.options.get(name, offered.default)
+        if isinstance(offered, Switch):
+            return _switched(name, value)
         if isinstance(value, str):
             # Seven digits are enough for every option; int() of a megabyte of digits is slow.
             value = int(value) if _INTEGER.fullmatch(value) else None
@@ -298,6 +309,15 @@ def _as_text(value: object) -> object:
     return (
         bytes(value).decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else value
     )
+
+
+def _switched(name: str, value: object) -> int:
+    """The value of a Switch, 0 or 1: JSON's booleans and numbers, or their text."""
+    text = str(value)[:64].strip().lower() if isinstance(value, str | int | float) else ""
+    for switched, spellings in enumerate((("0", "0.0", "false"), ("1", "1.0", "true"))):
+        if text in spellings:
+            return switched
+    raise InvalidOption(f"{name} must be true or false")
 
 
 def _quality(accept: str, media: str) -> float:

@@ -15,6 +15,7 @@ from vision_client.many import Result
 from vision_client.models import Model
 from vision_client.pictures import Picture
 from vision_client.tasks.classify import Classification, Prediction
+from vision_client.tasks.embed import Embedding
 from vision_client.tasks.translate import Translation
 
 __version__ = version("vision-client")
@@ -24,6 +25,7 @@ __all__ = [
     "Classification",
     "Client",
     "ConnectionFailed",
+    "Embedding",
     "MissingExtra",
     "Model",
     "Picture",

@@ -26,7 +26,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Answer:
-    """The base of Classification and Translation.
+    """The base of Classification, Embedding and Translation.
 
     ``weights`` names the weights of the network and ``request_id`` identifies the request in the
     server's log; both are None over gRPC if the server has no gateway. ``seconds`` is the duration

@@ -19,6 +19,7 @@ from vision_client.pictures import Picture, encoded
 from vision_client.rest import Rest
 from vision_client.tasks.classify import CLASSIFY, PIXEL, Classification
 from vision_client.tasks.decoder import Decoder
+from vision_client.tasks.embed import EMBED, FORMAT, Embedding
 from vision_client.tasks.translate import TRANSLATE, Format, Translation, server_format
 
 SERVER = "http://127.0.0.1:8080"
@@ -128,6 +129,12 @@ class Client(_Base):
         """The ``top_k`` most probable classes of ``picture``, best first; 5 by default."""
         return self.ask(CLASSIFY, picture, model, top_k=top_k)
 
+    def embed(
+        self, picture: Picture, *, model: str | None = None, normalize: bool = False
+    ) -> Embedding:
+        """The features of ``picture`` before the classifier; of length 1 with ``normalize``."""
+        return self.ask(EMBED, picture, model, format=FORMAT, normalize=int(normalize))
+
     def translate(
         self,
         picture: Picture,
@@ -195,7 +202,7 @@ class Client(_Base):
     ) -> A:
         """Send ``picture`` to ``model``, by default that of the task; options of None are not sent.
 
-        ``classify`` and ``translate`` are this with a decoder.
+        ``classify``, ``embed`` and ``translate`` are this with a decoder.
         """
         start = time.monotonic()
         data, texts = encoded(picture), _as_text(options)
@@ -287,6 +294,12 @@ class AsyncClient(_Base):
     ) -> Classification:
         """As Client.classify."""
         return await self.ask(CLASSIFY, picture, model, top_k=top_k)
+
+    async def embed(
+        self, picture: Picture, *, model: str | None = None, normalize: bool = False
+    ) -> Embedding:
+        """As Client.embed."""
+        return await self.ask(EMBED, picture, model, format=FORMAT, normalize=int(normalize))
 
     async def translate(
         self,

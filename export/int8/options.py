@@ -38,7 +38,12 @@ class Int8Options:
                 raise ExportError(f"INT8 needs {name}: make install PRODUCTION= installs it")
 
     def read(self, spec: Spec) -> Int8Inputs:
-        """The photographs as inputs of a network; ExportError as ``photos.read`` raises it."""
+        """The photographs as inputs of a network.
+
+        ExportError as ``photos.read`` raises it, and for a network that int8's gate cannot judge.
+        """
+        if spec.output == "features":
+            raise ExportError(f"{spec.name} gives features, which have no int8: leave INT8 out")
         return Int8Inputs(self, read(self.photos, spec))
 
 

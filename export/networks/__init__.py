@@ -56,14 +56,24 @@ def registered() -> dict[str, Network]:
     return networks
 
 
-def find(reference: str) -> Network:
+def find(reference: str, task: str | None = None) -> Network:
     """The network of that name, here or in torchvision, or of the file at that path.
+
+    With ``task`` as that task uses it: see ``Network.with_task``.
 
     A file can import its siblings while it is executed. An export notices changes of the file
     itself only: after a change of a sibling, export with ``--force``.
 
     Raises ExportError that says what is wrong with the name or the file.
     """
+    network = _find(reference)
+    try:
+        return network.with_task(task) if task else network
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+
+
+def _find(reference: str) -> Network:
     from export.networks import torchvision
 
     if reference.endswith(".py") or "/" in reference:

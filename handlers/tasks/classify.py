@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from handlers.metadata import Spec
+from handlers.metadata import Output, Spec
 from handlers.request import Answer, Integer, Offer, Request
+from handlers.tasks import shortest
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +17,8 @@ DEFAULT_TOP_K = 5
 
 class Classify:
     """``{"predictions": [{"class_id", "label", "probability"}, ...]}``, most probable first."""
+
+    output: ClassVar[Output] = "classes"
 
     def __init__(self, spec: Spec) -> None:
         classes = len(spec.labels)
@@ -29,7 +32,7 @@ class Classify:
         probabilities, classes = output.softmax(dim=0).topk(request.options["top_k"])
         predictions = [
             {"class_id": i, "label": self._labels[i], "probability": p}
-            for i, p in zip(classes.tolist(), probabilities.tolist(), strict=True)
+            for i, p in zip(classes.tolist(), shortest(probabilities), strict=True)
         ]
         body = json.dumps({"predictions": predictions}).encode()
         return Answer(body, self.offer.formats[request.format])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from PIL import Image
 
-from handlers.metadata import Spec
+from handlers.metadata import Output, Spec
 from handlers.request import Answer, Integer, Offer, Request
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ SMALLEST, LARGEST = 64, 1024
 
 class Translate:
     """The network's output as an RGB picture: PNG, JPEG or WebP."""
+
+    output: ClassVar[Output] = "picture"
 
     def __init__(self, spec: Spec) -> None:
         integers: dict[str, Integer] = {}

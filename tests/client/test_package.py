@@ -185,7 +185,7 @@ for module in pkgutil.walk_packages(vision_client.__path__, "vision_client."):
 def test_the_extras_are_all_that_is_imported(
     install: Install, folder: Path, server: Running
 ) -> None:
-    """Without PyTorch, NumPy and this project."""
+    """Without PyTorch and this project."""
     python = install("[grpc,page]") / "python"
     ended = run([python, "-c", IMPORT_ALL], folder, server.config.inference)
     assert (ended.returncode, ended.stderr) == (0, "")

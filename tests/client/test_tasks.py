@@ -6,20 +6,22 @@ import dataclasses
 
 import pytest
 
-from export.networks import registered
+from export.network import TASKS
+from export.networks import find
 from handlers.request import Offer
 from handlers.tasks import Task, load
 from vision_client.tasks import DECODERS
 from vision_client.tasks.classify import TOP_K
 from vision_client.tasks.decoder import Range
+from vision_client.tasks.embed import FORMAT
 from vision_client.tasks.translate import FORMATS, QUALITY, SIZE
 
 CLASSES = 1000
 
 
 def served(task: str) -> Task:
-    """``task`` as the bundle's network has it."""
-    (spec,) = (n.spec() for n in registered().values() if n.task == task)
+    """``task`` as a network of the bundle has it."""
+    spec = find("cyclegan" if task == "translate" else "resnet101", task).spec()
     return load(dataclasses.replace(spec, labels=tuple(map(str, range(CLASSES)))))
 
 
@@ -35,6 +37,12 @@ def test_the_canary_is_the_servers(task: str) -> None:
 
 def test_ranges_and_formats() -> None:
     assert ranges(served("classify").offer) == {"top_k": dataclasses.replace(TOP_K, high=CLASSES)}
+    assert ranges(served("embed").offer) == {"normalize": Range(default=0, low=0, high=1)}
+    assert FORMAT in served("embed").offer.formats
     offer = served("translate").offer
     assert ranges(offer) == {"size": SIZE, "quality": QUALITY}
     assert tuple(offer.formats) == FORMATS
+
+
+def test_every_task_has_a_decoder() -> None:
+    assert sorted(DECODERS) == list(TASKS)

@@ -38,8 +38,9 @@ def examples(pattern: str) -> dict[str, str]:
     }
 
 
-CURL = examples(r"^curl [^\n]*$")
-VISION = examples(r"^vision [^\n]*$")
+# The server here has no embeddings: tests/serving/test_new_networks.py runs these lines.
+CURL = examples(r"^curl (?!.*_embed)[^\n]*$")
+VISION = examples(r"^vision (?!embed)[^\n]*$")
 PYTHON = examples(r"^```python\n(.*?)^```$")
 
 

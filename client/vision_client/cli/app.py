@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from vision_client.cli.classify import classify
+from vision_client.cli.embed import embed
 from vision_client.cli.server import page, status
 from vision_client.cli.translate import translate
 from vision_client.show import printable
@@ -45,13 +46,13 @@ def _printable_errors() -> Iterator[None]:
 
 app = typer.Typer(
     cls=_Printable,
-    help="Classify and translate photographs on a server.",
+    help="Classify, embed and translate photographs on a server.",
     epilog="Exit status: 0 success, 1 something failed, 2 wrong usage, 130 Ctrl-C.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (classify, translate, status, page):
+for command in (classify, embed, translate, status, page):
     app.command()(command)
 
 
