@@ -3,7 +3,7 @@
 ::
 
     package   returns              may raise
-    request   picture and options  BadRequest 400, EmptyBody 400, TooLarge 413,
+    request   picture and options  BadRequest 400, EmptyBody 400, NotFound 404, TooLarge 413,
                                    NotAcceptable 406, InvalidOption 422
     pictures  (H, W, 3) pixels     BadImage 400, UnsupportedFormat 415, TooLarge 413,
                                    Overloaded 503
@@ -65,6 +65,12 @@ class BadImage(RequestError):
     code = 400
 
 
+class NotFound(RequestError):
+    """The request came on a route that is not served."""
+
+    code = 404
+
+
 class NotAcceptable(RequestError):
     """The server can produce none of the media types in ``Accept``."""
 
@@ -84,7 +90,7 @@ class UnsupportedFormat(RequestError):
 
 
 class InvalidOption(RequestError):
-    """An option is out of range or of the wrong type."""
+    """An option is out of range, of the wrong type, or misspelt."""
 
     code = 422
 

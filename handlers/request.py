@@ -3,7 +3,8 @@
 The picture is the raw body (with any content type), the field ``data`` of a multipart form or of a
 gRPC ``input`` map, or JSON ``{"data": "<base64>"}``. An option is a field or key beside ``data``,
 or the header ``x-<option>``; fields take precedence over headers. Unknown fields, keys and headers
-are ignored. A second picture and repeated names are refused.
+are ignored, unless their name is an option's with a typing mistake. A second picture and repeated
+names are refused.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 # ASCII only: int() also accepts other scripts' digits and white space.
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,7}\s*", re.ASCII)
+# Names of fields that an error repeats, and how many.
+_NAME = re.compile(r"[\w.-]{1,40}", re.ASCII)
+_MOST_NAMES = 5
+# Common names of formats and media types.
+_SAME_FORMAT = {"jpg": "jpeg"}
+_SAME_MEDIA = {"image/jpg": "image/jpeg"}
 # The bytes that a multipart form adds to each value: boundary, name, file name, content type.
 _PART_BYTES = 1024
 
@@ -71,17 +78,19 @@ class Message:
 
     ``headers`` has lower-case names. ``fields`` are form fields or entries of a gRPC map. ``body``
     is the raw body or None: bytes, or text or JSON that the transport has already decoded.
+    ``given_id`` is the transport's own name of the request.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
     body: object = None
     fields: Mapping[str, object] = field(default_factory=dict)
+    given_id: str = "-"
 
     @property
     def id(self) -> str:
-        """The header ``x-request-id``, for logs; "-" if it is missing or not safe to log."""
+        """The header ``x-request-id``, for logs; ``given_id`` if it is missing or unsafe to log."""
         chosen = self.headers.get("x-request-id", "")
-        return chosen if _ID.fullmatch(chosen) else "-"
+        return chosen if _ID.fullmatch(chosen) else self.given_id
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,7 @@ class Upload:
         requested = self.options.get("format")
         if requested is not None:
             key = requested.strip().lower() if isinstance(requested, str) else ""
+            key = _SAME_FORMAT.get(key, key)
             if key not in offered:
                 raise InvalidOption(f"format must be one of {', '.join(offered)}")
             return key
@@ -153,6 +163,7 @@ class Answer:
 def parse(message: Message, offer: Offer, limits: Limits = LIMITS) -> Request:
     """Read ``message`` and check its options. Raises a RequestError if it is invalid."""
     upload = read(message, limits)
+    _refuse_misspelt(message.headers, upload.options, offer)
     name = upload.format(offer.formats)
     integers = {key: upload.integer(key, offered) for key, offered in offer.integers.items()}
     return Request(upload.picture, name, integers)
@@ -167,9 +178,7 @@ def read(message: Message, limits: Limits = LIMITS) -> Upload:
     headers, body, fields = message.headers, message.body, message.fields
     _refuse_many(fields)
     options: dict[str, object] = {
-        name[2:].replace("-", "_"): value
-        for name, value in headers.items()
-        if name.startswith("x-")
+        _option(name): value for name, value in headers.items() if name.startswith("x-")
     }
     # A transport may have decoded a body of type text/* ...
     if isinstance(body, str):
@@ -187,7 +196,7 @@ def read(message: Message, limits: Limits = LIMITS) -> Upload:
         _refuse_lost_parts(message)
         picture = _as_bytes(fields.get("data") if body is None else body)
     if not picture:
-        raise EmptyBody(_no_picture(headers))
+        raise EmptyBody(_no_picture(headers, fields))
     if len(picture) > limits.request_bytes:
         raise _too_many_bytes(limits)
     for name in fields.keys() - {"data", "body"}:
@@ -225,14 +234,82 @@ def _refuse_many(fields: Mapping[str, object]) -> None:
         raise BadRequest(f"more than {_MAX_FIELDS} fields: a request has data and options")
 
 
-def _no_picture(headers: Mapping[str, str]) -> str:
+def _no_picture(headers: Mapping[str, str], fields: Mapping[str, object]) -> str:
     if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         # curl --data-binary sends this content type by default.
         return (
             "no picture: the content type announces a web form; send the picture as the body with "
             "its own, such as image/jpeg"
         )
+    if fields and "data" not in fields:
+        pictures = [name for name, value in fields.items() if _is_picture(value)]
+        if pictures:
+            return f"the picture is in the field {_listed(pictures)}: send it in the field data"
+        return f"no picture: the field data is missing, there is only {_listed([*fields])}"
     return "no picture: send it as the body, as the form field data or as JSON"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """At most five names of fields, without their odd characters."""
+    shown = [name if _NAME.fullmatch(name) else "(an odd name)" for name in names[:_MOST_NAMES]]
+    return ", ".join([*shown, *(["..."] if len(names) > _MOST_NAMES else [])])
+
+
+def _refuse_misspelt(
+    headers: Mapping[str, str], options: Mapping[str, object], offer: Offer
+) -> None:
+    """Raise InvalidOption for a name that is meant to be an option of ``offer``.
+
+    Other unknown names are ignored, because proxies send headers of their own.
+    """
+    known = {_letters(option): option for option in (*offer.integers, "format")}
+    sent = {_option(name): name for name in headers if name.startswith("x-")}
+    for name, value in options.items():
+        meant = known.get(_letters(name)) or _with_a_typo(name, value, known, offer)
+        if meant and meant != name:
+            right = _header(meant) if name in sent else meant
+            raise InvalidOption(f"there is no option {sent.get(name, name)}: use {right}")
+    for name in headers:
+        meant = known.get(_letters(name))
+        if meant and not name.startswith("x-"):
+            raise InvalidOption(f"there is no option {name}: use {_header(meant)}")
+
+
+def _with_a_typo(name: str, value: object, known: Mapping[str, str], offer: Offer) -> str | None:
+    """The option that ``name`` misses by one letter, if it could have ``value``.
+
+    ``x-site: shop`` of a proxy is not meant to be a size.
+    """
+    letters = _letters(name)
+    is_number = isinstance(value, int) or (isinstance(value, str) and _INTEGER.fullmatch(value))
+    for right, option in known.items():
+        if _differs_by_one(letters, right) and (is_number or option not in offer.integers):
+            return option
+    return None
+
+
+def _differs_by_one(word: str, right: str) -> bool:
+    """Whether one letter of ``word`` is wrong, missing, too many, or swapped with the next."""
+    pairs = enumerate(zip(word, right, strict=False))
+    start = next((i for i, (ours, theirs) in pairs if ours != theirs), min(len(word), len(right)))
+    rest, wanted = word[start:], right[start:]
+    swapped = wanted[:2][::-1] + wanted[2:]
+    return rest[1:] == wanted[1:] or rest == wanted[1:] or rest[1:] == wanted or rest == swapped
+
+
+def _letters(name: str) -> str:
+    """``X-Top-K`` and ``top_k`` -> ``topk``."""
+    return re.sub("^x[-_]|[-_]", "", name.lower())
+
+
+def _option(header: str) -> str:
+    """``x-top-k`` -> ``top_k``."""
+    return header[2:].replace("-", "_")
+
+
+def _header(option: str) -> str:
+    """``top_k`` -> ``x-top-k``."""
+    return f"x-{option.replace('_', '-')}"
 
 
 def _refuse_lost_parts(message: Message) -> None:
@@ -328,6 +405,7 @@ def _quality(accept: str, media: str) -> float:
     matches: list[tuple[int, float]] = []
     for part in accept.lower().split(","):
         name, *parameters = (text.strip() for text in part.split(";"))
+        name = _SAME_MEDIA.get(name, name)
         if name in ranges:
             matches.append((ranges[name], _q_value(parameters)))
     return max(matches, default=(0, 0.0))[1]

@@ -32,6 +32,9 @@ CPU = torch.device("cpu")
 # Seconds after the start of a batch. Pictures whose decoding has not begun by then get a 503.
 # Eight of the slowest valid pictures take 9 s on two processes.
 DECODE_BEGIN_S = 20
+# Requests of a batch on a line of the log, which TorchServe cuts after 2000 characters. An id has
+# at most 128.
+_LOGGED_AT_ONCE = 12
 
 
 class Service:
@@ -107,8 +110,10 @@ class Service:
                 attempt(self._encode, output, request)
                 for output, request in zip(outputs, requests, strict=True)
             ]
-        outcomes = map(_outcome, ids, answers)
-        logger.info("batch of %d: %s; %s", len(messages), ", ".join(outcomes), stages)
+        outcomes = list(map(_outcome, ids, answers))
+        for i in range(0, len(outcomes), _LOGGED_AT_ONCE):
+            logged = ", ".join(outcomes[i : i + _LOGGED_AT_ONCE])
+            logger.info("batch of %d: %s; %s", len(messages), logged, stages)
         return answers
 
     def describe(self) -> dict[str, Any]:

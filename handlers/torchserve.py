@@ -18,7 +18,7 @@ import torch
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.utils.util import PredictionException
 
-from handlers.errors import BadRequest, LoadError, RequestError
+from handlers.errors import BadRequest, LoadError, NotFound, RequestError
 from handlers.memory import give_back_after, use_one_heap
 from handlers.request import Answer, Message
 from handlers.service import Service
@@ -62,7 +62,8 @@ class Handler:
             return [json.dumps(self.service.describe()).encode()] * len(rows)
         stages, pool = Stages(), self.service.pool
         violations = pool.violations
-        answers = self.service.answer(list(map(message, rows, headers)), stages)
+        ids = [context.get_request_id(i) for i in range(len(rows))]
+        answers = self.service.answer(list(map(message, rows, headers, ids)), stages)
         if context.metrics is not None:
             model = self.service.metadata.name
             _report(stages, context.metrics, model, len(rows), pool.violations - violations)
@@ -86,15 +87,23 @@ class Handler:
         return answer.body
 
 
-def message(row: Mapping[str, Any], headers: Mapping[str, str]) -> Message | RequestError:
-    """One row of TorchServe's batch and its headers -> Message, or the error for it."""
+def message(
+    row: Mapping[str, Any], headers: Mapping[str, str], given_id: str = "-"
+) -> Message | RequestError:
+    """One row of TorchServe's batch, its headers and TorchServe's id for it -> Message.
+
+    Without the gateway, that id is the answer's ``x-request-id``. An error if the request came by a
+    way that is not served.
+    """
     if is_bidirectional(headers):
         return BadRequest("StreamPredictions2 is not served: use Predictions")
+    if headers.get("explain") == "True":  # TorchServe's own header, on every prediction
+        return NotFound("explanations are not served: send the picture to /predictions/NAME")
     if is_grpc(headers) and any(name in row for name in _ADDED):
         added = {name: row[name] for name in _ADDED if isinstance(row.get(name), bytes | bytearray)}
         headers = {name: value.decode("ascii", "replace") for name, value in added.items()}
         row = {name: value for name, value in row.items() if name not in _ADDED}
-    return Message(headers, row.get("body"), row)
+    return Message(headers, row.get("body"), row, given_id)
 
 
 def header_values(headers: Mapping[str, object]) -> dict[str, str]:

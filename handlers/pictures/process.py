@@ -139,14 +139,15 @@ def _answer(spec: Spec, limits: Limits, picture: bytearray, resize: int) -> _Rep
 
 
 def _trace(error: Exception) -> bytes:
-    """The functions that ``error`` passed through, without their source, which cannot be read."""
+    """The type of ``error`` and the functions that it passed through.
+
+    Their source cannot be read, and the message may quote the picture.
+    """
     lines = [
         f"{frame.f_code.co_filename}:{line} {frame.f_code.co_qualname}"
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
-    return "\n".join([*lines, f"{type(error).__name__}: {error}"]).encode(errors="replace")[
-        -TEXT_BYTES:
-    ]
+    return "\n".join([*lines, type(error).__name__]).encode()[-TEXT_BYTES:]
 
 
 def _refusal(error: RequestError) -> _Reply:

@@ -1,4 +1,4 @@
--- Sets the request's id, the name of its client and the model in its path as headers.
+-- Sets the request's id, the name of its client and the model in its path as headers; corrects the content type.
 -- filterContext().keys holds the names of clients by key; without it, no key is required.
 
 -- Use the client's own id if it is valid; Envoy writes `-` for a missing one.
@@ -27,9 +27,18 @@ local function client_of(handle)
   return keys[key], "the key is not valid"
 end
 
+-- `curl --data-binary` announces a web form. TorchServe would parse the picture as one, fail and log it.
+local function correct_content_type(headers)
+  local kind = (headers:get("content-type") or ""):lower()
+  if kind:find("application/x-www-form-urlencoded", 1, true) then
+    headers:replace("content-type", "application/octet-stream")
+  end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   choose_request_id(headers)
+  correct_content_type(headers)
   local model = headers:get(":path"):match("^/predictions/([^/?]+)")
   if model then headers:replace("x-gateway-model", model) end
   -- If a script fails, Envoy lets the request pass: catch the error here.

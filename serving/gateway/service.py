@@ -16,10 +16,12 @@ from serving.gateway.admission import ModelQueue, Refused, place
 from serving.gateway.configuration import GatewayLimits
 from serving.gateway.uploads import SMALL_BYTES, Uploads
 
-_GRPC_STATUS = {404: 5, 422: 9, 429: 8, 503: 14, 504: 4}
+_GRPC_STATUS = {400: 3, 404: 5, 422: 9, 429: 8, 503: 14, 504: 4}
 # gRPC's units of a deadline, in seconds.
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _LONGEST_TIMEOUT_MS = 86_400_000
+# Names in a query string that an error repeats.
+_NAME = re.compile("[A-Za-z0-9_-]{1,40}")
 
 
 class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -85,6 +87,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._present[client] += 1
         try:
             queue = self._queue(headers)
+            _check_query(headers)
             deadline = _deadline(headers, arrived)
             self._check_limit(client)
             longest = arrived + self._longest_wait
@@ -148,6 +151,19 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 f"this client may have {most} requests at once: try again",
                 1,
             )
+
+
+def _check_query(headers: Mapping[str, str]) -> None:
+    """Raise Refused if the path has a query string: nobody reads it."""
+    query = headers.get(":path", "").partition("?")[2]
+    if not query:
+        return
+    name = query.partition("&")[0].partition("=")[0]
+    name = name if _NAME.fullmatch(name) else "top_k"
+    header = f"x-{name.lower().replace('_', '-')}"
+    raise Refused(
+        400, "BadRequest", f"the query string is not read: send {name} as the header {header}"
+    )
 
 
 def _deadline(headers: Mapping[str, str], arrived: float) -> float | None:

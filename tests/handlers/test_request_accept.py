@@ -23,6 +23,7 @@ def negotiate(accept: str = "", **options: object) -> str:
         ("image/*", "png"),
         ("image/jpeg", "jpeg"),
         ("IMAGE/JPEG", "jpeg"),
+        ("image/jpg, image/webp;q=0.9", "jpeg"),
         ("text/html, image/webp", "webp"),
         ("image/jpeg, image/webp", "jpeg"),
         ("image/webp, image/jpeg", "jpeg"),

@@ -271,3 +271,24 @@ def test_the_message_for_a_web_form_says_what_to_send() -> None:
     headers = {**REST, "content-type": "application/x-www-form-urlencoded"}
     with pytest.raises(EmptyBody, match="content type announces a web form"):
         upload({"a": b"b"}, headers)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"image": PNG}, "the picture is in the field image: send it in the field data"),
+        (as_json(image=base64_of(PNG)), "the picture is in the field image: "),
+        ({"a": b"", "file": b"%PDF", "b": b"1"}, "the picture is in the field file: "),
+        ({"top_k": b"3"}, "the field data is missing, there is only top_k"),
+        ({"photo": b"text", "top_k": b"3"}, "there is only photo, top_k"),
+        ({f"f{i}": b"" for i in range(9)}, "there is only f0, f1, f2, f3, f4, ..."),
+        ({"\xff\xd8 a picture": b""}, "there is only (an odd name)"),
+        ({"n" * 41: PNG}, "the picture is in the field (an odd name): "),
+        ({"data": b""}, "send it as the body, as the form field data or as JSON"),
+        ({}, "send it as the body, as the form field data or as JSON"),
+    ],
+)
+def test_the_message_names_the_field_that_was_sent(row: Mapping[str, Any], said: str) -> None:
+    with pytest.raises(EmptyBody) as caught:
+        upload(row, REST)
+    assert said in caught.value.message

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from handlers.errors import InvalidOption
-from handlers.request import Integer, Upload
+from handlers.request import Integer, Message, Offer, Upload, parse
 from tests.handlers.support import upload
 
 
@@ -88,3 +88,60 @@ def test_the_message_does_not_mention_multiples_of_one() -> None:
     with pytest.raises(InvalidOption) as caught:
         Upload(b"P", {"top_k": 0}, "").integer("top_k", Integer(5, 1, 1000))
     assert caught.value.message == "top_k must be from 1 to 1000, not 0"
+
+
+TOP_K = Offer({"json": "application/json"}, {"top_k": Integer(5, 1, 1000)})
+PICTURE = Offer({"png": "image/png", "jpeg": "image/jpeg"}, {"size": Integer(256, 64, 1024, 4)})
+
+
+@pytest.mark.parametrize(
+    ("header", "offer", "right"),
+    [
+        *((f"x-{name}", TOP_K, "x-top-k") for name in ("topk", "to-pk", "top--k", "x-top-k")),
+        *((f"x-{name}", TOP_K, "x-top-k") for name in ("top", "topkk", "tok-p", "tpo-k", "top-n")),
+        *((name, TOP_K, "x-top-k") for name in ("top_k", "top-k", "topk", "x_top_k")),
+        ("x-sise", PICTURE, "x-size"),
+        ("size", PICTURE, "x-size"),
+        ("x-fromat", PICTURE, "x-format"),
+    ],
+)
+def test_a_misspelt_header_is_refused(header: str, offer: Offer, right: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        parse(Message({header: "64"}, b"P"), offer)
+    assert caught.value.message == f"there is no option {header}: use {right}"
+
+
+@pytest.mark.parametrize("name", ["topk", "top-k", "Top_K", "x-top-k", "tpo_k"])
+@pytest.mark.parametrize("value", [b"3", 3])
+def test_a_misspelt_field_is_refused(name: str, value: object) -> None:
+    body = None if isinstance(value, bytes) else {"data": "UA==", name: value}
+    fields = {"data": b"P", name: value} if body is None else {}
+    with pytest.raises(InvalidOption) as caught:
+        parse(Message({}, body, fields), TOP_K)
+    assert caught.value.message == f"there is no option {name}: use top_k"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-site": "shop", "x-side": ""},  # one letter from x-size, but no number
+        {"x-top-k": "3", "x-size": "64", "x-quality": "90"},  # of other models
+        {"x-forwarded-for": "::1", "x-request-id": "a", "x-amz-date": "1", "x-topics": "3"},
+        {"x-timeout-ms": "60", "x-": "1", "x": "1", "top": "3", "tpo-k": "3", "x-" + "k" * 9: "1"},
+    ],
+)
+def test_headers_of_others_are_ignored(headers: Mapping[str, str]) -> None:
+    offers = (PICTURE, Offer(TOP_K.formats, {"top_k": Integer(5, 1, 1000)}))
+    expected = {"size": int(headers.get("x-size", 256))}, {"top_k": int(headers.get("x-top-k", 5))}
+    for offer, options in zip(offers, expected, strict=True):
+        assert parse(Message(headers, b"P"), offer).options == options
+
+
+@pytest.mark.parametrize("name", ["jpg", "JPG", " jpeg "])
+def test_jpg_is_jpeg(name: str) -> None:
+    assert parse(Message({"x-format": name}, b"P"), PICTURE).format == "jpeg"
+    assert (
+        parse(Message({}, None, {"data": b"P", "format": name.encode()}), PICTURE).format == "jpeg"
+    )
+    with pytest.raises(InvalidOption, match="format must be one of json"):
+        parse(Message({"x-format": name}, b"P"), TOP_K)

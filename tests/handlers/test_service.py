@@ -152,3 +152,13 @@ def test_the_log_names_requests_by_their_ids(
         ]
     )
     assert "batch of 3: 4bf9-a.B_1 ok, - BadImage, - ok; " in caplog.text
+
+
+def test_no_id_is_cut_from_the_log(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    """TorchServe cuts lines after 2000 characters."""
+    caplog.set_level("INFO", "handlers")
+    ids = [f"{i:0128}" for i in range(40)]
+    service.answer([Message({"x-request-id": id}, b"junk") for id in ids])
+    lines = [record.getMessage() for record in caplog.records]
+    assert all(line.startswith("batch of 40: ") and len(line) < 2000 for line in lines)
+    assert [id for id in ids if not any(f"{id} BadImage" in line for line in lines)] == []

@@ -10,6 +10,7 @@ from ts.context import RequestProcessor
 from ts.service import Service
 from ts.utils.util import PredictionException
 
+from handlers.errors import NotFound
 from handlers.request import Message
 from handlers.torchserve import Handler, header_values, is_bidirectional, is_grpc, message
 from tests.handlers.support import REST, Predict, Reply, Sent, body, upload
@@ -59,6 +60,24 @@ def test_form_fields_among_the_headers_are_not_headers() -> None:
     request = upload({"data": b"P"}, mixed)
     assert request.options == {"size": "64"}
     assert request.accept == ""
+
+
+@pytest.mark.parametrize("asked", ["True", "False"])
+def test_explanations_are_not_found(asked: str) -> None:
+    """TorchServe passes /explanations and /predictions to the same handler, with this header."""
+    received = message({"body": b"P"}, {"url_path": "", "explain": asked})
+    assert isinstance(received, NotFound) == (asked == "True")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"), [(REST, "given"), ({**REST, "X-Request-Id": "own"}, "own")]
+)
+def test_the_log_has_torchserves_id_if_the_client_sends_none(
+    headers: Mapping[str, str], expected: str
+) -> None:
+    received = message({"body": b"P"}, header_values(headers), "given")
+    assert isinstance(received, Message)
+    assert received.id == expected
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,24 @@ def test_both_protocols_answer(bare: Bare, jpeg: bytes) -> None:
     assert bare.post(b"x").json()["type"] == "BadImage"
 
 
+@pytest.mark.parametrize(
+    "route",
+    [f"/explanations/{MODEL}", f"/v1/models/{MODEL}:explain", f"/v2/models/{MODEL}/explain"],
+)
+def test_explanations_are_not_served(bare: Bare, jpeg: bytes, route: str) -> None:
+    """TorchServe passes them to the handler of predictions."""
+    answer = requests.post(bare.config.inference + route, data=jpeg, timeout=TIMEOUT_S)
+    assert (answer.status_code, answer.json()["type"]) == (404, "NotFound")
+
+
+def test_the_id_of_an_answer_leads_to_the_workers_log(bare: Bare, jpeg: bytes) -> None:
+    answer = requests.post(
+        f"{bare.config.inference}/predictions/{MODEL}", data=jpeg, timeout=TIMEOUT_S
+    )
+    line = f"{answer.headers['x-request-id']} ok"
+    wait_until(lambda: line in (bare.run.logs / "model_log.log").read_text())
+
+
 def test_health_is_on_the_metrics_address(bare: Bare) -> None:
     """The canaries of a server without a gateway ask its public address."""
 

@@ -6,13 +6,15 @@ import http.client
 import json
 import socket
 import uuid
+from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import pytest
 import requests
 
-from tests.routes import post
+from tests.routes import post, predict
 from tests.running import Running, wait_until
 from tests.serving.gateway.logs import access, worker_log
 
@@ -163,13 +165,61 @@ def test_what_the_gateway_tells_its_parts_no_client_can_say(server: Running) -> 
     assert line["model"] == "resnet101"
 
 
-def test_the_log_has_no_content(server: Running) -> None:
-    secret = b"a-secret-in-a-picture"
-    response = post(server, "resnet101?key=in-the-query", data=secret)
-    access(server, response.headers["x-request-id"])
-    text = (server.run.logs / "access.log").read_text()
-    assert "in-the-query" not in text
-    assert secret.decode() not in text
+@pytest.mark.parametrize(
+    ("query", "name", "header"),
+    [
+        ("top_k=1", "top_k", "x-top-k"),
+        ("size=64&quality=9", "size", "x-size"),
+        ("%22%7D=1", "top_k", "x-top-k"),
+    ],
+)
+def test_a_query_string_is_refused(
+    server: Running, jpeg: bytes, query: str, name: str, header: str
+) -> None:
+    response = post(server, f"resnet101?{query}", data=jpeg)
+    assert (response.status_code, response.json()["type"]) == (400, "BadRequest")
+    assert response.json()["message"].endswith(f"send {name} as the header {header}")
+    assert access(server, response.headers["x-request-id"])["error"] == "BadRequest"
+
+
+WEB_FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def test_a_picture_that_curl_announces_as_a_web_form_is_a_picture(
+    server: Running, jpeg: bytes
+) -> None:
+    """curl does with --data-binary."""
+    assert post(server, "resnet101", data=jpeg, headers=WEB_FORM).status_code == 200
+
+
+def test_no_log_has_content(server: Running) -> None:
+    """TorchServe quotes a form that it cannot parse in its error."""
+    marker = uuid.uuid4().hex
+    part = "--b\r\nContent-Disposition: form-data; name=data\r\nContent-Type: text/plain; charset="
+    multipart = {"content-type": "multipart/form-data; boundary=b"}
+    asked: list[tuple[dict[str, Any], int]] = [
+        ({"data": marker}, 400),
+        ({"data": f"\xff\xd8\xff{marker}".encode("latin-1")}, 400),
+        ({"data": f"%zz{marker}", "headers": WEB_FORM}, 400),
+        ({"data": f"{part}{marker}\r\n\r\n{marker}\r\n--b--\r\n", "headers": multipart}, 500),
+        ({"data": f"--b\r\n{marker}", "headers": multipart}, 400),
+        ({"files": {marker: marker}}, 400),
+        ({"json": {"data": marker, marker: marker}}, 400),
+        ({"data": f'{{"data": "{marker}'}, 400),
+    ]
+    for request, status in asked:
+        response = post(server, "resnet101", **request)
+        assert response.status_code == status, response.text
+        if request.get("headers") != multipart:
+            access(server, response.headers["x-request-id"])
+    post(server, f"resnet101?{marker}", data=b"x")
+    with pytest.raises(grpc.RpcError):
+        predict(server, "resnet101", data=marker.encode(), other=marker.encode())
+    access(server, post(server, "resnet101", data=b"x").headers["x-request-id"])
+    logs = [path for path in server.run.path.rglob("*") if path.suffix == ".log"]
+    assert {"ts_log.log", "model_log.log", "access.log", "serve.log"} <= {p.name for p in logs}
+    assert "ErrorDataDecoderException" in (server.run.logs / "ts_log.log").read_text()
+    assert [path.name for path in logs if marker.encode() in path.read_bytes()] == []
 
 
 def test_an_expectation_is_met(server: Running, jpeg: bytes) -> None:
