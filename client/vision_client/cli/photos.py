@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_client.cli.download import download, file_name, is_address
-from vision_client.folders import below
+from vision_client.folders import SUFFIXES, below
 from vision_client.pictures import read_file
 
 STDIN = "-"
