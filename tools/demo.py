@@ -150,7 +150,7 @@ def print_next(url: str, models: Mapping[str, str]) -> None:
             (f".venv/bin/vision classify photo.jpg{where}", "folders, too: vision --help")
         )
     if "translate" in models.values():
-        commands.append((f".venv/bin/vision translate photo.jpg -o translated.png{where}", ""))
+        commands.append((f".venv/bin/vision translate photo.jpg -o translated{where}", ""))
     for model, task in models.items():
         output = "" if task == "classify" else " -o translated.png"
         commands.append((f"curl -T photo.jpg {url}/predictions/{model}{output}", ""))
