@@ -29,7 +29,7 @@ REPRESENTATIONS: dict[str, Callable[[Path], Picture]] = {
     "bytearray": lambda path: bytearray(path.read_bytes()),
     "memoryview": lambda path: memoryview(path.read_bytes()),
     "stream": lambda path: io.BytesIO(path.read_bytes()),
-    "image": Image.open,
+    "image": lambda path: Image.open(io.BytesIO(path.read_bytes())),
     "array": lambda path: np.asarray(Image.open(path)),
     "strided array": lambda path: np.asarray(Image.open(path))[::-1][::-1],
     "rgba array": lambda path: np.asarray(Image.open(path).convert("RGBA")),
