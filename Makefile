@@ -4,7 +4,6 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 PRODUCTION ?= $(wildcard .venv/production)
 test test-all fuzz soak trained bench bench-gpu bench-gateway profile lint audit: PRODUCTION :=
-WEIGHTS ?= pretrained
 DEVICE ?= auto
 SECONDS ?= 60
 MINUTES ?= 10
@@ -34,7 +33,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 	@echo 'options: NETWORK=NAME|FILE.py  TASK=embed: its features  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  AOTI=1  (export)'
 	@echo '         INT8=FOLDER of photographs  INT8_AGREEMENT=0.98  INT8_ONLY=1: an archive of int8 alone  (export)'
-	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network of several, NAME in capitals'
+	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network, NAME in capitals; they select it'
 	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  GATEWAY=0  (serve, start)'
 	@echo '         PRECISION=auto|float32|bfloat16|float16|int8  ENGINE=auto|torchscript|openvino  (serve, start; tests: float32)'
 	@echo '         HOST=127.0.0.1  PORT=8080  GRPC_PORT=7070  METRICS_PORT=8082  (serve, start)'
@@ -54,7 +53,7 @@ lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml
 	@$(LOCK) -o requirements.lock --constraints requirements-dev.lock
 
 export: install ## the networks into model_store/: checkpoint, trace, proof, archive (NETWORK: one, also of your own)
-	@$(PY) -m export --from-environment $(if $(NETWORK),'$(NETWORK)') --weights '$(WEIGHTS)' $(EXPORT_OPTIONS) $(call given,STORE,model-store)
+	@$(PY) -m export --from-environment $(if $(NETWORK),'$(NETWORK)') $(EXPORT_OPTIONS) $(call given,STORE,model-store)
 
 archive: install ## rebuild the archives whose handlers or serving defaults have changed
 	@$(PY) -m export.archive $(call given,STORE,model-store)
@@ -135,6 +134,6 @@ given = $(if $(call is_given,$(1)),$(option))
 SERVER_OPTIONS = $(call given,HOST,host) $(call given,PORT,port) $(call given,GRPC_PORT,grpc-port) \
 	$(call given,METRICS_PORT,metrics-port) $(call given,STORE,model-store) $(call given,RUN,run-dir)
 # With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
-EXPORT_OPTIONS = $(call option,TASK,task) $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(if $(AOTI),--aoti) \
+EXPORT_OPTIONS = $(call option,TASK,task) $(call option,WEIGHTS,weights) $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(if $(AOTI),--aoti) \
 	$(call option,INT8,int8) $(call option,INT8_AGREEMENT,int8-agreement) $(if $(INT8_ONLY),--int8-only)
 SERVE_OPTIONS = $(SERVER_OPTIONS) --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine) $(if $(filter 0,$(GATEWAY)),--no-gateway)

@@ -24,11 +24,12 @@ weights:
   pretrained      the published checkpoint: from torch.hub's cache, else downloaded (default)
   NAME            a particular published one{checkpoints}
   random          a seeded network, untrained: for trying the server out
-  PATH            your own checkpoint: a state dict, plain or under 'state_dict'
+  PATH            your own checkpoint, as torch.save or safetensors wrote it
 
 The options of one network among several have its name: {option} is --weights for
 {example} alone. With --from-environment, as `make export` has it, their defaults are
 the environment variables {variables}.
+Without NETWORK and --weights they select their network: the others are left as they are.
 
 Every network is traced, loaded again in a fresh process and proved equal to eager PyTorch before
 its files in the model store change. Exit status: 0 done, 1 for a reason that is printed; a model
@@ -45,6 +46,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         jobs, arguments = _parse(sys.argv[1:])
+        exported = [job.network.name for job in jobs]
+        if not arguments.network and (left := [n for n in registered() if n not in exported]):
+            print(
+                f"{', '.join(exported)} alone: {', '.join(left)} stays as it is "
+                "(WEIGHTS=pretrained exports all)",
+                flush=True,
+            )
         reports = export(
             jobs,
             arguments.model_store,
@@ -84,6 +92,9 @@ def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
         variables.check(os.environ, registered() | networks)
         for network in networks.values():
             _read_environment(network, options)
+    if not chosen and arguments.weights is None:
+        named = {key.partition("/")[0] for key, value in options.items() if "/" in key and value}
+        networks = {name: networks[name] for name in networks if name in named or not named}
     if len(networks) > 1 and (arguments.labels or arguments.preprocess):
         parser.error("--labels and --preprocess need one network: name it")
     int8 = _int8(arguments)
@@ -93,7 +104,7 @@ def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
         jobs.append(
             Job(
                 network,
-                weights=options[f"{name}/weights"] or arguments.weights,
+                weights=options[f"{name}/weights"] or arguments.weights or "pretrained",
                 variant=options[f"{name}/preprocess"] or arguments.preprocess,
                 labels=Path(labels) if labels else None,
                 seed=arguments.seed,
@@ -168,7 +179,7 @@ def _parser(networks: dict[str, Network]) -> argparse.ArgumentParser:
         "--model-store", type=Path, default=store.DEFAULT, metavar="DIR",
         help="folder of the artefacts (default: model_store)",
     )  # fmt: skip
-    parser.add_argument("--weights", default="pretrained", help="of networks without their own")
+    parser.add_argument("--weights", help="of networks without their own (default: pretrained)")
     parser.add_argument("--labels", metavar="FILE", help="class names, for a single network")
     parser.add_argument("--preprocess", metavar="VARIANT", help="for a single network")
     for name, network in networks.items():

@@ -16,7 +16,7 @@ from export.errors import ExportError, WeightsUnavailable
 from export.fit import Misfit, fill
 from export.labels import read_labels
 from export.layer_names import renamed
-from export.networks import Checkpoint, Network, registered
+from export.networks import Checkpoint, Network
 from export.recognise import advice
 from export.state_dicts import read
 from export.weights import fetch, sha256_of
@@ -163,13 +163,11 @@ def _fetch(network: Network, checkpoint: Checkpoint) -> Path:
     try:
         return fetch(checkpoint.download)
     except WeightsUnavailable as error:
-        bundled = network.name in registered()
-        command = "make export" if bundled else network.command
-        own = network.variable("WEIGHTS")
+        export = network.command
         raise WeightsUnavailable(
-            f"{error}, or\n"
-            f"               use your own checkpoint:   {command} {own}=PATH, or\n"
-            f"               try it all untrained:      {command} WEIGHTS=random"
+            f"{network.name}: {error}, or\n"
+            f"               use your own checkpoint:   {export} WEIGHTS=PATH, or\n"
+            f"               try it untrained:          {export} WEIGHTS=random"
         ) from error
 
 

@@ -19,6 +19,7 @@ import torchvision
 from export import aoti, archive, openvino, program
 from export.artefact import append
 from export.checkpoints import Loaded, load
+from export.errors import WeightsUnavailable
 from export.int8.options import Int8Inputs, Int8Options
 from export.networks import Network
 from export.prove import Proof, prove, prove_package
@@ -76,21 +77,32 @@ def export(
     With ``compiled`` each becomes an ``.aoti.pt2`` for this machine's CPU, too.
 
     Each network is all or nothing: its files in the store change together, after its proof. Raises
-    ExportError or OSError; networks that were finished before stay.
+    ExportError or OSError; networks that were finished before stay. Raises WeightsUnavailable after
+    the others have been exported.
     """
     if compiled:
         aoti.require_compiler()
     with locked(store):
-        # All the weights first: a missing file should be reported before minutes of work.
-        networks = []
+        # All the weights first: a wrong file should be reported before minutes of work.
+        networks, unavailable = [], []
         for job in jobs:
             clock = _Clock(job.network.name, progress)
-            loaded = job.load()
+            try:
+                loaded = job.load()
+            except WeightsUnavailable as error:
+                unavailable.append(str(error))
+                clock("left as it is: its published weights cannot be downloaded")
+                continue
             networks.append((loaded, job.int8.read(loaded.spec) if job.int8 else None))
             clock(f"weights {loaded.weights.name}{_label_note(job, loaded)}")
-        return [
+        reports = [
             _export(loaded, int8, store, force, compiled, progress) for loaded, int8 in networks
         ]
+        if unavailable:
+            done = ", ".join(loaded.spec.name for loaded, _ in networks)
+            last = [f"{done}: exported all the same"] if done else []
+            raise WeightsUnavailable("\n".join(unavailable + last))
+        return reports
 
 
 def _export(

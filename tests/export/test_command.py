@@ -102,8 +102,11 @@ def test_no_weights_and_no_network(run: Run, offline: dict[str, object], tmp_pat
     done = run("export", "--model-store", tmp_path / "store", **offline)
     assert done.returncode == 1
     cache = tmp_path / "torch" / "hub" / "checkpoints"
-    for named in ("horse2zebra_0.4.0.pth", cache, "CYCLEGAN_WEIGHTS=PATH", "WEIGHTS=random"):
+    for named in ("horse2zebra_0.4.0.pth", "resnet101-63fe2227.pth", cache):
         assert str(named) in done.stderr
+    for name in ("cyclegan", "resnet101"):
+        for weights in ("PATH", "random"):
+            assert f"make export NETWORK={name} WEIGHTS={weights}" in done.stderr
     assert "Traceback" not in done.stderr
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock"}
 
