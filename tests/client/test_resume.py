@@ -168,3 +168,107 @@ def test_an_option_names_the_format_of_any_file(
 ) -> None:
     assert vision("classify", photos, "-o", tmp_path / "r.txt", "--csv").exit_code == 0
     assert (tmp_path / "r.txt").read_text().startswith("picture,rank,")
+
+
+def translated(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
+
+
+def test_pictures_of_other_weights_and_options_are_replaced(
+    server: Answering, photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    server.answer = answer("old-1", PNG)
+    assert vision("translate", photos, "-o", output).exit_code == 0
+    run = vision("translate", photos, "-o", output)
+    assert "translated 0 in" in run.stderr
+    assert "2 were there already" in run.stderr
+    server.answer = answer("new-2", OTHER_PNG)
+    run = vision("translate", photos / "a.jpg", "-o", output)
+    assert "1 asked again: weights old-1, now new-2" in run.stderr
+    assert translated(output) == {"a.png": OTHER_PNG, "b.png": PNG}
+    server.answer = answer("new-2", PNG)
+    run = vision("translate", photos, "-o", output, "--size", 128)
+    assert "1 asked again: size default, now 128" in run.stderr
+    assert "1 asked again: weights old-1, now new-2, size default, now 128" in run.stderr
+    assert translated(output) == {"a.png": PNG, "b.png": PNG}
+
+
+def test_pictures_of_others_are_kept(server: Answering, photos: Path, tmp_path: Path) -> None:
+    """Also one that was edited after the command wrote it; a cut line is no harm."""
+    output = tmp_path / "out"
+    server.answer = answer("old-1", PNG)
+    vision("translate", photos, "-o", output)
+    (output / "a.png").write_bytes(b"edited")
+    with (output / ".vision.jsonl").open("a") as file:
+        file.write('{"picture": "b.p')
+    server.answer = answer("new-2", OTHER_PNG)
+    run = vision("translate", photos, "-o", output)
+    assert "1 kept: this command is not known to have made it; --force replaces it" in run.stderr
+    assert translated(output) == {"a.png": b"edited", "b.png": OTHER_PNG}
+    assert "1 were there already" in vision("translate", photos / "b.jpg", "-o", output).stderr
+    vision("translate", photos, "-o", output, "--force")
+    assert translated(output) == {"a.png": OTHER_PNG, "b.png": OTHER_PNG}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "asked"),
+    [
+        ("out.png", (), "png"),
+        ("new/out.JPG", (), "jpeg"),
+        ("out.jpeg", ("--format", "jpg"), "jpeg"),
+        ("out.webp", ("--format", "WebP"), "webp"),
+    ],
+)
+def test_a_file_for_a_single_picture(
+    server: Answering,
+    photos: Path,
+    tmp_path: Path,
+    name: str,
+    options: tuple[str, ...],
+    asked: str,
+) -> None:
+    server.answer = answer("old-1", PNG)
+    arguments = ("translate", photos / "a.jpg", "-o", tmp_path / name, *options)
+    assert vision(*arguments).exit_code == 0
+    assert (tmp_path / name).read_bytes() == PNG
+    assert server.asked[-1]["x-format"] == asked
+    server.answer = answer("new-2", OTHER_PNG)
+    assert "exists already: --force replaces it" in vision(*arguments).stderr
+    assert (tmp_path / name).read_bytes() == PNG
+    assert vision(*arguments, "-f").exit_code == 0
+    assert (tmp_path / name).read_bytes() == OTHER_PNG
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.jpg", "b.jpg", "-o", "out.png"), "out.png holds one picture: -o DIR"),
+        (("a.jpg", "-o", "out.png", "--format", "jpg"), "out.png would be jpeg"),
+        (("a.jpg", "-o", "out.gif"), "name it out.png, out.jpg or out.webp"),
+        (("a.jpg", "-o", "./a.jpg", "--force"), "would replace the photograph a.jpg"),
+    ],
+)
+def test_a_file_that_cannot_be_written(
+    server: Answering,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(photos)
+    monkeypatch.setenv("COLUMNS", "250")
+    run = vision("translate", *arguments)
+    assert run.exit_code == 2
+    assert message in run.stderr
+    assert {path.name for path in photos.iterdir()} == {"a.jpg", "b.jpg"}
+    assert server.asked == []
+
+
+def test_a_folder_named_as_a_picture_stays_a_folder(
+    server: Answering, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out.png").mkdir()
+    server.answer = answer("old-1", PNG)
+    assert vision("translate", photos, "-o", tmp_path / "out.png").exit_code == 0
+    assert translated(tmp_path / "out.png") == {"a.png": PNG, "b.png": PNG}

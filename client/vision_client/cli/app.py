@@ -46,7 +46,17 @@ def _printable_errors() -> Iterator[None]:
 
 app = typer.Typer(
     cls=_Printable,
-    help="Classify, embed and translate photographs on a server.",
+    help="""Classify, embed and translate photographs on a server.
+
+    [bold]vision status[/]  is the server ready?
+    [bold]vision classify dog.jpg[/]
+    [bold]vision classify holidays https://example.org/dog.jpg -o results.csv[/]
+    [bold]vision translate horse.jpg -o zebra.png[/]
+    [bold]vision embed holidays -o vectors.npz[/]
+
+    --server URL or the environment variable VISION_SERVER names the server;
+    each command's --help has more examples.
+    """,
     epilog="Exit status: 0 success, 1 something failed, 2 wrong usage, 130 Ctrl-C.",
     no_args_is_help=True,
     rich_markup_mode="rich",

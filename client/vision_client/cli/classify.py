@@ -47,8 +47,8 @@ def classify(
         Path | None,
         typer.Option(
             "--output", "-o", dir_okay=False, metavar="FILE", show_default=False,
-            help="File of results: CSV if it ends in .csv, JSON lines if it ends in .jsonl. "
-            "Photographs that it has the same network's answer of are skipped.",
+            help="File of results to write or continue: CSV if it ends in .csv, JSON lines if it "
+            "ends in .jsonl.",
         ),
     ] = None,
     force: Annotated[
@@ -69,8 +69,12 @@ def classify(
 
     In a pipe: picture, rank, class number, label and probability, separated by tabs.
 
+    With -o a repeated command continues: photographs are skipped whose answer in FILE is of the
+    same network, weights and options. Others are replaced; --force replaces all.
+
     [bold]vision classify dog.jpg[/]
-    [bold]vision classify holidays -o holidays.csv[/]
+    [bold]vision classify holidays https://example.org/dog.jpg -o results.csv[/]
+    [bold]vision classify holidays -o results.jsonl --top-k 1[/]
     [bold]cat dog.jpg | vision classify - --json[/]
     """
     if json and csv:

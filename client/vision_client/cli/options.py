@@ -24,7 +24,7 @@ def _not_empty(photos: list[str]) -> list[str]:
 Photos: TypeAlias = Annotated[
     list[str],
     typer.Argument(
-        metavar="PHOTO...", show_default=False, callback=_not_empty,
+        metavar="PHOTO", show_default=False, callback=_not_empty,
         help="Files, folders (searched recursively), addresses (https://...), which this machine "
         "downloads, or - for standard input.",
     ),

@@ -80,11 +80,13 @@ def _difference(before: Origin, now: Origin) -> str:
     if not before:
         return "an older version did not keep the network, weights and options of its answers"
     return ", ".join(
-        f"{key.replace('_', '-')} {_text(before.get(key))}, now {_text(value)}"
+        f"{key.replace('_', '-')} {_text(key, before.get(key))}, now {_text(key, value)}"
         for key, value in now.items()
         if before.get(key) != value
     )
 
 
-def _text(value: str | int | None) -> str:
-    return "not named" if value is None else str(value)
+def _text(key: str, value: str | int | None) -> str:
+    if value is None:
+        return "unknown" if key in ("model", "weights") else "default"
+    return str(value)

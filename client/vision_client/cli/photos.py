@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +71,6 @@ def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, P
     Photographs that differ only in their suffix keep it: ``a.jpg.png`` and ``a.webp.png``. Raises
     Clash if two results would still have one path, or if a result would overwrite a photograph.
     """
-    originals = {_file(photo.name): photo for photo in photos if photo.name != STDIN}
-    originals.pop(None, None)
     stems: dict[Path, int] = {}
     for photo in photos:
         stem = _stem(photo)
@@ -84,12 +82,18 @@ def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, P
         path = folder / base.with_name(base.name + suffix)
         if path in photo_by_path:
             raise Clash(f"{photo_by_path[path].name} and {photo.name} would both become {path}")
-        if original := originals.get(_file(path)):
-            raise Clash(
-                f"{path} would replace the photograph {original.name}; choose another folder"
-            )
         photo_by_path[path] = photo
+    refuse_originals(photos, photo_by_path)
     return {photo: path for path, photo in photo_by_path.items()}
+
+
+def refuse_originals(photos: Sequence[Photo], paths: Iterable[Path]) -> None:
+    """Clash if a result at one of ``paths`` would overwrite a photograph."""
+    originals = {_file(photo.name): photo for photo in photos if photo.name != STDIN}
+    originals.pop(None, None)
+    for path in paths:
+        if original := originals.get(_file(path)):
+            raise Clash(f"{path} would replace the photograph {original.name}; choose another -o")
 
 
 def _file(path: str | Path) -> tuple[int, int] | None:

@@ -43,7 +43,7 @@ Translator: TypeAlias = Annotated[
 def status(
     model: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", show_default=False, help="Only these networks."),
+        typer.Argument(metavar="NAME", show_default=False, help="Only these networks."),
     ] = None,
     server: ServerOption = SERVER,
     grpc: GrpcOption = False,
@@ -56,6 +56,9 @@ def status(
     """Say which networks are ready; exit status 1 unless all of them are.
 
     Over gRPC only those that are named, or without a name the server as a whole.
+
+    [bold]vision status[/]
+    [bold]vision status resnet101 --server https://vision.example.org[/]
     """
     access = Server(server, grpc, token_file, ca, cert, cert_key)
     with access.connect(timeout, retries=0) as client:
@@ -95,7 +98,11 @@ def page(
     classify: Classifier = None,
     translate: Translator = None,
 ) -> None:
-    """Serve a page to try the networks: drop a photograph, see its classes and its translation."""
+    """Serve a page to try the networks: drop a photograph, see its classes and its translation.
+
+    [bold]vision page[/]
+    [bold]vision page --server https://vision.example.org --classify vit_b_16 --port 0[/]
+    """
     with extra("page", "vision page"):
         from vision_client.page import serve
 

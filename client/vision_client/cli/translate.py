@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.text import Text
@@ -24,12 +24,25 @@ from vision_client.cli.connection import (
     TokenOption,
     require_names,
 )
+from vision_client.cli.made import Made
 from vision_client.cli.options import JOBS, Jobs, Model, Photos, err, out, require_stdout
-from vision_client.cli.photos import STDIN, Clash, Photo, find, outputs
-from vision_client.cli.work import UntrainedWarning, work
+from vision_client.cli.origin import Question, unanswered
+from vision_client.cli.photos import (
+    STDIN,
+    SUFFIXES,
+    Clash,
+    Photo,
+    find,
+    outputs,
+    refuse_originals,
+)
+from vision_client.cli.work import UntrainedWarning, exits_on_errors, work
 from vision_client.client import RETRIES, SERVER, TIMEOUT_S
 from vision_client.show import printable
-from vision_client.tasks.translate import FORMATS, QUALITY, SIZE, Format, Translation
+from vision_client.tasks.translate import QUALITY, SIZE, TRANSLATE, Format, Translation
+
+# The formats that the server writes, by the suffix of a file. The first is the default.
+_FORMATS: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
 def translate(
@@ -37,9 +50,10 @@ def translate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR", show_default=False,
-            help="Folder for the pictures, which are named as the photographs; - is standard "
-            "output, the default for one photograph in a pipe.",
+            "--output", "-o", metavar="DIR|FILE", show_default=False,
+            help="Folder for the pictures, which are named as the photographs; or the .png, .jpg "
+            "or .webp file for a single one; - is standard output, the default for one photograph "
+            "in a pipe.",
         ),
     ] = None,
     size: Annotated[
@@ -49,7 +63,13 @@ def translate(
             help="Shorter side in pixels; the network may take only multiples of a number.",
         ),
     ] = None,
-    format: Annotated[Format, typer.Option(help="Format of the pictures.")] = FORMATS[0],
+    format: Annotated[
+        Literal["png", "jpeg", "jpg", "webp"] | None,
+        typer.Option(
+            case_sensitive=False, show_default="that of FILE, or png",
+            help="Format of the pictures.",
+        ),
+    ] = None,
     quality: Annotated[
         int | None,
         typer.Option(
@@ -73,10 +93,11 @@ def translate(
 ) -> None:  # fmt: skip
     """Translate photographs. A terminal shows a single one before and after.
 
-    Photographs whose picture exists already are skipped, so that an interrupted run can be
-    continued; --force translates them again.
+    Pictures that exist already are skipped, so that an interrupted run can be continued. Those that
+    an earlier run made with other weights or options are replaced; --force replaces all.
 
-    [bold]vision translate horse.jpg -o translated[/]
+    [bold]vision translate horse.jpg -o zebra.png[/]
+    [bold]vision translate stable https://example.org/horse.jpg -o translated[/]
     [bold]vision translate stable -o translated --format jpeg --size 512[/]
     [bold]vision translate - < horse.jpg > translated.png[/]
     """
@@ -85,23 +106,46 @@ def translate(
         raise typer.BadParameter("say where the pictures go: -o DIR", param_hint="--output")
     if to_stdout:
         require_stdout()
-    folder = None if to_stdout else output
+    file = None if to_stdout or output is None else _file_format(output)
+    wanted: Format | None = "jpeg" if format == "jpg" else format
+    if file and wanted not in (None, file):
+        raise typer.BadParameter(
+            f"{output} would be {wanted}, not what its name says; leave out --format, or choose "
+            "another name",
+            param_hint="--output",
+        )
+    wanted = wanted or file or _FORMATS[".png"]
+    folder = None if to_stdout or file else output
     photos = find(photo, exclude=folder)
     if folder is None and len(photos) > 1:
-        raise typer.BadParameter("standard output holds one picture: -o DIR", param_hint="--output")
-    suffix = ".jpg" if format == "jpeg" else f".{format}"
+        name = "standard output" if to_stdout else output
+        raise typer.BadParameter(f"{name} holds one picture: -o DIR", param_hint="--output")
     try:
-        paths = outputs(photos, folder, suffix) if folder is not None else {}
+        if folder is not None:
+            paths = outputs(photos, folder, ".jpg" if wanted == "jpeg" else f".{wanted}")
+        else:
+            paths = {photos[0]: output} if output is not None and file else {}
+            refuse_originals(photos, paths.values())
         for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
+        made = Made(folder) if folder is not None else None
     except (Clash, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
-    remaining = [p for p in photos if force or p not in paths or not _exists(paths[p])]
+    existing = [p for p in photos if not force and p in paths and _exists(paths[p])]
+    if existing and made is None:
+        raise typer.BadParameter(
+            f"{output} exists already: --force replaces it", param_hint="--output"
+        )
+    origins = {p.name: made.origin(paths[p]) for p in existing} if made is not None else {}
+    earlier = {name: origin for name, origin in origins.items() if origin is not None}
+    kept = len(origins) - len(earlier)
     warning = UntrainedWarning(err)
 
     def ask(photo: Photo) -> tuple[bytes, Translation]:
         data = photo.read()
-        return data, client.translate(data, model=model, size=size, format=format, quality=quality)
+        return data, client.translate(
+            data, model=question.model, size=size, format=wanted, quality=quality
+        )
 
     def report(photo: Photo, result: tuple[bytes, Translation]) -> None:
         data, answer = result
@@ -110,6 +154,8 @@ def translate(
             sys.stdout.buffer.write(answer.data)
             sys.stdout.buffer.flush()
             return
+        if made is not None:
+            made.add(paths[photo], question.origin(answer), answer.data)
         answer.save(paths[photo])
         if len(photos) == 1 and out.is_terminal:
             # Pillow may be unable to read what the server reads; its errors have many types.
@@ -121,11 +167,44 @@ def translate(
     access = Server(server, grpc, token_file, ca, cert, cert_key)
     with access.connect(timeout, retries) as client:
         require_names(client, model=model)
+        with exits_on_errors(err):
+            question = Question(client, TRANSLATE, model, size=size, quality=quality)
+            remaining = unanswered(
+                [p for p in photos if p.name in earlier or p.name not in origins],
+                earlier,
+                question,
+                err,
+            )
+        if kept:
+            them = "it" if kept == 1 else "them"
+            err.print(
+                f"{kept} kept: this command is not known to have made {them}; --force replaces "
+                f"{them}",
+                highlight=False,
+                soft_wrap=True,
+            )
         status = work(
             remaining, ask, report,
             jobs=jobs, verb="translated", skipped=len(photos) - len(remaining), console=err,
         )  # fmt: skip
     raise typer.Exit(status)
+
+
+def _file_format(output: Path) -> Format | None:
+    """The format that the name of ``output`` says; None if it is a folder.
+
+    typer.BadParameter if it is that of a picture that the server does not write.
+    """
+    suffix = output.suffix.lower()
+    if os.path.isdir(output):  # noqa: PTH112 - Path.is_dir raises if a name is too long
+        return None
+    if suffix in SUFFIXES - set(_FORMATS):
+        png, jpg, webp = (output.with_suffix(suffix) for suffix in (".png", ".jpg", ".webp"))
+        raise typer.BadParameter(
+            f"the server does not write {suffix}: name it {png}, {jpg} or {webp}",
+            param_hint="--output",
+        )
+    return _FORMATS.get(suffix)
 
 
 def _exists(path: Path) -> bool:

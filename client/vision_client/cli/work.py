@@ -81,7 +81,7 @@ def work(
         raise
     for failure in failures:
         _print_failure(failure, console)
-    if len(photos) + skipped > 1:
+    if len(photos) + skipped > 1 or skipped:
         counts = {
             "were there already": skipped,
             "failed": len(failures),
