@@ -100,7 +100,8 @@ def test_command_without_an_export_says_what_to_run(run: Run, tmp_path: Path) ->
 
 def test_a_deleted_file_of_a_network_is_reported_with_its_name(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.pt").touch()
-    (tmp_path / "mine.json").write_text(json.dumps({"network": "/no/such/mine.py"}))
+    receipt = {"network": "/no/such/mine.py", "spec": {"task": "classify"}}
+    (tmp_path / "mine.json").write_text(json.dumps(receipt))
     done = run("export.archive", "--model-store", tmp_path)
     assert done.returncode == 1
     assert "error: mine: /no/such/mine.py: there is no such file" in done.stderr
@@ -265,7 +266,8 @@ def _own_network(folder: Path) -> Path:
     shutil.copy(ROOT / "tests" / "networks" / path.name, path)
     pt = folder / "tiny_classifier.pt"
     pt.write_bytes(b"a network")
-    receipt = {"pt": {"sha256": _digest(pt)}, "network": str(path)}
+    spec = {"task": "classify"}
+    receipt = {"pt": {"sha256": _digest(pt)}, "network": str(path), "spec": spec}
     pt.with_suffix(".json").write_text(json.dumps(receipt))
     return path
 
