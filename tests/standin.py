@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,12 +17,15 @@ from grpc_health.v1.health import HealthServicer
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from vision_client import Model, inference_pb2, inference_pb2_grpc
+from vision_client.tasks.decoder import Range
+from vision_client.tasks.translate import QUALITY, SIZE
 
 LIMIT_S = 60
 CLASSIFIER, TRANSLATOR = "resnet101", "cyclegan"
+TOP_K = Range(default=5, low=1, high=1000)
 MODELS = (
-    Model(CLASSIFIER, True, "classify", "untrained"),
-    Model(TRANSLATOR, True, "translate", "untrained"),
+    Model(CLASSIFIER, True, "classify", "untrained", options={"top_k": TOP_K}),
+    Model(TRANSLATOR, True, "translate", "untrained", options={"size": SIZE, "quality": QUALITY}),
 )
 
 
@@ -84,8 +87,8 @@ class Answering:
     def described(self, path: str, models: tuple[Model, ...]) -> Answer:
         ready = not self.draining and all(model.ready for model in models)
         if path == "/models":
-            keys = ("name", "task", "weights", "ready")
-            report: object = {"models": [{k: getattr(m, k) for k in keys} for m in models]}
+            keys = ("name", "task", "weights", "ready", "options")
+            report: object = {"models": [{k: asdict(m)[k] for k in keys} for m in models]}
         elif self.draining:
             report = {"ready": False, "reason": "draining"}
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from vision_client.answers import Reply
 from vision_client.errors import MALFORMED, ServerError
+from vision_client.tasks.decoder import Range
 
 MISSING = "the server does not have this model"
 
@@ -17,7 +18,9 @@ MISSING = "the server does not have this model"
 class Model:
     """A model of a server. If it is not ``ready`` to answer, ``reason`` may say why.
 
-    ``task`` and ``weights`` are None over gRPC, and for a model that the server does not have.
+    ``options`` are the whole numbers that a request may choose, by name; None if the server does
+    not say. ``task``, ``weights`` and ``options`` are None over gRPC, and for a model that the
+    server does not have.
     """
 
     name: str
@@ -25,17 +28,31 @@ class Model:
     task: str | None = None
     weights: str | None = None
     reason: str | None = None
+    options: Mapping[str, Range] | None = None
 
 
 def listed(reply: Reply) -> tuple[Model, ...]:
     """The models in the answer ``reply`` of ``/models``. Raises ServerError if it has none."""
     try:
         return tuple(
-            Model(str(model["name"]), bool(model["ready"]), str(model["task"]), model["weights"])
+            Model(
+                str(model["name"]),
+                bool(model["ready"]),
+                str(model["task"]),
+                model["weights"],
+                options=_options(model.get("options")),
+            )
             for model in json.loads(reply.body)["models"]
         )
     except MALFORMED as error:
         raise reply.unexpected("a list of models") from error
+
+
+def _options(options: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Range] | None:
+    if options is None:
+        return None
+    keys = ("default", "low", "high", "multiple")
+    return {name: Range(*(int(o[k]) for k in keys)) for name, o in options.items()}
 
 
 def with_readiness(
