@@ -23,6 +23,10 @@ class Range:
     high: int | None = None
     multiple: int = 1
 
+    def allows(self, value: int) -> bool:
+        high = value if self.high is None else self.high
+        return self.low <= value <= high and value % self.multiple == 0
+
 
 @dataclass(frozen=True)
 class Decoder(Generic[A_co]):
