@@ -11,6 +11,9 @@ from typing import Any
 
 import yaml
 
+from handlers import tasks
+from handlers.metadata import Spec
+from handlers.request import Integer
 from handlers.settings import Settings
 from serving.config import Config
 from serving.errors import ServingError
@@ -19,7 +22,10 @@ from vision_client.tasks import DECODERS
 
 @dataclass(frozen=True)
 class Archive:
-    """``model`` and ``weights`` are names; ``yaml`` holds TorchServe's options for the model."""
+    """``model`` and ``weights`` are names; ``yaml`` holds TorchServe's options for the model.
+
+    ``options`` are the whole numbers that a request may choose, by name.
+    """
 
     path: Path
     model: str
@@ -27,6 +33,7 @@ class Archive:
     weights: str
     yaml: Mapping[str, Any]
     settings: Settings
+    options: Mapping[str, Integer]
 
 
 def read_archives(config: Config) -> list[Archive]:
@@ -57,9 +64,10 @@ def _read(path: Path) -> Archive:
             manifest = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
             file.getinfo(manifest["handler"])
             pt = file.getinfo(manifest["serializedFile"]).filename
-            options = dict(yaml.safe_load(file.read(manifest["configFile"])) or {})
+            settings = dict(yaml.safe_load(file.read(manifest["configFile"])) or {})
             metadata = json.loads(file.read(str(Path(pt).with_suffix(".json"))))
-            model, task = str(manifest["modelName"]), dict(metadata["spec"]).get("task")
+            model, spec = str(manifest["modelName"]), dict(metadata["spec"])
+            task = spec.get("task")
             weights = str(metadata.get("weights", {}).get("name"))
     except (zipfile.BadZipFile, yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
         raise ServingError(
@@ -74,7 +82,12 @@ def _read(path: Path) -> Archive:
             "in client/vision_client/tasks"
         )
     try:
-        return Archive(path, model, task, weights, options, Settings.from_yaml(options))
+        options = tasks.load(Spec.from_map(spec)).offer.integers
+    except TypeError as error:
+        raise ServingError(f"{path} was exported by another version: run `make export`") from error
+    try:
+        parsed = Settings.from_yaml(settings)
+        return Archive(path, model, task, weights, settings, parsed, options)
     except ValueError as error:
         raise ServingError(
             f"{path}: {error}; correct serving=Serving(...) in the network's file "

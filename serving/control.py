@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -151,6 +152,9 @@ class Control:
                 "task": planned.archive.task,
                 "weights": self._health.weights(planned.model),
                 "ready": self._health.report_model(planned.model)["ready"],
+                "options": {
+                    name: asdict(option) for name, option in planned.archive.options.items()
+                },
             }
             for planned in self._plan.models
         ]

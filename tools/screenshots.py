@@ -40,7 +40,7 @@ def main() -> None:
 def screenshot(browser: Browser, address: str, **context: object) -> bytes:
     """A PNG of the whole page with the answers to one of its example photographs."""
     with watched(browser, address, **context) as page:
-        page.get_by_role("button", name="coffee").click()
+        page.get_by_role("button", name="horses").click()
         wait_for_answers(page)
         page.mouse.move(0, 0)
         page.wait_for_timeout(1000)  # a phone scrolls to the answers

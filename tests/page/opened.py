@@ -15,7 +15,6 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tools.debian import find
-from vision_client.tasks import DECODERS
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -29,6 +28,9 @@ ARGUMENTS = [
 ]
 
 Choose = Callable[..., Path]
+
+# The tasks that the page shows.
+PANELS = ("classify", "translate")
 
 # Seconds for the page's server to start or to end.
 LIMIT_S = 60
@@ -81,6 +83,8 @@ def watched(browser: Browser, address: str, **context: Any) -> Iterator[Page]:
         page.on("pageerror", lambda error: messages.append(str(error)))
         page.on("request", lambda request: urls.append(request.url))
         page.goto(address)
+        # What the server says moves the page, perhaps under a click.
+        page.wait_for_selector("main[aria-busy=false]", timeout=ANSWER_MS)
         yield page
     # Chromium logs every error response, including those that the page displays.
     expected = "error: Failed to load resource: "
@@ -90,6 +94,6 @@ def watched(browser: Browser, address: str, **context: Any) -> Iterator[Page]:
 
 def wait_for_answers(page: Page) -> None:
     """Wait until each network has answered and no request is pending."""
-    for task in DECODERS:
+    for task in PANELS:
         answered = page.locator(f"#{task}[aria-busy=false] .result")
         expect(answered).to_be_visible()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,13 +15,15 @@ import psutil
 import pytest
 import requests
 
-from tests.page.opened import command, page_server
+from handlers.formats import SUPPORTED
+from tests.page.opened import LIMIT_S, command, page_server
 from tests.running import free_port
 from tests.standin import MODELS, TRANSLATOR, Answering
 from vision_client import Client, Model
 from vision_client.models import MISSING
-from vision_client.tasks.classify import TOP_K
-from vision_client.tasks.translate import FORMATS, SIZE
+from vision_client.page.app import INDEX
+from vision_client.tasks.decoder import Range
+from vision_client.tasks.translate import FORMATS
 
 
 def test_answers_are_those_of_the_client(address: str, client: Client, jpeg: bytes) -> None:
@@ -203,44 +207,66 @@ def about(page: str) -> dict[str, Any]:
     return models
 
 
+def described(model: Model, **choices: list[int]) -> dict[str, Any]:
+    """The page's description of ``model``."""
+    return {**asdict(model), "choices": choices}
+
+
 def test_named_networks(asked: Answering) -> None:
-    """They are asked and described, and the headings have their names."""
+    """They are asked and described."""
     options = ("--classify", "<vit>", "--translate", TRANSLATOR)
     before = len(asked.paths)
     with page_server(asked.url, 0, *options) as page:
         requests.post(f"{page}/classify", data=b"x", timeout=60)
         requests.post(f"{page}/translate", data=b"x", timeout=60)
-        models, html = about(page), requests.get(page, timeout=60).text
-    assert 'What <span class="model">&lt;vit&gt;</span> sees' in html
-    assert f'Translated by <span class="model">{TRANSLATOR}</span>' in html
+        models = about(page)
     paths = ["/predictions/<vit>", f"/predictions/{TRANSLATOR}"]
     assert [unquote(path) for path in asked.paths[before:]] == paths
     assert models == {
-        "classify": asdict(Model("<vit>", False, reason=MISSING)),
-        "translate": asdict(MODELS[1]),
+        "classify": described(Model("<vit>", False, reason=MISSING)),
+        "translate": described(MODELS[1], size=[64, 128, 256, 384, 512, 768, 1024]),
     }
 
 
 def test_the_servers_own_networks() -> None:
+    """What the page offers of each option is what the model takes."""
+    seven = replace(MODELS[0], options={"top_k": Range(default=5, low=1, high=7)})
+    odd = replace(MODELS[1], options={"size": Range(default=200, low=64, high=800, multiple=100)})
     with Answering.started() as server, page_server(server.url) as page:
-        assert about(page) == {"classify": asdict(MODELS[0]), "translate": asdict(MODELS[1])}
+        server.models = (seven, odd)
+        assert about(page) == {
+            "classify": described(seven, top_k=[1, 2, 3, 4, 5, 6, 7]),
+            "translate": described(odd, size=[200]),
+        }
+        assert about(page)["classify"]["options"]["top_k"]["default"] == 5
+        server.models = (*MODELS[1:], replace(MODELS[0], options=None))
+        assert about(page)["classify"] == described(server.models[1])
         server.models = MODELS[1:]
-        assert about(page) == {"classify": None, "translate": asdict(MODELS[1])}
+        assert about(page)["classify"] is None
         server.draining = True
         assert about(page)["translate"]["reason"] == "draining"
 
 
-def test_the_choices_are_options_of_the_server(asking: str) -> None:
-    html = requests.get(asking, timeout=60).text
-    choices = {
-        name: re.findall(r'value="(\w+)"', options)
-        for name, options in re.findall(r'<select id="(\w+)">(.*?)</select>', html)
-    }
-    selected = re.findall(r'value="(\w+)" selected', html)
-    assert selected == [str(TOP_K.default), str(SIZE.default), FORMATS[0]]
-    assert choices["format"] == list(FORMATS)
-    for name, range in (("top_k", TOP_K), ("size", SIZE)):
-        values = [int(value) for value in choices[name]]
-        assert values[0] == range.low
-        assert range.high is None or values[-1] == range.high
-        assert all(value % range.multiple == 0 for value in values)
+def test_the_files_and_formats_are_those_of_the_server() -> None:
+    html = INDEX.read_text("utf-8")
+    types = re.search(r'accept="([^"]+)"', html)[1].split(",")  # type: ignore[index]
+    names = {kind.removeprefix("image/") for kind in types if not kind.startswith(".")}
+    assert names == {*re.split(", | or ", SUPPORTED.lower()), "apng"}
+    assert tuple(re.findall(r'<option value="(\w+)"', html)) == FORMATS
+
+
+def test_a_cancelled_request_is_cancelled_upstream() -> None:
+    """The page's server closes its connection when the browser has closed its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(LIMIT_S)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with page_server(url, 0, "--translate", "slow", "--classify", "slow") as page:
+            browser = HTTPConnection(page.removeprefix("http://"), timeout=LIMIT_S)
+            browser.request("POST", "/translate", b"picture")
+            upstream, _ = server.accept()
+            with upstream:
+                upstream.settimeout(LIMIT_S)
+                while not upstream.recv(65_536).endswith(b"picture"):
+                    pass
+                browser.close()
+                assert upstream.recv(1) == b""

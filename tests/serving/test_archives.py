@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from handlers.request import Integer
 from serving.archives import read_archives
 from serving.config import Config
 from serving.errors import ServingError
 from tests.running import MakeConfig
+from tests.specs import CYCLEGAN, RESNET101
+
+SEVEN = asdict(replace(RESNET101, labels=tuple("abcdefg")))
 
 
 def archive(store: Path, name: str, spec: Any, yaml: str = "{}") -> None:
@@ -40,7 +45,8 @@ def config(tmp_path: Path, make_config: MakeConfig) -> Config:
         ({}, "{}", "a.mar was exported by an older version: run `make export`"),
         (None, "{}", "a.mar is not a complete archive"),
         ({"task": "segment"}, "{}", "has the task 'segment', which cannot be checked"),
-        ({"task": "classify"}, "handler: {limits: {x: 1}}", r"correct serving=Serving\(...\) in"),
+        ({"task": "classify"}, "{}", "a.mar was exported by another version: run `make export`"),
+        (SEVEN, "handler: {limits: {x: 1}}", r"correct serving=Serving\(...\) in"),
     ],
 )
 def test_an_archive_that_cannot_be_served(
@@ -53,8 +59,16 @@ def test_an_archive_that_cannot_be_served(
 
 def test_models_by_name(config: Config) -> None:
     for name in ("a", "b", "c"):
-        archive(config.model_store, name, {"task": "classify"})
+        archive(config.model_store, name, SEVEN)
     chosen = config.select(["c", "a.mar", "a", "c"])
     assert [archive.model for archive in read_archives(chosen)] == ["c", "a"]
     with pytest.raises(ServingError, match=r"x.mar does not exist: .* choose from a, b, c"):
         config.select(["a", "x"])
+
+
+def test_the_options_of_a_model(config: Config) -> None:
+    archive(config.model_store, "seven", SEVEN)
+    archive(config.model_store, "painter", asdict(CYCLEGAN))
+    options = {archive.model: archive.options for archive in read_archives(config)}
+    assert options["seven"] == {"top_k": Integer(default=5, low=1, high=7)}
+    assert options["painter"]["size"] == Integer(default=256, low=64, high=1024, multiple=4)

@@ -54,7 +54,11 @@ def test_what_is_served(server: Running) -> None:
             "task": description["spec"]["task"],
             "weights": description["weights"]["name"],
             "ready": True,
+            "options": entry["options"],
         }
+    options = {entry["task"]: entry["options"] for entry in listed}
+    assert options["classify"] == {"top_k": {"default": 5, "low": 1, "high": 1000, "multiple": 1}}
+    assert options["translate"]["size"] == {"default": 256, "low": 64, "high": 1024, "multiple": 4}
     assert {entry["name"] for entry in listed} == set(server.management.models())
 
 

@@ -46,7 +46,13 @@ def archives(*yamls: dict[str, Any]) -> list[Archive]:
     """An archive for each of ``yamls``: a, b, ..."""
     return [
         Archive(
-            Path(f"/store/{name}.mar"), name, "classify", "random", yaml, Settings.from_yaml(yaml)
+            Path(f"/store/{name}.mar"),
+            name,
+            "classify",
+            "random",
+            yaml,
+            Settings.from_yaml(yaml),
+            {},
         )
         for name, yaml in zip("abc", yamls, strict=False)
     ]

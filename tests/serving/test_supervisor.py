@@ -44,7 +44,7 @@ def make(tmp_path: Path, make_config: MakeConfig, java: str) -> Plan:
     script.write_text(f"#!/bin/sh\n{java}\n")
     script.chmod(0o755)
     config = Config.read(make_config(tmp_path, tmp_path))
-    archive = Archive(tmp_path / "a.mar", "a", "classify", "untrained", {}, Settings())
+    archive = Archive(tmp_path / "a.mar", "a", "classify", "untrained", {}, Settings(), {})
     machine = replace(inspect("cpu"), java=Java(script, 17))
     return plan(config, [archive], machine, Options(gateway=False), os.environ)
 

@@ -9,7 +9,6 @@ server.
 from __future__ import annotations
 
 import asyncio
-import html
 import os
 import re
 import sys
@@ -17,7 +16,6 @@ import webbrowser
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from string import Template
 
 from aiohttp import web
 
@@ -26,8 +24,7 @@ from vision_client.client import AsyncClient
 from vision_client.endpoint import Endpoint
 from vision_client.errors import ConnectionFailed, ServerError, TimedOut
 from vision_client.models import MISSING, Model
-from vision_client.tasks.classify import TOP_K
-from vision_client.tasks.translate import FORMATS, SIZE
+from vision_client.tasks.translate import FORMATS
 
 HOST = "127.0.0.1"
 # The server's limit for a request. Its limit for a picture is lower (16 MiB), so that it is the
@@ -36,10 +33,11 @@ BODY_BYTES = 24 * 2**20
 # Ctrl-C does not wait for pending answers.
 SHUTDOWN_S = 1.0
 
-# What the page offers of each range.
-TOP_K_CHOICES = range(TOP_K.low, 11)
-SIZE_CHOICES = (SIZE.low, 128, 256, 384, 512, 768, SIZE.high)
-FORMAT_NAMES = {"webp": "WebP"}  # others are in capitals
+# Seconds for the server to say what it serves.
+ABOUT_S = 15.0
+
+# What the page offers of the options of the served networks.
+CHOICES = {"top_k": range(1, 11), "size": (64, 128, 256, 384, 512, 768, 1024)}
 
 STATIC = Path(__file__).with_name("static")
 INDEX = Path(__file__).with_name("index.html")
@@ -127,36 +125,38 @@ def application(client: AsyncClient, models: Mapping[str, str | None]) -> web.Ap
 
 
 async def _index(request: web.Request) -> web.StreamResponse:
-    named = request.app[MODELS].items()
-    page = Template(INDEX.read_text("utf-8")).substitute(
-        {task: html.escape(name or "the network") for task, name in named},
-        top_k=_choices({str(k): str(k) for k in TOP_K_CHOICES}, TOP_K.default),
-        size=_choices({str(size): f"{size} px" for size in SIZE_CHOICES}, SIZE.default),
-        format=_choices({str(f): FORMAT_NAMES.get(f, f.upper()) for f in FORMATS}, FORMATS[0]),
-    )
-    return web.Response(text=page, content_type="text/html")
-
-
-def _choices(labels: Mapping[str, str], default: int | str) -> str:
-    """The ``<option>`` elements of a ``<select>``."""
-    return "".join(
-        f'<option value="{value}"{" selected" if value == str(default) else ""}>{label}</option>'
-        for value, label in labels.items()
-    )
+    return web.FileResponse(INDEX)
 
 
 async def _about(request: web.Request) -> web.StreamResponse:
-    """The server's URL, and for each task its model, or null if the server has none."""
+    """The server's URL, and for each task its model and the choices, or null if it has no model."""
     client, named = request.app[CLIENT], request.app[MODELS]
     names = [name for name in named.values() if name is not None]
-    models = await client.status(*(names if client.endpoint.is_grpc else ()))
+    try:
+        async with asyncio.timeout(ABOUT_S):
+            models = await client.status(*(names if client.endpoint.is_grpc else ()))
+    except TimeoutError as error:
+        message = f"{client.endpoint} did not say within {ABOUT_S:.0f} s what it serves"
+        raise TimedOut(message) from error
     chosen = {task: _chosen(models, task, name) for task, name in named.items()}
     return web.json_response(
         {
             "server": str(client.endpoint),
-            "models": {task: model and asdict(model) for task, model in chosen.items()},
+            "models": {
+                task: model and {**asdict(model), "choices": _choices(model)}
+                for task, model in chosen.items()
+            },
         }
     )
+
+
+def _choices(model: Model) -> dict[str, list[int]]:
+    """What the page offers of each option: values that the model takes, and its default."""
+    return {
+        name: sorted({option.default, *filter(option.allows, CHOICES[name])})
+        for name, option in (model.options or {}).items()
+        if name in CHOICES
+    }
 
 
 def _chosen(models: Sequence[Model], task: str, name: str | None) -> Model | None:

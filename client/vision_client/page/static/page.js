@@ -1,98 +1,95 @@
-// The page: one photograph at a time, sent to both networks at once.
+// The page: one photograph at a time, sent to every network at once.
 
 import { takePhotograph } from "./camera.js";
+import { $, Panel } from "./panel.js";
+import { decoded, sendable } from "./picture.js";
 import { about, classify, example, Problem, translate } from "./server.js";
 
-const $ = (selector, within = document) => within.querySelector(selector);
+const panels = [
+  new Panel("classify", ["top_k"], ({ file }, ...rest) => classify(file, ...rest), showBars, showState),
+  new Panel("translate", ["size", "format"], translated, showTranslation, showState),
+];
+const TAKEN = $("#file").accept.split(",");
 
-// The answer of one network. A new request aborts the previous one, whose answer is never shown. The
-// server may still work on an aborted request, so `pause` (ms) delays a request that the next click
-// may replace.
-class Panel {
-  #asking = new AbortController();
+let chosen = []; // the photographs that were chosen together
+let at = 0; // the one of them that is shown
+let photo = null;
+let introduction = introduce();
 
-  constructor(task, options, ask, show) {
-    this.task = task;
-    this.options = options;
-    this.ask = ask;
-    this.show = show;
-    this.failed = false;
-    this.section = $(`#${task}`);
-    this.name = $(".model", this.section).textContent; // until the server says which it is
-    this.weights = null;
-    this.result = $(".result", this.section);
-    this.problem = $(".problem", this.section);
-  }
+const served = () => panels.filter(({ served }) => served);
 
-  // Show which network answers; returns why it cannot, or "". `model` is null if there is none.
-  introduce(model) {
-    if (!model) return `The server has no network for the task ${this.task}.`;
-    this.name = model.name;
-    this.weights = model.ready ? (model.weights ?? UNKNOWN) : "not ready";
-    $(".model", this.section).textContent = this.name;
-    return model.ready ? "" : `${this.name}: ${model.reason ?? "no reason given"}.`;
-  }
-
-  async put(photo, pause = 0) {
-    this.#asking.abort();
-    const { signal } = (this.#asking = new AbortController());
-    this.failed = false;
-    this.problem.replaceChildren();
-    this.#state("Waiting for the answer …", true);
-    await new Promise((resolve) => setTimeout(resolve, pause));
-    if (signal.aborted) return;
-    const options = Object.fromEntries(this.options.map((name) => [name, $(`#${name}`).value]));
-    try {
-      const answer = await this.ask(photo, options, signal);
-      if (signal.aborted) return;
-      this.show(answer, options);
-      this.result.hidden = false;
-      this.#state(`Answered in ${seconds(answer.seconds)}`, false);
-      this.weights = answer.weights ?? UNKNOWN;
-      showWeights();
-    } catch (problem) {
-      if (signal.aborted) return;
-      this.failed = true;
-      this.result.hidden = true;
-      this.#state("", false);
-      showProblem(this.problem, problem);
-    }
-  }
-
-  #state(text, busy) {
-    this.section.setAttribute("aria-busy", busy);
-    $(".state", this.section).textContent = text;
+// Show the server's address and its networks, and a notice if one of them is not ready.
+async function introduce() {
+  $("#notice").replaceChildren();
+  try {
+    const { server, models } = await about();
+    $("#server").textContent = `Server ${server}`;
+    const reasons = panels.map((panel) => panel.introduce(models[panel.task])).filter(Boolean);
+    showState();
+    if (!served().length)
+      throw new Problem("The server has no network that classifies or translates.", true);
+    if (reasons.length) throw new Problem(`The server is not ready. ${reasons.join(" ")}`, true);
+  } catch (problem) {
+    showProblem($("#notice"), problem);
+  } finally {
+    $("main").setAttribute("aria-busy", false);
   }
 }
 
-const OPTIONS_PAUSE_MS = 300;
-const UNKNOWN = "not reported over gRPC";
-const panels = [
-  new Panel("classify", ["top_k"], ({ file }, ...rest) => classify(file, ...rest), showBars),
-  new Panel("translate", ["size", "format"], translated, showTranslation),
-];
-let photo = null;
+// Read the files of `source`, which were chosen together, and take the first.
+async function choose(source) {
+  $("#source-problem").replaceChildren();
+  try {
+    const files = await source();
+    if (!files.length) return;
+    chosen = files;
+    at = 0;
+    await step(0);
+  } catch (problem) {
+    showProblem($("#source-problem"), problem);
+  }
+}
 
-async function take(file) {
+// Take the photograph that is `by` further. It is copied, because the file may change or be deleted.
+async function step(by) {
+  at = (at + by + chosen.length) % chosen.length;
+  $("#several").hidden = chosen.length < 2;
+  $("#position").textContent = `${at + 1} of ${chosen.length}`;
+  $("#source-problem").replaceChildren();
+  const file = chosen[at];
+  try {
+    const copy = new File([await file.arrayBuffer()], file.name, { type: file.type });
+    const sent = await sendable(copy, TAKEN);
+    if (file === chosen[at]) await take(sent, file.name);
+  } catch {
+    const message = `${file.name} cannot be read. Of a folder, choose the photographs in it.`;
+    if (file === chosen[at]) showProblem($("#source-problem"), new Problem(message));
+  }
+}
+
+async function take(file, name) {
   if (photo) URL.revokeObjectURL(photo.url);
   const url = URL.createObjectURL(file);
-  photo = { file, url, visible: decoded(url) };
-  $("#notice").replaceChildren();
-  for (const panel of panels) {
-    panel.result.hidden = true;
-    panel.put(photo);
-  }
-  await showPhotograph(photo);
+  const taken = (photo = { file, name, url, visible: decoded(url) });
+  showPhotograph(taken);
+  await introduction;
+  if (!served().length) await (introduction = introduce());
+  else $("#notice").replaceChildren();
+  if (taken !== photo) return;
+  for (const panel of served()) panel.put(photo);
+  await photo.visible;
   const answers = $(".answers"); // below the visible part on a phone
   if (answers.getBoundingClientRect().top > innerHeight / 2) answers.scrollIntoView();
 }
 
 async function showPhotograph(shown) {
-  const description = `${shown.file.name}, ${bytes(shown.file.size)}`;
+  const { file, name } = shown;
+  const description = `${name}, ${bytes(file.size)}`;
   const visible = await shown.visible;
   if (shown !== photo) return;
   const unshowable = `${description}. This browser cannot show it; it is sent to the server all the same.`;
-  $("#name").textContent = visible ? description : unshowable;
+  const converted = name === file.name ? "" : ", sent as a JPEG";
+  $("#name").textContent = visible ? description + converted : unshowable;
   $("#drop").classList.toggle("filled", Boolean(visible));
   $("#preview").hidden = !visible;
   if (visible) $("#preview").src = shown.url;
@@ -112,7 +109,7 @@ async function translated(photo, options, signal) {
   const answer = await translate(photo.file, options, signal);
   const after = await decoded(URL.createObjectURL(answer.picture));
   const before = await photo.visible;
-  return { ...answer, name: photo.file.name, after, before };
+  return { ...answer, name: photo.name, after, before };
 }
 
 function showTranslation({ name, before, after, picture }, { format }) {
@@ -131,29 +128,9 @@ function showTranslation({ name, before, after, picture }, { format }) {
   $("#extent").textContent = `${width} × ${height} pixels, ${bytes(picture.size)}`;
 }
 
-// The picture at `url` as a decoded image, or null if the browser does not support it.
-async function decoded(url) {
-  const image = new Image();
-  image.src = url;
-  return image.decode().then(() => image, () => null);
-}
-
-// Show the server's address and its networks, and a notice if one of them is not ready.
-async function introduce() {
-  $("#notice").replaceChildren();
-  try {
-    const { server, models } = await about();
-    $("#server").textContent = `Server ${server}`;
-    const reasons = panels.map((panel) => panel.introduce(models[panel.task])).filter(Boolean);
-    showWeights();
-    if (reasons.length) throw new Problem("The server is not ready.", reasons.join(" "), true);
-  } catch (problem) {
-    showProblem($("#notice"), problem);
-  }
-}
-
-function showWeights() {
-  const known = panels.filter(({ weights }) => weights);
+// Show the weights and the problems of the panels; one that all of them have is shown once, above.
+function showState() {
+  const known = served();
   $("#weights").textContent = known.map(({ name, weights }) => ` · ${name}: ${weights}`).join("");
   const untrained = known.filter(({ weights }) => weights === "untrained");
   const messages = [
@@ -162,10 +139,18 @@ function showWeights() {
     "Untrained networks: everything works, the answers mean nothing.",
   ];
   $("#untrained").textContent = messages[untrained.length];
+  const [first, ...others] = known.map(({ problem }) => problem?.message);
+  const shared = first && others.length && others.every((message) => message === first);
+  showProblem($("#shared-problem"), shared && known[0].problem);
+  for (const { section, problem } of panels)
+    showProblem($(".problem", section), !shared && problem);
 }
 
-function showProblem(place, { name, title = name, message, mayPass }) {
-  place.replaceChildren(element("p", "", element("strong", "", title), " ", message));
+function showProblem(place, problem) {
+  place.replaceChildren();
+  if (!problem) return;
+  const { message, code, mayPass } = problem;
+  place.append(element("p", "", message, element("small", "", code ?? "")));
   if (!mayPass) return;
   const again = element("button", "", "Try again");
   again.type = "button";
@@ -173,20 +158,10 @@ function showProblem(place, { name, title = name, message, mayPass }) {
   place.append(again);
 }
 
-function tryAgain() {
-  introduce();
-  for (const panel of panels) if (panel.failed) panel.put(photo);
-}
-
-// Take the file that `source` returns, if any. It is copied, because it may change or be deleted.
-async function takeFrom(source) {
-  $("#source-problem").replaceChildren();
-  try {
-    const file = await source();
-    if (file) take(new File([await file.arrayBuffer()], file.name, { type: file.type }));
-  } catch (problem) {
-    showProblem($("#source-problem"), problem);
-  }
+async function tryAgain() {
+  await (introduction = introduce());
+  if (!photo) return;
+  for (const panel of served()) if (panel.problem || panel.photo !== photo) panel.put(photo);
 }
 
 function element(name, className, ...content) {
@@ -197,25 +172,23 @@ function element(name, className, ...content) {
 }
 
 const percent = (share) => `${(100 * share).toFixed(2)} %`;
-const seconds = (s) => `${s.toFixed(s < 10 ? 2 : 0)} s`;
 const bytes = (n) => (n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`);
-
-for (const panel of panels)
-  for (const name of panel.options)
-    $(`#${name}`).addEventListener("change", () => photo && panel.put(photo, OPTIONS_PAUSE_MS));
 
 for (const button of document.querySelectorAll(".examples button")) {
   const url = $("img", button).getAttribute("src");
-  button.addEventListener("click", () => takeFrom(() => example(url)));
+  button.addEventListener("click", () => choose(async () => [await example(url)]));
 }
 
-$("#camera-open").addEventListener("click", () => takeFrom(() => takePhotograph($("#camera"))));
+$("#previous").addEventListener("click", () => step(-1));
+$("#next").addEventListener("click", () => step(1));
+$("#camera-open").addEventListener("click", () =>
+  choose(async () => [await takePhotograph($("#camera"))].filter(Boolean)));
 $("#file").addEventListener("change", ({ target }) => {
-  takeFrom(() => target.files[0]);
+  const files = [...target.files];
   target.value = ""; // so that choosing the same file again is a change
+  choose(() => files);
 });
-document.addEventListener("paste", ({ clipboardData }) =>
-  takeFrom(() => clipboardData.files[0]));
+document.addEventListener("paste", ({ clipboardData }) => choose(() => [...clipboardData.files]));
 
 const over = (is) => $("#drop").classList.toggle("over", is);
 document.addEventListener("dragover", (event) => {
@@ -227,10 +200,8 @@ document.addEventListener("dragleave", ({ relatedTarget }) => relatedTarget ?? o
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   over(false);
-  takeFrom(() => event.dataTransfer.files[0]);
+  choose(() => [...event.dataTransfer.files]);
 });
 
 $("#slider").addEventListener("input", ({ target }) =>
   $(".compare").style.setProperty("--cut", `${target.value}%`));
-
-introduce();

@@ -1,11 +1,11 @@
 // Requests to the page's own server, which passes them on.
 
 export class Problem extends Error {
-  // `title` and `message` are for people; `mayPass` says whether trying again may help.
-  constructor(title, message, mayPass) {
+  // `message` is for people, `code` for programs; `mayPass` says whether trying again may help.
+  constructor(message, mayPass = false, code = "") {
     super(message);
-    this.title = title;
     this.mayPass = mayPass;
+    this.code = code;
   }
 }
 
@@ -41,7 +41,7 @@ async function request(path, options = {}, init = {}) {
     body = await response.blob();
   } catch (error) {
     if (init.signal?.aborted) throw error;
-    throw new Problem("The page's own server does not answer.", "Start it again where it was started.", true);
+    throw new Problem("The page's own server does not answer. Start it again where it was started.", true);
   }
   if (response.ok) return { body, headers: response.headers };
   throw await refusal(response, body);
@@ -50,8 +50,11 @@ async function request(path, options = {}, init = {}) {
 async function refusal({ status, statusText }, body) {
   try {
     const { code, type, message } = JSON.parse(await body.text());
-    return new Problem(`${code} ${type}:`, message, code >= 500);
+    return new Problem(sentence(message), code >= 500, `${code} ${type}`);
   } catch {
-    return new Problem(`${status} ${statusText}`, "", status >= 500);
+    return new Problem("The page's own server failed.", status >= 500, `${status} ${statusText}`);
   }
 }
+
+// The server's messages begin in lower case; names such as top_k stay as they are.
+const sentence = (text) => text.replace(/^[a-z]+(?![\w.:])/, (word) => word[0].toUpperCase() + word.slice(1));
