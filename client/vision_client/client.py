@@ -17,8 +17,8 @@ from vision_client.many import JOBS, Pictures, Progress, Result, answers, answer
 from vision_client.models import Model, classes, default
 from vision_client.pictures import Picture, encoded
 from vision_client.rest import Rest
-from vision_client.tasks.classify import CLASSIFY, PIXEL, Classification
-from vision_client.tasks.decoder import Decoder
+from vision_client.tasks.classify import CLASSIFY, Classification
+from vision_client.tasks.decoder import PIXEL, Decoder
 from vision_client.tasks.embed import EMBED, FORMAT, Embedding
 from vision_client.tasks.translate import TRANSLATE, Format, Translation, server_format
 

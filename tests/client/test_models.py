@@ -12,7 +12,7 @@ from handlers.pictures.decode import decode
 from tests.client.conftest import OVER_HTTP, PREDICTIONS, Blocking, Kind, vision
 from tests.standin import CLASSIFIER, MODELS, TOP_K, TRANSLATOR, Answering
 from vision_client import Client, ServerError
-from vision_client.tasks.classify import PIXEL
+from vision_client.tasks.decoder import PIXEL
 
 PICTURE = b"\x89PNG and more"
 

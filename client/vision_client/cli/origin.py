@@ -13,18 +13,12 @@ from vision_client.cli.photos import Photo
 from vision_client.client import Client
 from vision_client.models import default
 from vision_client.show import printable
-from vision_client.tasks.decoder import Decoder
+from vision_client.tasks.decoder import PIXEL, Decoder
 
 # The keys "model" and "weights" and the options of the task, where None is the server's default.
 # The server's address is not among them: the name of trained weights contains their digest.
 # Empty for an answer of which this is not known.
 Origin: TypeAlias = Mapping[str, str | int | None]
-
-# A gray PNG of one pixel.
-PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
-    "0000000a49444154789c636800000082008177cd72b60000000049454e44ae426082"
-)
 
 
 class Question:

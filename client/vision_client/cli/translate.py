@@ -27,22 +27,21 @@ from vision_client.cli.connection import (
 from vision_client.cli.made import Made
 from vision_client.cli.options import JOBS, Jobs, Model, Photos, err, out, require_stdout
 from vision_client.cli.origin import Question, unanswered
-from vision_client.cli.photos import (
-    STDIN,
-    SUFFIXES,
-    Clash,
-    Photo,
-    find,
-    outputs,
-    refuse_originals,
-)
+from vision_client.cli.photos import STDIN, Clash, Photo, find, outputs, refuse_originals
 from vision_client.cli.work import UntrainedWarning, exits_on_errors, work
 from vision_client.client import RETRIES, SERVER, TIMEOUT_S
+from vision_client.folders import SUFFIXES
 from vision_client.show import printable
-from vision_client.tasks.translate import QUALITY, SIZE, TRANSLATE, Format, Translation
+from vision_client.tasks.translate import (
+    FORMAT_BY_SUFFIX,
+    QUALITY,
+    SIZE,
+    TRANSLATE,
+    Format,
+    Translation,
+)
 
 # The formats that the server writes, by the suffix of a file. The first is the default.
-_FORMATS: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
 def translate(
@@ -114,7 +113,7 @@ def translate(
             "another name",
             param_hint="--output",
         )
-    wanted = wanted or file or _FORMATS[".png"]
+    wanted = wanted or file or FORMAT_BY_SUFFIX[".png"]
     folder = None if to_stdout or file else output
     photos = find(photo, exclude=folder)
     if folder is None and len(photos) > 1:
@@ -198,13 +197,13 @@ def _file_format(output: Path) -> Format | None:
     suffix = output.suffix.lower()
     if os.path.isdir(output):  # noqa: PTH112 - Path.is_dir raises if a name is too long
         return None
-    if suffix in SUFFIXES - set(_FORMATS):
+    if suffix in SUFFIXES - set(FORMAT_BY_SUFFIX):
         png, jpg, webp = (output.with_suffix(suffix) for suffix in (".png", ".jpg", ".webp"))
         raise typer.BadParameter(
             f"the server does not write {suffix}: name it {png}, {jpg} or {webp}",
             param_hint="--output",
         )
-    return _FORMATS.get(suffix)
+    return FORMAT_BY_SUFFIX.get(suffix)
 
 
 def _exists(path: Path) -> bool:

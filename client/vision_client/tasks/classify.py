@@ -11,8 +11,6 @@ from vision_client.errors import MALFORMED
 from vision_client.tasks.decoder import Decoder, Range
 
 TOP_K = Range(default=5, low=1)
-# A GIF of one pixel, to ask for all classes.
-PIXEL = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
 
 
 @dataclass(frozen=True)

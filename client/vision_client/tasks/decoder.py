@@ -8,6 +8,9 @@ from typing import Generic, TypeVar
 
 from vision_client.answers import Answer, Reply
 
+# A GIF of one pixel: the smallest picture to ask with.
+PIXEL = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
+
 A_co = TypeVar("A_co", bound=Answer, covariant=True)
 
 
