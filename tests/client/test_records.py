@@ -134,15 +134,26 @@ def test_an_interruption_loses_no_answer(tmp_path: Path, is_csv: bool) -> None:
     write(path, "a.jpg", "b.jpg", is_csv=is_csv, weights="old")
     before = path.read_bytes()
     origin: Origin = {"model": "resnet101", "weights": "new", "top_k": 2}
-    killed = Results(path, is_csv=is_csv, pictures=["a.jpg", "b.jpg"])
-    killed.add("a.jpg", origin, ANSWER)
-    assert path.read_bytes().startswith(before)
+    with Results(path, is_csv=is_csv, pictures=["a.jpg", "b.jpg"]) as results:
+        results.add("a.jpg", origin, ANSWER)
+        killed = path.read_bytes()
+    assert killed.startswith(before)
+    path.write_bytes(killed)
     kept = write(path, "c.jpg", is_csv=is_csv, weights="new")
     assert {name: about["weights"] for name, about in kept.items()} == {
         "a.jpg": "new",
         "b.jpg": "old",
     }
-    killed.close()
+
+
+def test_one_command_at_a_time(tmp_path: Path) -> None:
+    """Another one would go on with a file that the first one replaces when it ends."""
+    path = tmp_path / "results"
+    write(path, "a.jpg", is_csv=False)
+    busy = pytest.raises(BlockingIOError, match="another command is writing to it")
+    with Results(path, is_csv=False, pictures=["a.jpg"]), busy:
+        write(path, "b.jpg", is_csv=False)
+    assert write(path, "b.jpg", is_csv=False).keys() == {"a.jpg"}
 
 
 OLD_ROWS = b'picture,rank,class_id,label,probability\na.jpg,1,2,cat,0.5\n"b,\nc.jpg",1,2,cat,0.5\n'

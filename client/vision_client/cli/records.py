@@ -8,8 +8,10 @@ import json
 import re
 import secrets
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,9 @@ from typing import Any, Self, TypeAlias
 from vision_client.cli.origin import Origin
 from vision_client.show import printable
 from vision_client.tasks.classify import Classification
+
+if sys.platform != "win32":
+    import fcntl
 
 CSV_HEADER = (
     *("picture", "rank", "class_id", "label", "probability"),
@@ -94,6 +99,7 @@ class Results:
         self._pictures = set(pictures)
         self._file = self._path.open("a+b")
         try:
+            self._lock()
             data = self._content(_CSV_FIRST if is_csv else _JSON_FIRST)
             records = self._read(data)
             length = sum(len(record.raw) for record in records)
@@ -101,9 +107,10 @@ class Results:
                 self._file.truncate(0)
                 self._file.write(self._start)
             elif data.startswith(_OLD_CSV_START):
-                self._file.close()
                 self._replace(records)
+                self._file.close()
                 self._file = self._path.open("a+b")
+                self._lock()
             else:
                 self._file.truncate(len(self._start) + length)
                 if not records[-1].raw.endswith(b"\n"):  # editors may remove it
@@ -121,6 +128,16 @@ class Results:
         last = {record.picture: record.origin for record in records}
         self.earlier = {name: origin for name, origin in last.items() if origin is not None}
         self._count = Counter(record.picture for record in records)
+
+    def _lock(self) -> None:
+        """OSError if another command has the file: it may replace it, and lose what is added."""
+        if sys.platform == "win32":
+            return  # it has no such locks
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = "another command is writing to it"
+            raise BlockingIOError(error.errno, message, str(self._path)) from error
 
     def _content(self, first: bytes) -> bytes:
         """The file; empty if it was cut within ``first``. ValueError if it starts with others."""
@@ -153,17 +170,20 @@ class Results:
     def close(self) -> None:
         """Remove all answers but the last of each picture of this run."""
         try:
-            self._file.close()
+            self._file.flush()
+            if any(self._count[name] > 1 for name in self._pictures):
+                records = self._read(self._path.read_bytes())
+                last = {record.picture: i for i, record in enumerate(records)}
+                self._replace(
+                    record
+                    for i, record in enumerate(records)
+                    if last[record.picture] == i or record.picture not in self._pictures
+                )
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
-        if any(self._count[name] > 1 for name in self._pictures):
-            records = self._read(self._path.read_bytes())
-            last = {record.picture: i for i, record in enumerate(records)}
-            self._replace(
-                record
-                for i, record in enumerate(records)
-                if last[record.picture] == i or record.picture not in self._pictures
-            )
+        finally:
+            with suppress(OSError):  # of a flush that has failed above
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
