@@ -58,11 +58,12 @@ def embed(
     timeout: TimeoutOption = TIMEOUT_S,
     retries: RetriesOption = RETRIES,
 ) -> None:  # fmt: skip
-    """Turn photographs into vectors, for search, clustering or a classifier of your own.
+    """Turn photographs into vectors, for search, clustering or a classifier.
 
-    The file has the arrays names, vectors (a row of float32 for each name) and weights, the name
-    of the weights that all of them come from. It is written at the end, also after Ctrl-C or
-    errors, with the photographs that were answered by then.
+    The file has the arrays names, vectors (a row of float32 for each name)
+    and weights, the name of the weights that all vectors come from.
+    It is written at the end, also after Ctrl-C or errors, with the
+    photographs that were answered by then.
 
     [bold]vision embed holidays -o vectors.npz[/]
     [bold]python -c "import numpy; print(numpy.load('vectors.npz')['vectors'].shape)"[/]
