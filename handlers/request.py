@@ -281,11 +281,18 @@ def _with_a_typo(name: str, value: object, known: Mapping[str, str], offer: Offe
     ``x-site: shop`` of a proxy is not meant to be a size.
     """
     letters = _letters(name)
-    is_number = isinstance(value, int) or (isinstance(value, str) and _INTEGER.fullmatch(value))
     for right, option in known.items():
-        if _differs_by_one(letters, right) and (is_number or option not in offer.integers):
+        if _differs_by_one(letters, right) and _could_be(value, offer.integers.get(option)):
             return option
     return None
+
+
+def _could_be(value: object, offered: Integer | None) -> bool:
+    """Whether ``value`` has the type of the option ``offered``; any text can be a format."""
+    if isinstance(offered, Switch) and str(value).lower() in ("true", "false"):
+        return True
+    is_number = isinstance(value, int) or (isinstance(value, str) and _INTEGER.fullmatch(value))
+    return offered is None or bool(is_number)
 
 
 def _differs_by_one(word: str, right: str) -> bool:

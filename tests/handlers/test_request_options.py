@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from handlers.errors import InvalidOption
-from handlers.request import Integer, Message, Offer, Upload, parse
+from handlers.request import Integer, Message, Offer, Switch, Upload, parse
 from tests.handlers.support import upload
 
 
@@ -119,6 +119,13 @@ def test_a_misspelt_field_is_refused(name: str, value: object) -> None:
     with pytest.raises(InvalidOption) as caught:
         parse(Message({}, body, fields), TOP_K)
     assert caught.value.message == f"there is no option {name}: use top_k"
+
+
+@pytest.mark.parametrize("value", ["true", "False", "1"])
+def test_a_misspelt_switch_is_refused(value: str) -> None:
+    offer = Offer({"json": "application/json"}, {"normalize": Switch()})
+    with pytest.raises(InvalidOption, match="no option x-normalise: use x-normalize"):
+        parse(Message({"x-normalise": value}, b"P"), offer)
 
 
 @pytest.mark.parametrize(
