@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from serving.config import Config
 from tests.running import Running
 from tests.standin import LIMIT_S
 from vision_client import AsyncClient, Classification, Client, Model, Result, Translation
+from vision_client.cli.app import app
 
 T = TypeVar("T")
 VISION = str(Path(sys.executable).with_name("vision"))
@@ -99,6 +101,24 @@ def vision(*arguments: str | Path, **environment: str) -> subprocess.CompletedPr
         [VISION, *map(str, arguments)], env={**os.environ, **environment}, capture_output=True,
         text=True, timeout=LIMIT_S, check=False,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ended:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def invoke(*arguments: object) -> Ended:
+    """Run the command in this process, as in a pipe."""
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            app([str(argument) for argument in arguments], prog_name="vision")
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return Ended(code, out.getvalue(), err.getvalue())
 
 
 def join(thread: threading.Thread) -> None:

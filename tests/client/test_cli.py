@@ -19,14 +19,12 @@ from typing import Any
 import pytest
 import requests
 from PIL import Image
-from typer.testing import CliRunner
 
-from tests.client.conftest import PREDICTIONS, VISION
+from tests.client.conftest import PREDICTIONS, VISION, invoke
 from tests.running import Running, free_port
 from tests.standin import CLASSIFIER, TRANSLATOR, Answering
 from tools import terminal
 from tools.terminal import plain
-from vision_client.cli.app import app
 
 TIMEOUT_S = 120
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("VISION_")}
@@ -417,11 +415,11 @@ def test_completion_in_bash(line: str, offered: set[str]) -> None:
 
 @pytest.mark.parametrize("command", ["classify", "translate", "status", "page"])
 def test_help_has_examples(command: str) -> None:
-    own = CliRunner().invoke(app, [command, "--help"]).stdout
+    own = invoke(command, "--help").stdout
     assert len(re.findall(f"^ vision {command}", own, re.MULTILINE)) >= 2
     assert "--server" in own
 
 
 def test_help_starts_with_examples() -> None:
-    text = CliRunner().invoke(app, ["--help"]).stdout
+    text = invoke("--help").stdout
     assert text.index("vision classify dog.jpg") < text.index("Options")

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from tests.client.conftest import PREDICTIONS
+from tests.client.conftest import PREDICTIONS, invoke
 from tests.standin import Answer, Answering
 from vision_client.cli import download as module
-from vision_client.cli.app import app
 from vision_client.cli.download import DownloadFailed, download, file_name, is_address
 
 JPEG = b"\xff\xd8 a photograph"
@@ -135,10 +133,10 @@ def test_addresses_beside_files(
     with Answering.started(body=PREDICTIONS) as server:
         monkeypatch.setenv("VISION_SERVER", server.url)
         arguments = ["classify", good, bad, str(tmp_path), "-o", str(results)]
-        run = CliRunner().invoke(app, arguments)
+        run = invoke(*arguments)
         assert run.exit_code == 1
         assert f"failed {bad}: no connection to http://127.0.0.1:1" in run.stderr
-        again = CliRunner().invoke(app, arguments)
+        again = invoke(*arguments)
         assert "2 were there already, 1 failed" in again.stderr
     pictures = [json.loads(line)["picture"] for line in results.read_text().splitlines()]
     assert pictures == [good, f"{tmp_path}/a.jpg"]
@@ -151,7 +149,7 @@ def test_a_translation_has_the_name_in_the_address(
     with Answering.started(body=b"\x89PNG and more") as server:
         monkeypatch.setenv("VISION_SERVER", server.url)
         address = f"{web.url}/stable/horse.jpg?width=640"
-        run = CliRunner().invoke(app, ["translate", address, "-o", str(tmp_path / "out")])
+        run = invoke("translate", address, "-o", tmp_path / "out")
     assert run.exit_code == 0
     assert (tmp_path / "out" / "horse.png").exists()
 
@@ -159,7 +157,7 @@ def test_a_translation_has_the_name_in_the_address(
 def test_an_empty_folder_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with Answering.started(body=PREDICTIONS) as server:
-        run = CliRunner().invoke(app, ["classify", str(tmp_path), "-s", server.url])
+        run = invoke("classify", tmp_path, "-s", server.url)
         assert server.asked == []
     assert run.exit_code == 1
     assert f"failed {tmp_path}: no photographs in this folder: no file ends in .avif" in run.stderr

@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from tests.client.conftest import PREDICTIONS
+from tests.client.conftest import invoke as vision
 from tests.standin import CLASSIFIER, Answer, Answering
-from vision_client.cli.app import app
 
 PNG, OTHER_PNG = b"\x89PNG first", b"\x89PNG second"
-
-
-def vision(*arguments: object) -> Result:
-    """Run it in this process, as in a pipe."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def answer(weights: str, body: bytes = PREDICTIONS) -> Answer:
