@@ -222,16 +222,18 @@ def test_a_file_for_a_single_picture(
     options: tuple[str, ...],
     asked: str,
 ) -> None:
-    server.answer = answer("old-1", PNG)
+    start = {"png": b"\x89PNG", "jpeg": b"\xff\xd8", "webp": b"RIFF"}[asked]
+    first, second = start + b" first", start + b" second"
+    server.answer = answer("old-1", first)
     arguments = ("translate", photos / "a.jpg", "-o", tmp_path / name, *options)
     assert vision(*arguments).exit_code == 0
-    assert (tmp_path / name).read_bytes() == PNG
+    assert (tmp_path / name).read_bytes() == first
     assert server.asked[-1]["x-format"] == asked
-    server.answer = answer("new-2", OTHER_PNG)
+    server.answer = answer("new-2", second)
     assert "exists already: --force replaces it" in vision(*arguments).stderr
-    assert (tmp_path / name).read_bytes() == PNG
+    assert (tmp_path / name).read_bytes() == first
     assert vision(*arguments, "-f").exit_code == 0
-    assert (tmp_path / name).read_bytes() == OTHER_PNG
+    assert (tmp_path / name).read_bytes() == second
 
 
 @pytest.mark.parametrize(

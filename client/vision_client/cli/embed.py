@@ -81,8 +81,6 @@ def embed(
             param_hint="--output",
         )
     photos = find(photo)
-    if not photos:
-        raise typer.BadParameter(f"no photographs in {', '.join(photo)}", param_hint="PHOTO")
     partial = output.with_name(f".{secrets.token_hex(8)}.part")
     try:
         file = partial.open("xb")  # now: an hour later it would be too late to find out
