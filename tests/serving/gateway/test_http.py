@@ -87,8 +87,14 @@ def test_health_and_models_have_routes(server: Running) -> None:
     assert (status, report["ready"]) == (200, True)
     assert send(server, "GET", "/readyz/nothing")[0] == 404
     _, listed = send(server, "GET", "/models")
-    models = {"name": "resnet101", "task": "classify", "weights": "untrained", "ready": True}
-    assert models in listed["models"]  # type: ignore[operator]
+    model = {
+        "name": "resnet101",
+        "task": "classify",
+        "weights": "untrained",
+        "ready": True,
+        "options": {"top_k": {"default": 5, "low": 1, "high": 1000, "multiple": 1}},
+    }
+    assert model in listed["models"]  # type: ignore[operator]
 
 
 def test_a_request_that_is_too_large_is_refused_in_json(server: Running) -> None:
