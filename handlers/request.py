@@ -41,6 +41,8 @@ _MOST_NAMES = 5
 # Common names of formats and media types.
 _SAME_FORMAT = {"jpg": "jpeg"}
 _SAME_MEDIA = {"image/jpg": "image/jpeg"}
+# Letters of a name in which a wrong letter makes another name.
+_SHORT = 4
 # The bytes that a multipart form adds to each value: boundary, name, file name, content type.
 _PART_BYTES = 1024
 
@@ -268,40 +270,48 @@ def _refuse_misspelt(
         meant = known.get(_letters(name)) or _with_a_typo(name, value, known, offer)
         if meant and meant != name:
             right = _header(meant) if name in sent else meant
-            raise InvalidOption(f"there is no option {sent.get(name, name)}: use {right}")
+            wrong = _listed([sent.get(name, name)])
+            raise InvalidOption(f"there is no option {wrong}: use {right}")
     for name in headers:
         meant = known.get(_letters(name))
         if meant and not name.startswith("x-"):
-            raise InvalidOption(f"there is no option {name}: use {_header(meant)}")
+            raise InvalidOption(f"there is no option {_listed([name])}: use {_header(meant)}")
 
 
 def _with_a_typo(name: str, value: object, known: Mapping[str, str], offer: Offer) -> str | None:
     """The option that ``name`` misses by one letter, if it could have ``value``.
 
-    ``x-site: shop`` of a proxy is not meant to be a size.
+    ``x-site: shop`` of a proxy is not meant to be a size, and ``x-formal: yes`` is no format.
     """
     letters = _letters(name)
     for right, option in known.items():
-        if _differs_by_one(letters, right) and _could_be(value, offer.integers.get(option)):
+        if _differs_by_one(letters, right) and _could_be(value, option, offer):
             return option
     return None
 
 
-def _could_be(value: object, offered: Integer | None) -> bool:
-    """Whether ``value`` has the type of the option ``offered``; any text can be a format."""
-    if isinstance(offered, Switch) and str(value).lower() in ("true", "false"):
+def _could_be(value: object, option: str, offer: Offer) -> bool:
+    """Whether ``value`` has the type of ``option``."""
+    text = str(value)[:64].strip().lower()
+    if option not in offer.integers:
+        return text in offer.formats or text in _SAME_FORMAT
+    if isinstance(offer.integers[option], Switch) and text in ("true", "false"):
         return True
-    is_number = isinstance(value, int) or (isinstance(value, str) and _INTEGER.fullmatch(value))
-    return offered is None or bool(is_number)
+    return _INTEGER.fullmatch(text) is not None
 
 
 def _differs_by_one(word: str, right: str) -> bool:
-    """Whether one letter of ``word`` is wrong, missing, too many, or swapped with the next."""
+    """Whether one letter of ``word`` is missing, too many, or swapped with the next, or wrong.
+
+    A word of four letters with a wrong one is another word: site and side are not size.
+    """
     pairs = enumerate(zip(word, right, strict=False))
     start = next((i for i, (ours, theirs) in pairs if ours != theirs), min(len(word), len(right)))
     rest, wanted = word[start:], right[start:]
     swapped = wanted[:2][::-1] + wanted[2:]
-    return rest[1:] == wanted[1:] or rest == wanted[1:] or rest[1:] == wanted or rest == swapped
+    if len(right) > _SHORT and rest[1:] == wanted[1:]:
+        return True
+    return rest == wanted[1:] or rest[1:] == wanted or rest == swapped
 
 
 def _letters(name: str) -> str:
