@@ -81,8 +81,9 @@ def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> No
 
 def _is_pil_image(picture: object) -> TypeGuard[Image.Image]:
     """Whether ``picture`` is a PIL image; if Pillow was never imported, it is not."""
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and isinstance(picture, pillow.Image)
+    # Another thread may be importing it: the module has no class yet.
+    image_class = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return image_class is not None and isinstance(picture, image_class)
 
 
 def _to_file(image: Image.Image) -> bytes:
