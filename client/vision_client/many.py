@@ -34,8 +34,7 @@ Pictures: TypeAlias = str | os.PathLike[str] | Iterable[Picture]
 Progress: TypeAlias = Callable[[int, int | None], object]
 
 JOBS = 4  # pictures at once
-# The errors of ``encoded``; Pillow's plugins raise SyntaxError too.
-UNREADABLE = (OSError, TypeError, ValueError, SyntaxError)
+UNREADABLE = (OSError, TypeError, ValueError)  # the errors of ``encoded``
 # Pictures started per job, so that one slow answer does not idle the other jobs.
 AHEAD = 4
 
