@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from vision_client.answers import Answer
 from vision_client.errors import VisionError
 from vision_client.folders import below
-from vision_client.pictures import Picture, encoded
+from vision_client.pictures import Picture, encoded, is_picture
 
 A = TypeVar("A", bound=Answer)
 A_co = TypeVar("A_co", bound=Answer, covariant=True)
@@ -197,6 +197,6 @@ def _chosen(pictures: Pictures) -> tuple[Iterable[Picture], int | None]:
         os.scandir(pictures).close()  # raises the OSError that os.walk would pass over
         paths = list(below(Path(pictures)))
         return paths, len(paths)
-    if isinstance(pictures, bytes | bytearray | memoryview) or hasattr(pictures, "read"):
+    if is_picture(pictures):
         raise TypeError("this is one picture, not a folder or an iterable of pictures")
     return pictures, len(pictures) if isinstance(pictures, Sized) else None

@@ -58,6 +58,13 @@ def encoded(picture: Picture) -> bytes:
     return data
 
 
+def is_picture(value: object) -> bool:
+    """Whether ``value`` is one picture and no path, which may be that of a folder."""
+    if _is_pil_image(value) or isinstance(value, bytes | bytearray | memoryview):
+        return True
+    return hasattr(value, "read") or (isinstance(value, Array) and _is_one(value))
+
+
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The content of ``path``. OSError if it is not a regular file: a FIFO may never end."""
     _require_regular(Path(path).stat(), path)  # before opening, which may affect a device
@@ -94,12 +101,18 @@ def _to_file(image: Image.Image) -> bytes:
 
 def _from_array(array: Array) -> Image.Image:
     layout = array.__array_interface__
-    shape = layout["shape"]
     if layout["typestr"] != "|u1":
         raise TypeError("an array must be uint8, 0 to 255")
-    match shape:
+    if not _is_one(array):
+        raise ValueError(f"an array must be (H, W), (H, W, 3) or (H, W, 4), not {layout['shape']}")
+    with extra("images", "an array as a picture"):
+        from PIL import Image
+    return Image.fromarray(array)
+
+
+def _is_one(array: Array) -> bool:
+    """Whether its shape is that of one picture."""
+    match array.__array_interface__["shape"]:
         case (_, _) | (_, _, 3 | 4):
-            with extra("images", "an array as a picture"):
-                from PIL import Image
-            return Image.fromarray(array)
-    raise ValueError(f"an array must be (H, W), (H, W, 3) or (H, W, 4), not {shape}")
+            return True
+    return False

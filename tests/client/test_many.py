@@ -12,7 +12,9 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.client.conftest import OVER_GRPC, OVER_HTTP, Kind
 from tests.standin import LIMIT_S, Answer, Answering
@@ -111,6 +113,9 @@ def test_translations_have_their_options(kind: Kind) -> None:
     ("pictures", "jobs", "error"),
     [
         (b"one picture", 1, TypeError),
+        (Image.new("RGB", (4, 4)), 1, TypeError),
+        (np.zeros((4, 4), np.uint8), 1, TypeError),
+        (np.zeros((4, 4, 3), np.uint8), 1, TypeError),
         ("nowhere", 1, FileNotFoundError),
         (__file__, 1, NotADirectoryError),
         ([b"x"], 0, ValueError),
