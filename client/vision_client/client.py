@@ -146,8 +146,8 @@ class Client(_Base):
     ) -> Translation:
         """``picture`` as ``model`` translates it.
 
-        ``size`` is the shorter side in pixels, ``quality`` applies to JPEG and WebP. The ranges are
-        in ``vision_client.tasks.translate``.
+        ``size`` is the shorter side in pixels. ``quality`` applies to an answer in the ``format``
+        jpeg or webp. The ranges are in ``vision_client.tasks.translate``.
         """
         format = server_format(format)
         return self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
