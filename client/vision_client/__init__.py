@@ -1,4 +1,4 @@
-"""Classify and translate photographs on a server.
+"""Classify, translate and embed photographs on a server.
 
 >>> from vision_client import Client
 >>> with Client("http://127.0.0.1:8080") as client:

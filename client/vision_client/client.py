@@ -146,8 +146,8 @@ class Client(_Base):
     ) -> Translation:
         """``picture`` as ``model`` translates it.
 
-        ``size`` is the shorter side in pixels, ``quality`` applies to JPEG and WebP. The ranges are
-        in ``vision_client.tasks.translate``.
+        ``size`` is the shorter side in pixels. ``quality`` applies to an answer in the ``format``
+        jpeg or webp. The ranges are in ``vision_client.tasks.translate``.
         """
         format = server_format(format)
         return self.ask(TRANSLATE, picture, model, size=size, format=format, quality=quality)
@@ -163,8 +163,9 @@ class Client(_Base):
     ) -> Generator[Result[Classification]]:
         """A Result of each picture, in order, of ``jobs`` requests at once.
 
-        ``pictures`` is a folder, which is searched recursively, or an iterable, which is read as
-        requests are sent. An error of one picture is in its Result and does not end the others.
+        ``pictures`` is a folder, which is searched recursively, or an iterable, which another
+        thread reads as requests are sent. An error of one picture is in its Result and does not end
+        the others; one of the iterable is raised after the results of the pictures before it.
         ``progress`` is called after each with the number of results and of pictures, None if that
         is unknown. Raises OSError if the folder cannot be read.
         """

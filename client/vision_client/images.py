@@ -12,9 +12,9 @@ import math
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 # The server's default limits for a picture (docs/contract.md).
 PICTURE_BYTES = 16 * 2**20
@@ -32,6 +32,16 @@ _CONVERTED = {"I;16B": "I", "I;16L": "I", "I;16N": "I", "La": "LA", "PA": "RGBA"
 _SAMPLE_BYTES = {"I;16": 2, "I": 4, "F": 4}
 
 _ORIENTATION_TAG = 0x0112
+# What makes an image upright, by EXIF orientation.
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Two threads may send the same image, whose file has one position.
 _reading = threading.Lock()
 
@@ -39,15 +49,29 @@ _reading = threading.Lock()
 def to_file(image: Image.Image) -> bytes:
     """``image`` as the file that it was opened from, or as a PNG or TIFF with its colour profile.
 
-    OSError, ValueError or SyntaxError if Pillow can neither read nor convert it.
+    OSError or ValueError if Pillow can neither read nor convert it.
     """
+    try:
+        return _to_file(image)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # Pillow fails in many ways
+        raise ValueError(f"Pillow cannot encode this image: {error}") from error
+
+
+def _to_file(image: Image.Image) -> bytes:
     with _reading:
         original = _original(image)
-        if original is not None:
-            return original
+        if original is not None and _is_undecoded(image):
+            if _is_untouched(image, original):
+                return original
+            original = None
         image.load()
-    if _orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
+        orientation = _orientation(image)
+    if original is not None and _is_decoded(image, original, orientation):
+        return original
+    if orientation != 1:
+        image = image.transpose(_TRANSPOSE[orientation])
     if image.mode not in _PNG_MODES | _TIFF_MODES:
         image = image.convert(_CONVERTED.get(image.mode, "RGB"))
     if image.width * image.height <= PICTURE_PIXELS:
@@ -59,18 +83,17 @@ def to_file(image: Image.Image) -> bytes:
 
 
 def _original(image: Image.Image) -> bytes | None:
-    """The file of ``image``, or None if it is not certain that the image is what it holds."""
+    """The file of ``image``, or None if it is gone or the server would refuse it."""
     if not isinstance(image, ImageFile.ImageFile) or image.format not in _SERVED:
         return None
-    if image.width * image.height > PICTURE_PIXELS:
+    # With this flag Pillow opens files that the server refuses.
+    if ImageFile.LOAD_TRUNCATED_IMAGES or image.width * image.height > PICTURE_PIXELS:
         return None
     try:
         data = _source(image)
-        with Image.open(io.BytesIO(data)) as fresh:
-            fits = len(data) <= PICTURE_BYTES
-            return data if fits and _is_untouched(image, fresh) else None
-    except Exception:  # noqa: BLE001 - the file is gone; on others Pillow fails in many ways
+    except (OSError, ValueError):  # ValueError: a closed stream
         return None
+    return data if len(data) <= PICTURE_BYTES else None
 
 
 def _source(image: ImageFile.ImageFile) -> bytes:
@@ -84,20 +107,42 @@ def _source(image: ImageFile.ImageFile) -> bytes:
     return data
 
 
-def _is_untouched(image: ImageFile.ImageFile, fresh: ImageFile.ImageFile) -> bool:
-    """Whether ``image`` is the ``fresh`` one: the same frame, pixels, profile and orientation."""
-    if image.tell() != fresh.tell() or _orientation(image) != _orientation(fresh):
+def _is_undecoded(image: Image.Image) -> TypeGuard[ImageFile.ImageFile]:
+    """If so, no pixel can have changed."""
+    return isinstance(image, ImageFile.ImageFile) and bool(image.tile)
+
+
+def _is_untouched(image: ImageFile.ImageFile, original: bytes) -> bool:
+    """Whether ``image``, not decoded yet, is as Pillow opens ``original``."""
+    try:
+        with Image.open(io.BytesIO(original)) as fresh:
+            kept = image.tell(), image.size, image.mode, image.tile, image.info
+            if kept != (fresh.tell(), fresh.size, fresh.mode, fresh.tile, fresh.info):
+                return False
+            # Without EXIF in front, getexif decodes a PNG: nobody has turned this one.
+            is_unturned = image.format == "PNG" and "exif" not in image.info
+            return is_unturned or _orientation(image) == _orientation(fresh)
+    except Exception:  # noqa: BLE001 - Pillow fails in many ways
         return False
-    if image.tile:  # not decoded yet, so that no pixel can have changed
-        kept = image.size, image.mode, image.tile, image.info
-        return kept == (fresh.size, fresh.mode, fresh.tile, fresh.info)
-    return image == fresh
+
+
+def _is_decoded(image: Image.Image, original: bytes, orientation: int) -> bool:
+    """Whether ``image`` is ``original``: the same frame, pixels, profile and orientation."""
+    try:
+        with Image.open(io.BytesIO(original)) as fresh:
+            if image.tell() != fresh.tell() or image.size != fresh.size:
+                return False
+            fresh.load()
+            return orientation == _orientation(fresh) and image == fresh
+    except Exception:  # noqa: BLE001 - Pillow fails in many ways
+        return False
 
 
 def _orientation(image: Image.Image) -> int:
     """By EXIF, 1 to 8; the server ignores broken EXIF too."""
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+        return orientation if orientation in _TRANSPOSE else 1
     except Exception:  # noqa: BLE001 - Pillow parses EXIF in Python and fails in many ways
         return 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
+import threading
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -17,13 +17,15 @@ from collections.abc import (
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from vision_client.answers import Answer
 from vision_client.errors import VisionError
 from vision_client.folders import below
-from vision_client.pictures import Picture, encoded
+from vision_client.pictures import Picture, encoded, is_picture
 
 A = TypeVar("A", bound=Answer)
 A_co = TypeVar("A_co", bound=Answer, covariant=True)
@@ -34,8 +36,7 @@ Pictures: TypeAlias = str | os.PathLike[str] | Iterable[Picture]
 Progress: TypeAlias = Callable[[int, int | None], object]
 
 JOBS = 4  # pictures at once
-# The errors of ``encoded``; Pillow's plugins raise SyntaxError too.
-UNREADABLE = (OSError, TypeError, ValueError, SyntaxError)
+UNREADABLE = (OSError, TypeError, ValueError)  # the errors of ``encoded``
 # Pictures started per job, so that one slow answer does not idle the other jobs.
 AHEAD = 4
 
@@ -123,36 +124,66 @@ def _counted(
 
 
 def _in_order(items: Iterable[Picture], work: Callable[[Picture], R], jobs: int) -> Generator[R]:
-    """``work`` of each of ``items`` in threads, at most AHEAD items per job ahead of the caller."""
+    """``work`` of each of ``items`` in threads, at most AHEAD items per job ahead of the caller.
+
+    An error of ``items`` follows the results of those before it.
+    """
     pool = ThreadPoolExecutor(jobs)
-    waiting: deque[Future[R]] = deque()
+    room = threading.Semaphore(AHEAD * jobs - 1)
+    started: SimpleQueue[Future[R] | None] = SimpleQueue()
+
+    def read() -> None:
+        try:
+            for item in items:
+                room.acquire()
+                started.put(pool.submit(work, item))  # RuntimeError if the caller has left
+        except BaseException as error:  # noqa: BLE001 - for the caller
+            failed: Future[R] = Future()
+            failed.set_exception(error)
+            started.put(failed)
+        started.put(None)
+
     try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            while waiting and (len(waiting) == AHEAD * jobs or waiting[0].done()):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        # Neither a result nor the end of the process waits for the next item.
+        threading.Thread(target=read, daemon=True).start()
+        while (future := started.get()) is not None:
+            room.release()
+            yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        room.release()
 
 
 async def _in_order_async(
     items: Iterable[Picture], work: Callable[[Picture], Coroutine[Any, Any, R]], jobs: int
 ) -> AsyncGenerator[R]:
     """The same in tasks."""
-    waiting: deque[asyncio.Task[R]] = deque()
+    room = asyncio.Semaphore(AHEAD * jobs - 1)
+    started: asyncio.Queue[asyncio.Task[R] | None] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            source = iter(items)
+            while found := await asyncio.to_thread(list, islice(source, 1)):
+                await room.acquire()
+                started.put_nowait(asyncio.create_task(work(found[0])))
+        finally:
+            started.put_nowait(None)
+
+    reader = asyncio.create_task(read())
     try:
-        for item in items:
-            waiting.append(asyncio.create_task(work(item)))
-            while waiting and (len(waiting) == AHEAD * jobs or waiting[0].done()):
-                yield await waiting.popleft()
-        while waiting:
-            yield await waiting.popleft()
+        while (task := await started.get()) is not None:
+            room.release()
+            yield await task
+        await reader  # raises the error of ``items``
     finally:
-        for task in waiting:
+        left: list[asyncio.Task[Any]] = [reader]
+        while not started.empty():
+            if task := started.get_nowait():
+                left.append(task)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 def _check_jobs(jobs: int) -> None:
@@ -166,6 +197,6 @@ def _chosen(pictures: Pictures) -> tuple[Iterable[Picture], int | None]:
         os.scandir(pictures).close()  # raises the OSError that os.walk would pass over
         paths = list(below(Path(pictures)))
         return paths, len(paths)
-    if isinstance(pictures, bytes | bytearray | memoryview) or hasattr(pictures, "read"):
+    if is_picture(pictures):
         raise TypeError("this is one picture, not a folder or an iterable of pictures")
     return pictures, len(pictures) if isinstance(pictures, Sized) else None

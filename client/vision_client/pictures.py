@@ -58,6 +58,13 @@ def encoded(picture: Picture) -> bytes:
     return data
 
 
+def is_picture(value: object) -> bool:
+    """Whether ``value`` is one picture and no path, which may be that of a folder."""
+    if _is_pil_image(value) or isinstance(value, bytes | bytearray | memoryview):
+        return True
+    return hasattr(value, "read") or (isinstance(value, Array) and _is_one(value))
+
+
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The content of ``path``. OSError if it is not a regular file: a FIFO may never end."""
     _require_regular(Path(path).stat(), path)  # before opening, which may affect a device
@@ -81,8 +88,9 @@ def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> No
 
 def _is_pil_image(picture: object) -> TypeGuard[Image.Image]:
     """Whether ``picture`` is a PIL image; if Pillow was never imported, it is not."""
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and isinstance(picture, pillow.Image)
+    # Another thread may be importing it: the module has no class yet.
+    image_class = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return image_class is not None and isinstance(picture, image_class)
 
 
 def _to_file(image: Image.Image) -> bytes:
@@ -93,12 +101,18 @@ def _to_file(image: Image.Image) -> bytes:
 
 def _from_array(array: Array) -> Image.Image:
     layout = array.__array_interface__
-    shape = layout["shape"]
     if layout["typestr"] != "|u1":
         raise TypeError("an array must be uint8, 0 to 255")
-    match shape:
+    if not _is_one(array):
+        raise ValueError(f"an array must be (H, W), (H, W, 3) or (H, W, 4), not {layout['shape']}")
+    with extra("images", "an array as a picture"):
+        from PIL import Image
+    return Image.fromarray(array)
+
+
+def _is_one(array: Array) -> bool:
+    """Whether its shape is that of one picture."""
+    match array.__array_interface__["shape"]:
         case (_, _) | (_, _, 3 | 4):
-            with extra("images", "an array as a picture"):
-                from PIL import Image
-            return Image.fromarray(array)
-    raise ValueError(f"an array must be (H, W), (H, W, 3) or (H, W, 4), not {shape}")
+            return True
+    return False

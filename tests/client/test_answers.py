@@ -44,6 +44,19 @@ def test_the_suffix_is_the_format(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_link_is_written_through(picture: Image.Image, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    link = tmp_path / "q.png"
+    link.symlink_to("folder/latest")
+    for format in ("png", "jpeg"):  # at first the file does not exist
+        translation(picture, format).save(link)
+        assert link.is_symlink()
+        with Image.open(folder / "latest") as got:
+            assert got.format == "PNG"
+    assert [path.name for path in folder.iterdir()] == ["latest"]
+
+
 def test_another_suffix_is_refused(picture: Image.Image, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"q\.gif: \.gif is not one of \.png, \.jpg"):
         translation(picture, "png").save(tmp_path / "q.gif")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from handlers.pictures.decode import decode
 from handlers.pictures.limits import LIMITS, PROFILE_BYTES
@@ -85,6 +86,45 @@ def photo(photographs: dict[str, Image.Image], tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
     path.write_bytes(saved(photographs["chelsea"], "JPEG", quality=90))
     return path
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF"])
+def test_a_decoded_image_is_sent_as_its_file(
+    photographs: dict[str, Image.Image], tmp_path: Path, format: str
+) -> None:
+    path = tmp_path / "photo"
+    path.write_bytes(saved(photographs["chelsea"], format))
+    with Image.open(path) as image:
+        assert encoded(image) == path.read_bytes()
+        image.load()
+        assert encoded(image) == path.read_bytes()
+        image.putpixel((0, 0), 1 if image.mode == "P" else (255, 0, 255))
+        assert seen(encoded(image)) == held(image.convert("RGB"))
+
+
+def test_no_picture_is_decoded_to_send_its_file(
+    photographs: dict[str, Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = saved(photographs["chelsea"], "PNG")
+    decoded: list[ImageFile.ImageFile] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: decoded.append(image))
+    with Image.open(io.BytesIO(data)) as image:
+        assert encoded(image) == data
+    assert decoded == []
+
+
+@pytest.mark.parametrize("is_decoded", [False, True])
+def test_a_truncated_file_is_not_sent(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, is_decoded: bool
+) -> None:
+    """If Pillow was told to read it, the image has pixels that the server would refuse."""
+    photo.write_bytes(photo.read_bytes()[:9000])
+    with monkeypatch.context() as patch, Image.open(photo) as image:
+        patch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+        if is_decoded:
+            image.load()
+        sent = encoded(image)
+    assert seen(sent) == held(image)
 
 
 def test_a_decoded_file_is_sent_as_it_is(photo: Path) -> None:
@@ -172,6 +212,39 @@ def test_an_image_is_sent_upright_with_its_profile(photographs: dict[str, Image.
         assert got.size == image.size[::-1]
         assert got.info["icc_profile"] == profile
         assert got.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize(("kind", "value"), [(9, -1), (6, -1), (11, 0.5)])
+def test_other_exif_is_no_obstacle(photo: Path, kind: int, value: float) -> None:
+    """Pillow cannot write such an ImageWidth, of SLONG, SBYTE or FLOAT."""
+    number = struct.pack("<f" if kind == 11 else "<i", value)
+    entries = struct.pack("<HHIHHHHI", 0x0112, 3, 1, 6, 0, 0x0100, kind, 1) + number
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + entries + bytes(4)
+    with Image.open(photo) as image:
+        turned = saved(image, "JPEG", exif=exif, quality=90)
+    with Image.open(io.BytesIO(turned)) as image:
+        image.putpixel((0, 0), (255, 0, 255))
+        upright = image.transpose(Image.Transpose.ROTATE_270)
+        assert seen(encoded(image)) == held(upright)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation(photographs: dict[str, Image.Image], orientation: int) -> None:
+    image = photographs["chelsea"].copy()
+    image.getexif()[0x0112] = orientation
+    assert seen(encoded(image)) == held(ImageOps.exif_transpose(image))
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error, SyntaxError, KeyError, Image.DecompressionBombError]
+)
+def test_every_failure_of_pillow_is_a_value_error(error: type[Exception]) -> None:
+    class Broken(Image.Image):
+        def load(self) -> None:
+            raise error("broken")
+
+    with pytest.raises(ValueError, match=r"Pillow cannot .*broken"):
+        encoded(Broken())
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -12,7 +12,9 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.client.conftest import OVER_GRPC, OVER_HTTP, Kind
 from tests.standin import LIMIT_S, Answer, Answering
@@ -111,6 +113,9 @@ def test_translations_have_their_options(kind: Kind) -> None:
     ("pictures", "jobs", "error"),
     [
         (b"one picture", 1, TypeError),
+        (Image.new("RGB", (4, 4)), 1, TypeError),
+        (np.zeros((4, 4), np.uint8), 1, TypeError),
+        (np.zeros((4, 4, 3), np.uint8), 1, TypeError),
         ("nowhere", 1, FileNotFoundError),
         (__file__, 1, NotADirectoryError),
         ([b"x"], 0, ValueError),
@@ -161,3 +166,55 @@ def test_an_iterable_is_read_as_needed_on_an_event_loop(echo: Echo) -> None:
     assert asyncio.run(labels()) == [str(i) for i in range(101, 121)]
     assert len(pulled) <= 20 + AHEAD * JOBS
     assert echo.most <= JOBS
+
+
+class Source:
+    """Gives ``count`` pictures, and fails at the next one, for which it waits if it is slow."""
+
+    def __init__(self, count: int, is_slow: bool) -> None:
+        self.count = count
+        self.more = threading.Event()
+        if not is_slow:
+            self.more.set()
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from (b"%d" % (100 + i) for i in range(self.count))
+        assert self.more.wait(LIMIT_S)
+        raise RuntimeError("no more pictures")
+
+
+SOURCES = pytest.mark.parametrize(
+    ("count", "is_slow"), [(0, False), (1, True), (2, True), (10, False), (10, True)]
+)
+
+
+@SOURCES
+def test_no_result_waits_for_the_next_picture(echo: Echo, count: int, is_slow: bool) -> None:
+    """Nor is one lost if the iterable fails."""
+    source = Source(count, is_slow)
+    with Client(echo.url) as client, closing(client.classify_many(source, model="mine")) as results:
+        for i in range(count):
+            assert next(results).picture == b"%d" % (100 + i)
+        source.more.set()
+        with pytest.raises(RuntimeError, match="no more"):
+            next(results)
+
+
+@SOURCES
+def test_no_result_waits_for_the_next_picture_on_an_event_loop(
+    echo: Echo, count: int, is_slow: bool
+) -> None:
+    source = Source(count, is_slow)
+
+    async def check() -> None:
+        async with (
+            AsyncClient(echo.url) as client,
+            aclosing(client.classify_many(source, model="mine")) as results,
+        ):
+            for i in range(count):
+                assert (await anext(results)).picture == b"%d" % (100 + i)
+            source.more.set()
+            with pytest.raises(RuntimeError, match="no more"):
+                await anext(results)
+
+    asyncio.run(check())

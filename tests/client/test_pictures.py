@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -78,3 +80,9 @@ def test_a_fifo_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "cat.jpg")
     with pytest.raises(OSError, match=r"not a regular file.*cat\.jpg"):
         encoded(tmp_path / "cat.jpg")
+
+
+def test_pillow_may_be_half_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another thread."""
+    monkeypatch.setitem(sys.modules, "PIL.Image", ModuleType("PIL.Image"))
+    assert encoded(b"data") == b"data"

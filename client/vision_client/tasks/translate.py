@@ -52,19 +52,21 @@ class Translation(Answer):
         return image
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the picture to ``path``, which is never left half-written.
+        """Write the picture to ``path``, which is never left half-written; links are followed.
 
         The suffix is the format. If ``data`` has another one, it is converted, which needs Pillow
-        (MissingExtra); without a suffix, ``data`` is written. ValueError for any other suffix,
-        OSError if the file cannot be written.
+        (MissingExtra), to JPEG and WebP with quality 90: for another quality, ask the server for
+        that format. Without a suffix, ``data`` is written. ValueError for any other suffix, OSError
+        if the file cannot be written.
         """
         path = Path(path)
         data = self._converted(path) if path.suffix else self.data
-        partial = path.with_name(f".{secrets.token_hex(8)}.part")
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        partial = target.with_name(f".{secrets.token_hex(8)}.part")
         try:
             with partial.open("xb") as file:
                 file.write(data)
-            partial.replace(path)
+            partial.replace(target)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
