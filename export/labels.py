@@ -12,7 +12,7 @@ from export.errors import ExportError
 def read_labels(path: Path) -> tuple[str, ...]:
     """Class names in order: JSON as ``in_order`` takes it, or text with one a line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             labels = in_order(json.loads(text))
         else:
