@@ -120,6 +120,18 @@ def test_channels_last_gets_the_usual_order_in_memory(
 
 
 @pytest.mark.parametrize(
+    ("layer", "dtype"), [("conv.weight", torch.int64), ("head.weight", torch.complex64)]
+)
+def test_weights_that_are_not_real_numbers(
+    layer: str, dtype: torch.dtype, network: Network, module: nn.Module, save: Save
+) -> None:
+    state = module.state_dict()
+    path = save(state | {layer: state[layer].to(dtype)})
+    with pytest.raises(ExportError, match=rf"this network:\n  not float  {layer}: {dtype}$"):
+        load(network, str(path))
+
+
+@pytest.mark.parametrize(
     "named", [{"class_to_idx": dict(reversed(INDEX.items()))}, {"classes": CLASSES}]
 )
 def test_labels_in_the_checkpoint(
