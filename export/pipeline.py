@@ -94,7 +94,7 @@ def export(
                 clock("left as it is: its published weights cannot be downloaded")
                 continue
             networks.append((loaded, job.int8.read(loaded.spec) if job.int8 else None))
-            clock(f"weights {loaded.weights.name}{_label_note(job, loaded)}")
+            clock(f"weights {loaded.weights.name}{_label_note(job, loaded)}{_name_note(loaded)}")
         reports = [
             _export(loaded, int8, store, force, compiled, progress) for loaded, int8 in networks
         ]
@@ -229,6 +229,10 @@ def _label_note(job: Job, loaded: Loaded) -> str:
         variable = job.network.variable("LABELS")
         return f", {len(labels)} classes without names: {variable}=FILE gives them"
     return f", {len(labels)} classes"
+
+
+def _name_note(loaded: Loaded) -> str:
+    return f"; {loaded.note}" if loaded.note else ""
 
 
 def fingerprint(loaded: Loaded, int8: Int8Inputs | None = None) -> str:

@@ -73,12 +73,12 @@ def _skeleton(name: str) -> nn.Module:
 
 def _match(network: Network, skeleton: nn.Module, state: StateDict) -> StateDict | None:
     """``state`` with the names of ``network`` if it has all of its layers, but for the head."""
-    first = next(iter(skeleton.state_dict())).rpartition(".")[0]
+    layers = skeleton.state_dict()
     try:
-        own = network.repair(renamed(state, network.head or first))
+        own = network.repair(renamed(state, network.head, lambda: layers).state)
     except ValueError:
         return None
-    expected, given = (_body(s, network.head) for s in (skeleton.state_dict(), own))
+    expected, given = (_body(s, network.head) for s in (layers, own))
     return own if expected == given else None
 
 
