@@ -94,8 +94,12 @@ def load(
     spec = network.spec(variant, _labels(network, None, classes))
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
         module = _build(network, spec)
+    notes = [names.note] if names.note else []
     if head is None:
         module = _without_head(network, module)
+    elif f"{network.head}.bias" not in state:
+        module.get_submodule(network.head).register_parameter("bias", None)
+        notes.append(f"{network.head} without bias")
     try:
         module = _without_head(network, fill(module, state))
     except Misfit as misfit:
@@ -104,15 +108,15 @@ def load(
         raise ExportError(f"{path} does not fit {reason}") from misfit
     if names.needed:
         raise ExportError(
-            f"{path}: {network.name} would take the names that begin with {names.prefix} and leave "
-            f"out {listed(names.needed)}, which may change the answers: save the network alone with "
-            f'torch.save(model.{names.prefix}state_dict(), "weights.pth"), or describe the whole '
-            "in a file, as docs/your-model.md shows"
+            f"{path}: {network.name} would take the names that begin with {names.prefix} and "
+            f"leave out {listed(names.needed)}, which may change the answers: save the network "
+            f'alone with torch.save(model.{names.prefix}state_dict(), "weights.pth"), or describe '
+            "the whole in a file, as docs/your-model.md shows"
         )
     spec = dataclasses.replace(spec, labels=_labels(network, labels, classes, contents))
     digest = sha256_of(path)
     about = Weights(_header_value(name, digest), source, True, digest, licence)
-    return Loaded(network, module, _answered(spec), about, names.note)
+    return Loaded(network, module, _answered(spec), about, ", ".join(notes))
 
 
 def untrained(network: Network, spec: Spec | None = None, seed: int = 0) -> nn.Module:

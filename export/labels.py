@@ -25,7 +25,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def in_order(names: object) -> tuple[str, ...]:
-    """Class names from a list or tuple, a map from index to name, or ImageFolder's ``class_to_idx``.
+    """Class names from a sequence, a map from index to name, or ImageFolder's ``class_to_idx``.
 
     TorchServe's own ``index_to_name.json``, whose values are ``[wordnet id, name]``, is such a map.
     ValueError or TypeError if it is something else, or if the indices are not 0, 1, 2, ...
