@@ -89,7 +89,8 @@ def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
     arguments = parser.parse_args(argv)
     options = vars(arguments)
     if arguments.from_environment:
-        variables.check(os.environ, registered() | networks)
+        for warning in variables.check(os.environ, registered() | networks):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
         for network in networks.values():
             _read_environment(network, options)
     if not chosen and arguments.weights is None:
