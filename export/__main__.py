@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export import store, variables
-from export.errors import ExportError
+from export.errors import ExportError, reason
 from export.int8.options import AGREEMENT, Int8Options
 from export.network import TASKS
 from export.networks import Network, find, registered
-from export.pipeline import Job, Report, export
+from export.pipeline import Incomplete, Job, Report, export
 
 EPILOG = """\
 NETWORK is {networks}, the name of any classifier of torchvision, or
@@ -60,11 +60,11 @@ def main() -> int:
             compiled=arguments.aoti,
             progress=_print,
         )
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+    except (ExportError, OSError) as error:
+        if isinstance(error, Incomplete) and error.reports:
+            _print_table(error.reports)
+            sys.stdout.flush()
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; unfinished networks keep the files they had", file=sys.stderr)
@@ -89,7 +89,8 @@ def _parse(argv: Sequence[str]) -> tuple[list[Job], argparse.Namespace]:
     arguments = parser.parse_args(argv)
     options = vars(arguments)
     if arguments.from_environment:
-        variables.check(os.environ, registered() | networks)
+        for warning in variables.check(os.environ, registered() | networks):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
         for network in networks.values():
             _read_environment(network, options)
     if not chosen and arguments.weights is None:

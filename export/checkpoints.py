@@ -15,22 +15,26 @@ from torch import nn
 from export.errors import ExportError, WeightsUnavailable
 from export.fit import Misfit, fill
 from export.labels import read_labels
-from export.layer_names import renamed
+from export.layer_names import listed, renamed
 from export.networks import Checkpoint, Network
 from export.recognise import advice
-from export.state_dicts import read
+from export.state_dicts import Contents, read
 from export.weights import fetch, sha256_of
 from handlers.metadata import Spec, Weights
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module in eval mode, and what travels with it."""
+    """A module in eval mode, and what travels with it.
+
+    ``note`` says which names of a user's checkpoint were changed or left out.
+    """
 
     network: Network
     module: nn.Module
     spec: Spec
     weights: Weights
+    note: str = ""
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """Eager PyTorch's output; ExportError if the module fails."""
@@ -56,6 +60,8 @@ def load(
     if variant not in (None, *network.variants):
         choices = ", ".join(network.variants)
         raise ExportError(f"{network.name}: preprocessing must be one of {choices}, not {variant}")
+    if labels and network.output != "classes":
+        raise ExportError(f"{network.name} has no classes, so it takes no labels")
     if weights == "random":
         spec = network.spec(variant, _labels(network, labels))
         about = Weights("untrained", f"random, seed {seed}", False, None, None)
@@ -79,23 +85,38 @@ def load(
         name, source, licence = path.stem, path.name, None
     contents = read(path)
     try:
-        state = network.repair(renamed(contents.state, network.head or _first_layer(network)))
+        names = renamed(contents.state, network.head, lambda: _names(network))
+        state = network.repair(names.state)
     except ValueError as error:
         raise ExportError(f"{path}: {error}") from error
     head = state.get(f"{network.head}.weight")
     classes = len(head) if head is not None and head.ndim > 1 else None
-    spec = network.spec(variant, _labels(network, labels, classes, contents.labels))
+    spec = network.spec(variant, _labels(network, None, classes))
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
         module = _build(network, spec)
+    notes = [names.note] if names.note else []
+    if head is None:
+        module = _without_head(network, module)
+    elif f"{network.head}.bias" not in state:
+        module.get_submodule(network.head).register_parameter("bias", None)
+        notes.append(f"{network.head} without bias")
     try:
         module = _without_head(network, fill(module, state))
     except Misfit as misfit:
         known = advice(network, contents.state, path, labels) if misfit.other_layers else None
         reason = f"{network.name}: {known}" if known else f"this network:{misfit}"
         raise ExportError(f"{path} does not fit {reason}") from misfit
+    if names.needed:
+        raise ExportError(
+            f"{path}: {network.name} would take the names that begin with {names.prefix} and "
+            f"leave out {listed(names.needed)}, which may change the answers: save the network "
+            f'alone with torch.save(model.{names.prefix}state_dict(), "weights.pth"), or describe '
+            "the whole in a file, as docs/your-model.md shows"
+        )
+    spec = dataclasses.replace(spec, labels=_labels(network, labels, classes, contents))
     digest = sha256_of(path)
     about = Weights(_header_value(name, digest), source, True, digest, licence)
-    return Loaded(network, module, _answered(spec), about)
+    return Loaded(network, module, _answered(spec), about, ", ".join(notes))
 
 
 def untrained(network: Network, spec: Spec | None = None, seed: int = 0) -> nn.Module:
@@ -131,10 +152,9 @@ def _build(network: Network, spec: Spec) -> nn.Module:
     return module
 
 
-def _first_layer(network: Network) -> str:
+def _names(network: Network) -> list[str]:
     with torch.random.fork_rng(devices=[]):
-        keys = _build(network, network.spec()).state_dict()
-    return next(iter(keys), "").rpartition(".")[0]
+        return [*_build(network, network.spec()).state_dict()]
 
 
 def _without_head(network: Network, module: nn.Module) -> nn.Module:
@@ -180,17 +200,20 @@ def _labels(
     network: Network,
     path: Path | None,
     classes: int | None = None,
-    inside: tuple[str, ...] = (),
+    contents: Contents | None = None,
 ) -> tuple[str, ...]:
     """Names for ``classes`` classes; None if the weights do not say how many there are.
 
-    From the file at ``path``, else those ``inside`` the checkpoint, else the network's own.
+    From the file at ``path``, else those in the checkpoint, else the network's own. If the answer
+    has no classes, only their number counts.
     """
-    if path is not None and network.output != "classes":
-        raise ExportError(f"{network.name} has no classes, so it takes no labels")
     if not network.head:
         return ()
-    labels = read_labels(path) if path else inside
+    labels: tuple[str, ...] = ()
+    if path:
+        labels = read_labels(path)
+    elif contents and network.output == "classes":
+        labels = contents.labels()
     if labels:
         if classes is not None and len(labels) != classes:
             given = path or "the list inside the checkpoint"

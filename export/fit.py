@@ -38,12 +38,14 @@ def fill(module: nn.Module, state: StateDict) -> nn.Module:
 def _check(*, expected: StateDict, given: StateDict) -> None:
     problems = [f"missing    {key}" for key in expected if key not in given]
     problems += [f"unexpected {key}" for key in given if key not in expected]
-    infinite = []
+    wrong_values = []
     for key in (key for key in expected if key in given):
         if expected[key].shape != given[key].shape:
             shapes = f"{tuple(given[key].shape)}, not {tuple(expected[key].shape)}"
             problems.append(f"misshapen  {key}: {shapes}")
+        elif expected[key].is_floating_point() and not given[key].is_floating_point():
+            wrong_values.append(f"not float  {key}: {given[key].dtype}")
         elif not given[key].isfinite().all():
-            infinite.append(f"not finite {key}")
-    if problems or infinite:
-        raise Misfit(problems + infinite, other_layers=bool(problems))
+            wrong_values.append(f"not finite {key}")
+    if problems or wrong_values:
+        raise Misfit(problems + wrong_values, other_layers=bool(problems))

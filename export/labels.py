@@ -12,7 +12,7 @@ from export.errors import ExportError
 def read_labels(path: Path) -> tuple[str, ...]:
     """Class names in order: JSON as ``in_order`` takes it, or text with one a line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             labels = in_order(json.loads(text))
         else:
@@ -25,7 +25,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def in_order(names: object) -> tuple[str, ...]:
-    """Class names from a list, a map from index to name, or ImageFolder's ``class_to_idx``.
+    """Class names from a sequence, a map from index to name, or ImageFolder's ``class_to_idx``.
 
     TorchServe's own ``index_to_name.json``, whose values are ``[wordnet id, name]``, is such a map.
     ValueError or TypeError if it is something else, or if the indices are not 0, 1, 2, ...
@@ -39,7 +39,7 @@ def in_order(names: object) -> tuple[str, ...]:
         if [index for index, _ in pairs] != list(range(len(pairs))):
             raise ValueError(f"the indices are not 0 to {len(pairs) - 1}")
         names = [name for _, name in pairs]
-    if not isinstance(names, list):
+    if not isinstance(names, (list, tuple)):
         raise TypeError("neither a list nor a map")
     return tuple(_text(name[-1] if isinstance(name, list) and name else name) for name in names)
 

@@ -19,7 +19,7 @@ import torchvision
 from export import aoti, archive, openvino, program
 from export.artefact import append
 from export.checkpoints import Loaded, load
-from export.errors import WeightsUnavailable
+from export.errors import ExportError, WeightsUnavailable, reason
 from export.int8.options import Int8Inputs, Int8Options
 from export.networks import Network
 from export.prove import Proof, prove, prove_package
@@ -64,6 +64,14 @@ class Report:
     seconds: float
 
 
+class Incomplete(ExportError):
+    """All reasons, one after the other; ``reports`` are of the networks that were exported."""
+
+    def __init__(self, errors: Sequence[ExportError | OSError], reports: Sequence[Report]) -> None:
+        super().__init__("\n".join(map(reason, errors)))
+        self.reports = reports
+
+
 def export(
     jobs: Sequence[Job],
     store: Path,
@@ -77,32 +85,35 @@ def export(
     With ``compiled`` each becomes an ``.aoti.pt2`` for this machine's CPU, too.
 
     Each network is all or nothing: its files in the store change together, after its proof. Raises
-    ExportError or OSError; networks that were finished before stay. Raises WeightsUnavailable after
-    the others have been exported.
+    ExportError, which is Incomplete once the work has begun; networks that were finished before
+    stay. If published weights cannot be downloaded, the other networks are exported before that.
     """
     if compiled:
         aoti.require_compiler()
+    reports: list[Report] = []
+    errors: list[ExportError | OSError] = []
     with locked(store):
-        # All the weights first: a wrong file should be reported before minutes of work.
-        networks, unavailable = [], []
-        for job in jobs:
-            clock = _Clock(job.network.name, progress)
-            try:
-                loaded = job.load()
-            except WeightsUnavailable as error:
-                unavailable.append(str(error))
-                clock("left as it is: its published weights cannot be downloaded")
-                continue
-            networks.append((loaded, job.int8.read(loaded.spec) if job.int8 else None))
-            clock(f"weights {loaded.weights.name}{_label_note(job, loaded)}")
-        reports = [
-            _export(loaded, int8, store, force, compiled, progress) for loaded, int8 in networks
-        ]
-        if unavailable:
-            done = ", ".join(loaded.spec.name for loaded, _ in networks)
-            last = [f"{done}: exported all the same"] if done else []
-            raise WeightsUnavailable("\n".join(unavailable + last))
-        return reports
+        try:
+            # All the weights first: a wrong file should be reported before minutes of work.
+            networks = []
+            for job in jobs:
+                clock = _Clock(job.network.name, progress)
+                try:
+                    loaded = job.load()
+                except WeightsUnavailable as error:
+                    errors.append(error)
+                    clock("left as it is: its published weights cannot be downloaded")
+                    continue
+                networks.append((loaded, job.int8.read(loaded.spec) if job.int8 else None))
+                notes = f"{_label_note(job, loaded)}{_name_note(loaded)}"
+                clock(f"weights {loaded.weights.name}{notes}")
+            for loaded, int8 in networks:
+                reports.append(_export(loaded, int8, store, force, compiled, progress))
+        except (ExportError, OSError) as error:
+            errors.append(error)
+    if errors:
+        raise Incomplete(errors, reports) from errors[-1]
+    return reports
 
 
 def _export(
@@ -229,6 +240,10 @@ def _label_note(job: Job, loaded: Loaded) -> str:
         variable = job.network.variable("LABELS")
         return f", {len(labels)} classes without names: {variable}=FILE gives them"
     return f", {len(labels)} classes"
+
+
+def _name_note(loaded: Loaded) -> str:
+    return f"; {loaded.note}" if loaded.note else ""
 
 
 def fingerprint(loaded: Loaded, int8: Int8Inputs | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,20 +39,24 @@ def advice(network: Network, state: StateDict, path: Path, labels: Path | None) 
     if found is None:
         return None
     other, own = found
-    head = sorted({key.rpartition(".")[0] for key in own if key.startswith(f"{other.head}.")})
+    pattern = rf"({re.escape(other.head)}(?:\.\w+)*)\.weight"
+    head = sorted(match[1] for key in own if other.head and (match := re.fullmatch(pattern, key)))
     if head and head != [other.head]:
         return (
             f"it has the layers of {other.name}, and as its head {', '.join(head)}; a head must be "
             "one layer: describe this network in a file, as docs/your-model.md shows"
         )
-    if other.name == network.name:
+    if other.reference == network.reference:
         return None
-    if other.head and not head:
+    wanted = other
+    if network.output == "features" and other.output == "classes":
+        wanted = other.with_task(network.task)
+    elif other.head and not head:
         return f"it has the layers of {other.name} without the last, {other.head}: save that, too"
-    options = [f"NETWORK={other.reference}", f"WEIGHTS={shlex.quote(str(path))}"]
-    options += [f"LABELS={shlex.quote(str(labels))}"] if labels and head else []
-    classes = f" with {len(own[f'{other.head}.bias'])} classes" if head else ""
-    return f"it looks like {other.name}{classes}:\n  make export {' '.join(options)}"
+    command = f"{wanted.command} WEIGHTS={shlex.quote(str(path))}"
+    command += f" LABELS={shlex.quote(str(labels))}" if labels and head else ""
+    classes = f" with {len(own[f'{other.head}.weight'])} classes" if head else ""
+    return f"it looks like {other.name}{classes}:\n  {command}"
 
 
 def _candidates(state: StateDict) -> Iterator[str]:
@@ -73,12 +78,12 @@ def _skeleton(name: str) -> nn.Module:
 
 def _match(network: Network, skeleton: nn.Module, state: StateDict) -> StateDict | None:
     """``state`` with the names of ``network`` if it has all of its layers, but for the head."""
-    first = next(iter(skeleton.state_dict())).rpartition(".")[0]
+    layers = skeleton.state_dict()
     try:
-        own = network.repair(renamed(state, network.head or first))
+        own = network.repair(renamed(state, network.head, lambda: layers).state)
     except ValueError:
         return None
-    expected, given = (_body(s, network.head) for s in (skeleton.state_dict(), own))
+    expected, given = (_body(s, network.head) for s in (layers, own))
     return own if expected == given else None
 
 

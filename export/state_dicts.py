@@ -6,7 +6,7 @@ import argparse
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeGuard
 
@@ -26,10 +26,27 @@ _LABELS = ("class_to_idx", "classes")
 
 @dataclass(frozen=True)
 class Contents:
-    """``labels`` are class names in order; empty if the file has none."""
+    """``named`` has the entries beside the state dict that may be class names, as they are."""
 
+    path: Path
     state: StateDict
-    labels: tuple[str, ...] = ()
+    named: Mapping[str, object] = field(default_factory=dict)
+
+    def labels(self) -> tuple[str, ...]:
+        """The class names in order; empty if the file has none. ExportError if they are broken."""
+        for name, entry in self.named.items():
+            if isinstance(entry, int):  # how many there are
+                continue
+            try:
+                labels = in_order(entry)
+            except (ValueError, TypeError) as error:
+                raise ExportError(
+                    f"{self.path}: its {name} gives no class names ({error}): "
+                    "name the classes with LABELS=FILE"
+                ) from error
+            if labels:
+                return labels
+        return ()
 
 
 def read(path: Path) -> Contents:
@@ -41,14 +58,15 @@ def read(path: Path) -> Contents:
         try:
             # Copied, because in the file's memory map tensors stand at any address: oneDNN then
             # takes other kernels.
-            return Contents({key: tensor.clone() for key, tensor in load_file(path).items()})
+            state = {key: tensor.clone() for key, tensor in load_file(path).items()}
+            return Contents(path, state)
         except SafetensorError as error:
             raise ExportError(f"{path} is not a safetensors file: {error}") from error
     content = _load(path)
     if not isinstance(content, Mapping):
         content = {}
     if _is_state_dict(content):
-        return Contents(_plain(content))
+        return Contents(path, _plain(content))
     found = {name: entry for name, entry in content.items() if _is_state_dict(entry)}
     usual = [name for name in _USUAL if name in found]
     if not found:
@@ -59,7 +77,8 @@ def read(path: Path) -> Contents:
             f'that you mean: torch.save(torch.load("{path.name}")[NAME], "weights.pth")'
         )
     name = next(iter(usual or found))
-    return Contents(_plain(found[name]), _labels(path, content))
+    named = {key: content[key] for key in _LABELS if content.get(key) is not None}
+    return Contents(path, _plain(found[name]), named)
 
 
 def _is_state_dict(content: object) -> TypeGuard[Mapping[object, torch.Tensor]]:
@@ -72,19 +91,6 @@ def _is_state_dict(content: object) -> TypeGuard[Mapping[object, torch.Tensor]]:
 
 def _plain(state: Mapping[object, torch.Tensor]) -> StateDict:
     return {str(key): tensor for key, tensor in state.items()}
-
-
-def _labels(path: Path, content: Mapping[object, object]) -> tuple[str, ...]:
-    for name in _LABELS:
-        if names := content.get(name):
-            try:
-                return in_order(names)
-            except (ValueError, TypeError) as error:
-                raise ExportError(
-                    f"{path}: its {name} gives no class names ({error}): delete it, "
-                    "or name the classes with LABELS=FILE"
-                ) from error
-    return ()
 
 
 def _load(path: Path) -> object:

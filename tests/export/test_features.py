@@ -85,6 +85,20 @@ def test_a_checkpoint_of_another_number_of_classes_gives_features(tmp_path: Path
         load(EMBED, str(tmp_path / "7.pt"), labels=tmp_path / "labels.txt")
 
 
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_a_backbone_without_the_last_layer_gives_features(prefix: str, tmp_path: Path) -> None:
+    whole = find(TINY).build(find(TINY).spec()).state_dict()
+    torch.save(whole, tmp_path / "whole.pt")
+    backbone = {f"{prefix}{key}": whole[key] for key in whole if not key.startswith("head.")}
+    beside = {"epoch": torch.tensor(3)} if prefix else {}
+    torch.save(backbone | beside, tmp_path / "backbone.pt")
+    picture = torch.rand(2, 3, 64, 64)
+    expected = load(EMBED, str(tmp_path / "whole.pt"))(picture)
+    assert torch.equal(load(EMBED, str(tmp_path / "backbone.pt"))(picture), expected)
+    with pytest.raises(ExportError, match=r"this network:\n  missing    head\.weight"):
+        load(find(TINY), str(tmp_path / "backbone.pt"))
+
+
 def test_a_turned_vector_fails_the_gate_and_a_longer_one_does_too() -> None:
     exact = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
     angle = torch.tensor(gate.COSINE).acos()

@@ -23,6 +23,8 @@ NAMES = [f"{kind} of cat" for kind in ("a", "b", "c", "d", "e", "f", "g")] + ["Ã
         ("class_to_idx.json", {name: i for i, name in reversed([*enumerate(NAMES)])}),
         ("lines.txt", "\n".join(NAMES) + "\n"),
         ("windows.txt", "\r\n".join(NAMES) + "\r\n"),
+        ("with a byte order mark.txt", "\ufeff" + "\n".join(NAMES)),
+        ("with a byte order mark.json", "\ufeff" + json.dumps(NAMES)),
     ],
 )
 def test_formats(name: str, content: object, tmp_path: Path) -> None:

@@ -56,6 +56,29 @@ def test_another_resnet(save: Save, tmp_path: Path) -> None:
     )
 
 
+def test_another_resnet_for_features(save: Save) -> None:
+    state = {k: v for k, v in _checkpoint("resnet50", 7).items() if not k.startswith("fc.")}
+    for path in (save(state), save(_checkpoint("resnet50", 7))):
+        refusal = _refusal(find("resnet18", "embed"), path)
+        assert "resnet18_embed: it looks like resnet50" in refusal
+        assert refusal.endswith(f":\n  make export NETWORK=resnet50 TASK=embed WEIGHTS={path}")
+
+
+def test_features_of_the_same_network_are_not_called_another(save: Save) -> None:
+    path = save(_checkpoint("resnet18", 7) | {"fc.weight": torch.zeros(7, 9)})
+    assert "this network:\n  misshapen  fc.weight" in _refusal(find("resnet18", "embed"), path)
+
+
+def test_a_head_without_bias(network: Network, save: Save) -> None:
+    state = _checkpoint("resnet18", 7)
+    del state["fc.bias"]
+    path = save(state)
+    assert "looks like resnet18 with 7 classes:" in _refusal(network, path)
+    loaded = load(find("resnet18"), str(path))
+    assert loaded(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+    assert loaded.note == "fc without bias"
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod."])
 def test_prefixes(prefix: str, network: Network, save: Save) -> None:
     state = {f"{prefix}{key}": tensor for key, tensor in _checkpoint("resnet18", 7).items()}

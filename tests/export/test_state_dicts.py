@@ -87,6 +87,46 @@ def test_formats(wrap: Wrap, network: Network, module: nn.Module, save: Save) ->
     assert not loaded.module.training
 
 
+def test_what_was_renamed_and_left_out_is_said(
+    network: Network, module: nn.Module, save: Save
+) -> None:
+    assert load(network, str(save(module.state_dict()))).note == ""
+    assert load(network, str(save(_lightning(module.state_dict())))).note == (
+        "names without model., head.1 as head, left out criterion.weight"
+    )
+
+
+BESIDE: dict[str, tuple[str, torch.Tensor]] = {
+    "another head": ("fc.weight", torch.zeros(37, 5)),
+    "a normalisation": ("norm.mean", torch.zeros(3)),
+    "a temperature": ("temperature", torch.tensor(1.5)),
+    "the classes of a metric loss": ("loss.weight", torch.zeros(37, 5)),
+}
+
+
+@pytest.mark.parametrize(("name", "tensor"), BESIDE.values(), ids=list(BESIDE))
+def test_what_may_change_the_answers_is_not_left_out(
+    name: str, tensor: torch.Tensor, network: Network, module: nn.Module, save: Save, tmp_path: Path
+) -> None:
+    """The names of 37 classes do not hide the reason."""
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(str(i) for i in range(37)))
+    state = _prefixed("backbone.")(module.state_dict()) | {name: tensor}
+    reason = (
+        rf"backbone\. and leave out {name}, .*save\(model\.backbone\.state_dict\(\), .*md shows"
+    )
+    with pytest.raises(ExportError, match=reason):
+        load(network, str(save(state)), labels=labels)
+
+
+@pytest.mark.parametrize("name", ["criterion.weight", "train_loss.alpha", "class_weights"])
+def test_a_loss_and_counts_are_left_out(
+    name: str, network: Network, module: nn.Module, save: Save
+) -> None:
+    state = _prefixed("model.")(module.state_dict()) | {name: torch.ones(5)}
+    load(network, str(save(state | {"val_acc.confmat": torch.zeros(5, 5, dtype=torch.long)})))
+
+
 def test_safetensors(network: Network, module: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     save_file(_prefixed("model.")(module.state_dict()), path)
@@ -120,7 +160,25 @@ def test_channels_last_gets_the_usual_order_in_memory(
 
 
 @pytest.mark.parametrize(
-    "named", [{"class_to_idx": dict(reversed(INDEX.items()))}, {"classes": CLASSES}]
+    ("layer", "dtype"), [("conv.weight", torch.int64), ("head.weight", torch.complex64)]
+)
+def test_weights_that_are_not_real_numbers(
+    layer: str, dtype: torch.dtype, network: Network, module: nn.Module, save: Save
+) -> None:
+    state = module.state_dict()
+    path = save(state | {layer: state[layer].to(dtype)})
+    with pytest.raises(ExportError, match=rf"this network:\n  not float  {layer}: {dtype}$"):
+        load(network, str(path))
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"class_to_idx": dict(reversed(INDEX.items()))},
+        {"classes": CLASSES},
+        {"classes": tuple(CLASSES)},
+        {"class_to_idx": 5, "classes": CLASSES},
+    ],
 )
 def test_labels_in_the_checkpoint(
     named: dict[str, object], network: Network, module: nn.Module, save: Save
@@ -129,12 +187,28 @@ def test_labels_in_the_checkpoint(
     assert load(network, str(path)).spec.labels == tuple(CLASSES)
 
 
+def test_a_count_of_classes_gives_no_labels(
+    network: Network, module: nn.Module, save: Save
+) -> None:
+    path = save({"model": module.state_dict(), "classes": 5})
+    assert load(network, str(path)).spec.labels == tuple(f"class {i}" for i in range(5))
+
+
+@pytest.mark.parametrize("classes", [torch.arange(5), CLASSES[:4], "five"])
+def test_features_need_no_labels(
+    classes: object, network: Network, module: nn.Module, save: Save
+) -> None:
+    path = save({"model": module.state_dict(), "classes": classes})
+    assert load(network.with_task("embed"), str(path)).spec.labels == ()
+
+
+@pytest.mark.parametrize("inside", [INDEX, torch.arange(5), "five"])
 def test_a_file_of_labels_goes_before_those_in_the_checkpoint(
-    network: Network, module: nn.Module, save: Save, tmp_path: Path
+    inside: object, network: Network, module: nn.Module, save: Save, tmp_path: Path
 ) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join("vwxyz"))
-    path = save({"model": module.state_dict(), "class_to_idx": INDEX})
+    path = save({"model": module.state_dict(), "class_to_idx": inside})
     assert load(network, str(path), labels=labels).spec.labels == tuple("vwxyz")
 
 
@@ -143,7 +217,7 @@ def test_a_file_of_labels_goes_before_those_in_the_checkpoint(
     [
         ({"classes": CLASSES[:4]}, "list inside the checkpoint has 4 labels; .* has 5 classes"),
         ({"class_to_idx": {"ant": 0, "bee": 0}}, "its class_to_idx gives no class names"),
-        ({"classes": 5}, "its classes gives no class names"),
+        ({"classes": torch.arange(5)}, r"its classes gives no class names .* with LABELS=FILE"),
     ],
 )
 def test_labels_that_do_not_fit(
