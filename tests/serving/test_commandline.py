@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -200,7 +201,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         ["make", "--dry-run", "--old-file=install", *arguments],
         cwd=ROOT,
-        env={**os.environ, "MAKEFLAGS": "", **environment},
+        env={**os.environ, "MAKEFLAGS": "", "MAKELEVEL": "0", **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -213,7 +214,14 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     [
         (["serve", "PRECISON=fp16"], "PRECISON= is no variable of `make serve`; did you mean PREC"),
         (["serve", "RESNET50_WEIGHTS=x"], "RESNET50_WEIGHTS= is no variable of `make serve`"),
-        (["start", "XYZ=1"], "XYZ= is no variable of `make start`"),
+        (
+            ["start", "XYZ=1"],
+            "XYZ= is no variable of `make start` (an environment variable goes before",
+        ),
+        (
+            ["export", "RESNET101_WEIGHT=x"],
+            "did you mean RESNET101_WEIGHTS=? (an environment variable ",
+        ),
     ],
 )
 def test_a_misspelt_variable_is_refused(arguments: list[str], message: str) -> None:
@@ -233,9 +241,45 @@ def test_variables_of_make_become_options() -> None:
     assert "--model-store 's'" in make("export", "RESNET50_WEIGHTS=x", "STORE=s").stdout
 
 
+def test_variables_of_other_programs_are_passed_on() -> None:
+    for variable in ("TMPDIR=/x", "CUDA_VISIBLE_DEVICES=0"):
+        assert make("serve", variable).returncode == 0
+    assert make("serve", "XYZ=1", MAKELEVEL="1").returncode == 0  # of a make that calls this one
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "option", "means"),
+    [
+        ("status", "JSON", "--json", True),
+        ("export", "AOTI", "--aoti", True),
+        ("export", "INT8_ONLY", "--int8-only", True),
+        ("key", "REPLACE", "--replace", True),
+        ("demo", "ONCE", "--once", True),
+        ("bench", "QUICK", "--quick", True),
+        ("audit", "ALLOW_OFFLINE", "--allow-offline", True),
+        ("serve", "GATEWAY", "--no-gateway", False),
+    ],
+)
+def test_a_switch_is_on_or_off(command: str, variable: str, option: str, means: bool) -> None:
+    for value, on in (("1", True), ("true", True), ("0", False), ("false", False)):
+        assert (option in make(command, f"{variable}={value}").stdout) is (on is means)
+    assert option not in make(command, f"{variable}=").stdout
+    wrong = make(command, f"{variable}=maybe")
+    assert wrong.returncode == 2
+    assert f"{variable}=maybe: 1, yes, true or on, or 0, no, false or off" in wrong.stderr
+
+
+def test_a_quote_in_a_value() -> None:
+    export = make("export", "WEIGHTS=it's.pth", "NETWORK=it's.py").stdout
+    assert shlex.split(export)[-3:] == ["it's.py", "--weights", "it's.pth"]
+    assert shlex.split(make("key", "NAME=it's").stdout)[-1] == "it's"
+
+
 def test_the_shells_host_and_port_are_for_others() -> None:
     shell = {"HOST": "myhost", "PORT": "3000", "STORE": "s", "RUN": "r", "PRECISON": "fp16"}
     run = make("serve", **shell, PRECISION="bf16")
     assert run.returncode == 0
     assert "--precision 'bf16'" in run.stdout
     assert not any(word in run.stdout for word in ("myhost", "3000", "'s'", "'r'"))
+    shell = {"NAME": "wsl", "REPLACE": "1", "CLIENT": "c", "HOSTS": "h"}
+    assert make("key", "cert", **shell).stdout.split() == make("key", "cert").stdout.split()
