@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shlex
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
 
-from serving import commandline, preflight
+from serving import commandline, commands, preflight
 from serving.__main__ import _parser
 from serving.config import Config
 from serving.errors import ServingError
@@ -104,6 +106,18 @@ def test_ipv6(path: Path) -> None:
         assert config.addresses["grpc_inference_port"][0] == "::1"
 
 
+def test_a_name_is_looked_up(path: Path) -> None:
+    """Envoy takes addresses alone; clients and their certificates know the name."""
+    path.write_text(path.read_text() + "metrics_address=http://localhost:9003\n")
+    config = configured(path, "--host", "LocalHost", "--port", "9001")
+    assert {host for host, _ in config.addresses.values()} == {"127.0.0.1"}
+    assert config.inference == "http://LocalHost:9001"
+    assert check_exposure(config) == ""
+    preflight.check_ports(config)
+    with pytest.raises(ServingError, match=r"'no\.such\.name\.invalid' has no address"):
+        _ = configured(path, "--host", "no.such.name.invalid").addresses
+
+
 def test_without_options_the_file_counts(path: Path) -> None:
     assert configured(path) == Config.read(path)
 
@@ -136,6 +150,8 @@ def test_a_running_server_is_not_mistaken_for_another(
     run = RunFolder(tmp_path / "run")
     run.create()
     port = free_port()
+    (tmp_path / "link").symlink_to(tmp_path)
+    path.write_text(path.read_text() + "model_store=link\n")
     run.write_state(configured(path, "--port", str(port)), ready=True)
 
     def status(*options: str) -> int:
@@ -145,9 +161,15 @@ def test_a_running_server_is_not_mistaken_for_another(
         )
 
     assert status() == 0
-    assert status("--port", str(port)) == 0
+    assert status("--port", str(port), "--host", "localhost") == 0
+    assert status("--model-store", str(tmp_path)) == 0
     assert status("--port", str(port + 1)) == 1
     assert f"the server of {run.path} is http://127.0.0.1:{port}, " in capsys.readouterr().err
+
+
+def test_an_option_is_no_fault_if_no_server_runs(path: Path, tmp_path: Path) -> None:
+    arguments = parse("stop", "--run-dir", tmp_path, "--config", path, "--port", str(free_port()))
+    assert commandline.run_beside(commands.stop, arguments) == 0
 
 
 def test_a_busy_port_names_its_process(path: Path) -> None:
@@ -163,6 +185,7 @@ def test_a_busy_port_names_its_process(path: Path) -> None:
         raised.value
     )
     assert command[:30] in str(raised.value)
+    assert "another user" in preflight._user_of("127.0.0.2", port)
     assert "Choose another with METRICS_PORT=" in str(raised.value)
 
 
@@ -171,7 +194,7 @@ def test_a_busy_port_names_a_server_of_ours(path: Path, tmp_path: Path) -> None:
         "import socket; taken = socket.create_server(('127.0.0.1', 0))\n"
         "print(taken.getsockname()[1], flush=True); input()\n"
     )
-    command = [sys.executable, "-m", "serving", "serve", "--run-dir", "other"]
+    command = [sys.executable, "-m", "serving", "serve", "--run-dir=an other"]
     with subprocess.Popen(
         command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -180,7 +203,7 @@ def test_a_busy_port_names_a_server_of_ours(path: Path, tmp_path: Path) -> None:
         with pytest.raises(ServingError) as raised:
             preflight.check_ports(config)
         other.communicate(b"\n", timeout=60)
-    where = f"process {other.pid} in {tmp_path}: `make stop RUN=other` there"
+    where = f"process {other.pid} in {tmp_path}: `make stop RUN='an other'` there"
     assert f"A server of this project has it, {where}" in str(raised.value)
 
 
@@ -189,6 +212,15 @@ def test_two_ports_of_a_server_differ(path: Path) -> None:
     config = configured(path, "--port", port, "--grpc-port", port)
     with pytest.raises(ServingError, match=f"PORT and GRPC_PORT are both {port}"):
         preflight.check_ports(config)
+
+
+def test_a_kernel_without_ipv6(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ipv6(*_: object) -> NoReturn:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", no_ipv6)
+    with pytest.raises(ServingError, match=r"cannot listen on ::1:\d+ \(Address family not supp"):
+        preflight.check_ports(configured(path, "--host", "::1"))
 
 
 def test_a_host_of_another_machine(path: Path) -> None:
