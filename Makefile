@@ -2,7 +2,7 @@
 
 # An installed .venv keeps its Python and its packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
-PRODUCTION ?= $(wildcard .venv/production)
+PRODUCTION ?= $(if $(wildcard .venv/production),1)
 test test-all fuzz soak trained bench bench-gpu bench-gateway profile lint audit: PRODUCTION :=
 DEVICE ?= auto
 SECONDS ?= 60
@@ -10,16 +10,24 @@ MINUTES ?= 10
 PY := .venv/bin/python
 
 # What may be set; another variable on the command line of `make` is refused. The variables of a single
-# network, as RESNET101_WEIGHTS, are for the export, which knows the networks' names.
+# network, as RESNET101_WEIGHTS, are for the export, which knows the networks' names. A `make` that calls
+# this one passes its own variables on, so they are not looked at.
 VARIABLES = NETWORK TASK WEIGHTS LABELS PREPROCESS SEED AOTI INT8 INT8_AGREEMENT INT8_ONLY MODELS DEVICE \
 	WORKERS PRECISION ENGINE GATEWAY HOST PORT GRPC_PORT METRICS_PORT STORE RUN JSON SERVER CLASSIFY \
 	TRANSLATE NAME REPLACE HOSTS CLIENT ONCE QUICK PART SECONDS MINUTES ARGS ALLOW_OFFLINE PYTHON PRODUCTION
+GOALS = $(strip make $(MAKECMDGOALS))
 OF_A_NETWORK = $(if $(filter export,$(MAKECMDGOALS)),%_WEIGHTS %_LABELS %_PREPROCESS)
+# Of other programs; `make` passes them on.
+ENVIRONMENT = SHELL TMPDIR CUDA_VISIBLE_DEVICES
 is_given = $(filter command,$(firstword $(origin $(1))))
-nearest = $(shell $(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' '$(1)' $(VARIABLES))
-UNKNOWN := $(filter-out SHELL $(VARIABLES) $(OF_A_NETWORK),$(foreach name,$(.VARIABLES),$(if $(call is_given,$(name)),$(name))))
+# RESNET101 of RESNET101_WEIGHT.
+stem = $(patsubst %_$(lastword $(subst _, ,$(1))),%,$(1))
+nearest = $(shell $(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' '$(1)' $(VARIABLES) $(subst %,$(stem),$(OF_A_NETWORK)))
+UNKNOWN := $(filter-out $(VARIABLES) $(OF_A_NETWORK) $(ENVIRONMENT),$(foreach name,$(.VARIABLES),$(if $(call is_given,$(name)),$(name))))
+ifeq ($(MAKELEVEL),0)
 ifneq ($(UNKNOWN),)
-$(error $(foreach name,$(UNKNOWN),$(name)= is no variable of `make $(MAKECMDGOALS)`$(addprefix ; did you mean ,$(addsuffix =?,$(call nearest,$(name)))) ))
+$(error $(foreach name,$(UNKNOWN),$(name)= is no variable of `$(GOALS)`$(addprefix ; did you mean ,$(addsuffix =?,$(call nearest,$(name))))) (an environment variable goes before make: $(firstword $(UNKNOWN))=... $(GOALS)))
+endif
 endif
 
 # exec: pytest replaces make's shell, so signals reach it.
@@ -42,10 +50,10 @@ help: ## this list
 	@echo '         SERVER=http://127.0.0.1:8080  PORT=7860: of the page  (ui)  SECONDS=60 (fuzz)  MINUTES=10 (soak)'
 
 demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
-	@$(PY) -m tools.demo --device $(DEVICE) $(SERVER_OPTIONS) $(call option,MODELS,models) $(if $(ONCE),--once)
+	@$(PY) -m tools.demo --device $(DEVICE) $(SERVER_OPTIONS) $(call option,MODELS,models) $(call switch,ONCE,once)
 
 install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: without test tools, PRODUCTION=: with)
-	@$(PYTHON) install.py $(if $(PRODUCTION),--production)
+	@$(PYTHON) install.py $(call switch,PRODUCTION,production)
 
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package vision-client --custom-compile-command 'make lock' pyproject.toml
 lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml and client/pyproject.toml
@@ -53,7 +61,7 @@ lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml
 	@$(LOCK) -o requirements.lock --constraints requirements-dev.lock
 
 export: install ## the networks into model_store/: checkpoint, trace, proof, archive (NETWORK: one, also of your own)
-	@$(PY) -m export --from-environment $(if $(NETWORK),'$(NETWORK)') $(EXPORT_OPTIONS) $(call given,STORE,model-store)
+	@$(PY) -m export --from-environment $(if $(NETWORK),$(call quoted,NETWORK)) $(EXPORT_OPTIONS) $(call given,STORE,model-store)
 
 archive: install ## rebuild the archives whose handlers or serving defaults have changed
 	@$(PY) -m export.archive $(call given,STORE,model-store)
@@ -68,13 +76,13 @@ stop: install ## stop the server and its workers
 	@$(PY) -m serving stop $(SERVER_OPTIONS)
 
 status: install ## whether each model is ready, its precision, queue, workers and sandbox (JSON=1)
-	@$(PY) -m serving status $(SERVER_OPTIONS) $(if $(filter 1,$(JSON)),--json)
+	@$(PY) -m serving status $(SERVER_OPTIONS) $(call switch,JSON,json)
 
 cert: install ## a local authority and a certificate in tls/ (HOSTS=localhost,127.0.0.1,NAME or CLIENT=NAME)
-	@$(PY) -m serving cert $(call option,HOSTS,hosts) $(call option,CLIENT,client)
+	@$(PY) -m serving cert $(call given,HOSTS,hosts) $(call given,CLIENT,client)
 
 key: install ## an API key for a client, written to keys.txt (NAME=alice; REPLACE=1: another key)
-	@$(PY) -m serving key '$(NAME)' $(if $(REPLACE),--replace)
+	@$(PY) -m serving key $(if $(call is_given,NAME),$(call quoted,NAME),'') $(if $(call is_given,REPLACE),$(call switch,REPLACE,replace))
 
 ui: install ## a page in the browser: drop a photograph, see its classes and translation (SERVER=URL, CLASSIFY=NAME, TRANSLATE=NAME)
 	@exec .venv/bin/vision page $(call option,SERVER,server) $(call given,PORT,port) \
@@ -102,7 +110,7 @@ trained: install ## train a ResNet-101 for minutes, and check every precision's 
 	@$(PY) -m tools.trained
 
 bench: install ## goals, throughput and latency beside bare networks, TorchServe and LitServe (QUICK=1; PART=threads: workers; STORE=DIR: its archives)
-	@$(PY) -m tools.bench $(PART) --device $(DEVICE) $(if $(QUICK),--quick) $(call given,STORE,store)
+	@$(PY) -m tools.bench $(PART) --device $(DEVICE) $(call switch,QUICK,quick) $(call given,STORE,store)
 
 bench-gpu: install ## how close a classifier comes to the limit of a GPU or of decoding (DEVICE=cpu: small)
 	@$(PY) -m tools.bench gpu --device $(DEVICE)
@@ -121,19 +129,22 @@ lint: install ## style, formatting, types, layers, declared dependencies
 	@.venv/bin/deptry client/vision_client --config client/pyproject.toml
 
 audit: install ## known vulnerabilities of requirements.lock; audit.toml has the exemptions (ALLOW_OFFLINE=1: warn if OSV does not answer)
-	@$(PY) -m tools.audit $(if $(ALLOW_OFFLINE),--allow-offline)
+	@$(PY) -m tools.audit $(call switch,ALLOW_OFFLINE,allow-offline)
 
 clean: ## remove everything that was installed, built or logged
 	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache client/vision_client/inference_pb2*
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@find model_store -mindepth 1 ! -name .gitkeep -delete
 
-option = $(if $($(1)),--$(2) '$($(1))')
-# From the command line alone: shells and container platforms have a HOST and a PORT for other programs.
+quoted = '$(subst ','\'',$($(1)))'
+option = $(if $($(1)),--$(2) $(quoted))
+is_on = $(if $(filter 1 yes true on,$($(1))),1,$(if $(filter-out 0 no false off,$($(1))),$(error $(1)=$($(1)): 1, yes, true or on, or 0, no, false or off)))
+switch = $(if $(is_on),--$(2))
+# From the command line alone: shells and container platforms have a HOST, a PORT and a NAME for other programs.
 given = $(if $(call is_given,$(1)),$(option))
 SERVER_OPTIONS = $(call given,HOST,host) $(call given,PORT,port) $(call given,GRPC_PORT,grpc-port) \
 	$(call given,METRICS_PORT,metrics-port) $(call given,STORE,model-store) $(call given,RUN,run-dir)
 # With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
-EXPORT_OPTIONS = $(call option,TASK,task) $(call option,WEIGHTS,weights) $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(if $(AOTI),--aoti) \
-	$(call option,INT8,int8) $(call option,INT8_AGREEMENT,int8-agreement) $(if $(INT8_ONLY),--int8-only)
-SERVE_OPTIONS = $(SERVER_OPTIONS) --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine) $(if $(filter 0,$(GATEWAY)),--no-gateway)
+EXPORT_OPTIONS = $(call option,TASK,task) $(call option,WEIGHTS,weights) $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(call switch,AOTI,aoti) \
+	$(call option,INT8,int8) $(call option,INT8_AGREEMENT,int8-agreement) $(call switch,INT8_ONLY,int8-only)
+SERVE_OPTIONS = $(SERVER_OPTIONS) --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine) $(if $(GATEWAY),$(if $(call is_on,GATEWAY),,--no-gateway))

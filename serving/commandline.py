@@ -118,10 +118,11 @@ def run_beside(command: Callable[[RunFolder], int], arguments: argparse.Namespac
 
     def prepared() -> int:
         folder = RunFolder(arguments.run_dir)
-        config = folder.config() or Config.read(arguments.config)
-        bypass_proxy(config)
+        running = folder.config()
+        config = running or Config.read(arguments.config)
         asked = config.move(**_places(arguments))
-        if (asked.addresses, asked.model_store) != (config.addresses, config.model_store):
+        bypass_proxy(config)
+        if running and _server(asked) != _server(running):
             raise ServingError(
                 f"the server of {folder.path} is {config.inference}, gRPC {config.grpc}, metrics "
                 f"{config.metrics}, of {config.model_store}: RUN= names the folder of another"
@@ -129,6 +130,10 @@ def run_beside(command: Callable[[RunFolder], int], arguments: argparse.Namespac
         return command(folder)
 
     return guarded(prepared)
+
+
+def _server(config: Config) -> tuple[dict[str, tuple[str, int]], Path]:
+    return config.addresses, config.model_store.resolve()
 
 
 def _places(arguments: argparse.Namespace) -> dict[str, Any]:

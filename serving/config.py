@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,16 +62,37 @@ class Config:
 
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
-        """Every public (host, port) of the server, by the property that sets it.
+        """Every public (IP address, port) of the server, by the property that sets it.
 
-        Raises ServingError if one is no address.
+        A name such as localhost is looked up. Raises ServingError if one is no address.
         """
+        return {
+            name: (self._look_up(name, host), port) for name, (host, port) in self._places.items()
+        }
+
+    @property
+    def _places(self) -> dict[str, tuple[str, int]]:
+        """The same with hosts as they are written: names or addresses."""
         urls = {
             "inference_address": self.inference,
             "metrics_address": self.metrics,
             "grpc_inference_port": "//" + self.grpc,
         }
         return {name: self._host_and_port(name, url) for name, url in urls.items()}
+
+    def _look_up(self, name: str, host: str) -> str:
+        """The IP address of ``host``: IPv4 if it has one."""
+        with contextlib.suppress(ValueError):
+            return str(ipaddress.ip_address(host))
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise ServingError(
+                f"{host!r} has no address ({error}): set HOST=, or {name} in {self.path}, to an "
+                "address or a name of this machine"
+            ) from error
+        found.sort(key=lambda each: each[0] != socket.AF_INET)
+        return str(found[0][4][0])
 
     def _host_and_port(self, name: str, url: str) -> tuple[str, int]:
         try:
@@ -88,18 +112,19 @@ class Config:
     ) -> Config:
         """The same configuration with other addresses or another model store; None keeps one.
 
-        ``host`` is where predictions are answered. Health and metrics stay on their host.
+        ``host`` is where predictions are answered. Health and metrics stay on their host. Raises
+        ServingError if an address cannot be used.
         """
-        values = dict(self.values)
+        values, places = dict(self.values), self._places
         if host or port:
-            old_host, old_port = self.addresses["inference_address"]
+            old_host, old_port = places["inference_address"]
             values["inference_address"] = f"http://{_in_url(host or old_host)}:{port or old_port}"
         if host:
             values["grpc_inference_address"] = _in_url(host)
         if grpc_port:
             values["grpc_inference_port"] = str(grpc_port)
         if metrics_port:
-            metrics = _in_url(self.addresses["metrics_address"][0])
+            metrics = _in_url(places["metrics_address"][0])
             values["metrics_address"] = f"http://{metrics}:{metrics_port}"
         if model_store:
             values["model_store"] = str(model_store.resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
 
 from serving.config import Config
 from serving.gateway.credentials import Credentials
@@ -13,7 +14,7 @@ def bypass_proxy(config: Config) -> None:
     """Add the server's host to ``no_proxy``, so that it is reached directly."""
     hosts = [
         os.environ.get("no_proxy") or os.environ.get("NO_PROXY"),
-        config.addresses["inference_address"][0],
+        urlsplit(config.local_inference).hostname,
     ]
     os.environ["no_proxy"] = ",".join(filter(None, hosts))
 

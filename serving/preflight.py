@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import ipaddress
-import re
 import shutil
 import socket
 import tempfile
@@ -37,7 +37,7 @@ def check_exposure(config: Config, credentials: Credentials, *, gateway: bool) -
     ServingError if predictions are open to everybody without ``open_to_network=true``.
     """
     hosts = [config.addresses[name][0] for name in ("inference_address", "grpc_inference_port")]
-    if all(map(_is_loopback, hosts)):
+    if all(ipaddress.ip_address(host).is_loopback for host in hosts):
         return ""
     if not gateway or not (credentials.keys or credentials.certificate):
         if config.values.get("open_to_network") == "true":
@@ -53,13 +53,6 @@ def check_exposure(config: Config, credentials: Credentials, *, gateway: bool) -
     if not credentials.knows_clients:
         return "a certificate alone keeps no client out: set api_keys or tls_client_ca"
     return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def check_space(archives: Collection[Archive], run: RunFolder) -> None:
@@ -92,27 +85,31 @@ def check_ports(config: Config) -> None:
             raise ServingError(f"{used[port]} and {variable} are both {port}: change one")
         used[port] = variable
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            # As Envoy and TorchServe do: sockets in TIME_WAIT do not matter.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        try:
+            with socket.socket(family) as probe:  # a kernel may have no IPv6
+                # As Envoy and TorchServe do: sockets in TIME_WAIT do not matter.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, port))
-            except OSError as error:
-                user, other = "", f"HOST= and {variable}="
-                if error.errno == errno.EADDRINUSE:
-                    user, other = f" {_user_of(port)}.", f"{variable}="
-                raise ServingError(
-                    f"cannot listen on {host}:{port} ({error.strerror}).{user} Choose another with "
-                    f"{other} or with {key} in {config.path}"
-                ) from error
+        except OSError as error:
+            user, other = "", f"HOST= and {variable}="
+            if error.errno == errno.EADDRINUSE:
+                user, other = f" {_user_of(host, port)}.", f"{variable}="
+            raise ServingError(
+                f"cannot listen on {host}:{port} ({error.strerror}).{user} Choose another with "
+                f"{other} or with {key} in {config.path}"
+            ) from error
 
 
-def _user_of(port: int) -> str:
-    """Who listens on ``port``, as far as the system tells this user."""
+def _user_of(host: str, port: int) -> str:
+    """Who listens on ``port`` of the address ``host``, as far as the system tells this user."""
+    wanted = ipaddress.ip_address(host)
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN
-            if listens and connection.laddr and connection.laddr.port == port:
+            if not (listens and connection.laddr and connection.laddr.port == port):
+                continue
+            taken = ipaddress.ip_address(connection.laddr.ip)
+            if taken == wanted or taken.is_unspecified or wanted.is_unspecified:
                 if connection.pid is None:
                     break
                 return _describe(psutil.Process(connection.pid))
@@ -123,8 +120,9 @@ def _describe(process: psutil.Process) -> str:
     for parent in (process, *process.parents()):
         command = parent.cmdline()
         if command[1:4] == ["-m", "serving", "serve"]:
-            chosen = re.search(r"--run-dir[= ](\S+)", " ".join(command))
-            stop = RunFolder(Path(chosen[1]) if chosen else DEFAULT).make("stop")
+            options = argparse.ArgumentParser(add_help=False)
+            options.add_argument("--run-dir", type=Path, default=DEFAULT)
+            stop = RunFolder(options.parse_known_args(command[4:])[0].run_dir).make("stop")
             return (
                 f"A server of this project has it, process {parent.pid} in {parent.cwd()}: {stop} "
                 "there"

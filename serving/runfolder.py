@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ class RunFolder:
 
     def make(self, verb: str) -> str:
         """The `make` command ``verb`` for this folder, as a person types it."""
-        return f"`make {verb}`" if self.path == DEFAULT else f"`make {verb} RUN={self.path}`"
+        run = "" if self.path == DEFAULT else f" RUN={shlex.quote(str(self.path))}"
+        return f"`make {verb}{run}`"
 
     def create(self) -> None:
         """Create the folder if needed; ServingError if it cannot be written to."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import shlex
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
 
-from serving import commandline, preflight
+from serving import commandline, commands, preflight
 from serving.__main__ import _parser
 from serving.config import Config
 from serving.errors import ServingError
@@ -103,6 +106,18 @@ def test_ipv6(path: Path) -> None:
         assert config.addresses["grpc_inference_port"][0] == "::1"
 
 
+def test_a_name_is_looked_up(path: Path) -> None:
+    """Envoy takes addresses alone; clients and their certificates know the name."""
+    path.write_text(path.read_text() + "metrics_address=http://localhost:9003\n")
+    config = configured(path, "--host", "LocalHost", "--port", "9001")
+    assert {host for host, _ in config.addresses.values()} == {"127.0.0.1"}
+    assert config.inference == "http://LocalHost:9001"
+    assert check_exposure(config) == ""
+    preflight.check_ports(config)
+    with pytest.raises(ServingError, match=r"'no\.such\.name\.invalid' has no address"):
+        _ = configured(path, "--host", "no.such.name.invalid").addresses
+
+
 def test_without_options_the_file_counts(path: Path) -> None:
     assert configured(path) == Config.read(path)
 
@@ -135,6 +150,8 @@ def test_a_running_server_is_not_mistaken_for_another(
     run = RunFolder(tmp_path / "run")
     run.create()
     port = free_port()
+    (tmp_path / "link").symlink_to(tmp_path)
+    path.write_text(path.read_text() + "model_store=link\n")
     run.write_state(configured(path, "--port", str(port)), ready=True)
 
     def status(*options: str) -> int:
@@ -144,9 +161,15 @@ def test_a_running_server_is_not_mistaken_for_another(
         )
 
     assert status() == 0
-    assert status("--port", str(port)) == 0
+    assert status("--port", str(port), "--host", "localhost") == 0
+    assert status("--model-store", str(tmp_path)) == 0
     assert status("--port", str(port + 1)) == 1
     assert f"the server of {run.path} is http://127.0.0.1:{port}, " in capsys.readouterr().err
+
+
+def test_an_option_is_no_fault_if_no_server_runs(path: Path, tmp_path: Path) -> None:
+    arguments = parse("stop", "--run-dir", tmp_path, "--config", path, "--port", str(free_port()))
+    assert commandline.run_beside(commands.stop, arguments) == 0
 
 
 def test_a_busy_port_names_its_process(path: Path) -> None:
@@ -162,6 +185,7 @@ def test_a_busy_port_names_its_process(path: Path) -> None:
         raised.value
     )
     assert command[:30] in str(raised.value)
+    assert "another user" in preflight._user_of("127.0.0.2", port)
     assert "Choose another with METRICS_PORT=" in str(raised.value)
 
 
@@ -170,7 +194,7 @@ def test_a_busy_port_names_a_server_of_ours(path: Path, tmp_path: Path) -> None:
         "import socket; taken = socket.create_server(('127.0.0.1', 0))\n"
         "print(taken.getsockname()[1], flush=True); input()\n"
     )
-    command = [sys.executable, "-m", "serving", "serve", "--run-dir", "other"]
+    command = [sys.executable, "-m", "serving", "serve", "--run-dir=an other"]
     with subprocess.Popen(
         command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -179,7 +203,7 @@ def test_a_busy_port_names_a_server_of_ours(path: Path, tmp_path: Path) -> None:
         with pytest.raises(ServingError) as raised:
             preflight.check_ports(config)
         other.communicate(b"\n", timeout=60)
-    where = f"process {other.pid} in {tmp_path}: `make stop RUN=other` there"
+    where = f"process {other.pid} in {tmp_path}: `make stop RUN='an other'` there"
     assert f"A server of this project has it, {where}" in str(raised.value)
 
 
@@ -188,6 +212,15 @@ def test_two_ports_of_a_server_differ(path: Path) -> None:
     config = configured(path, "--port", port, "--grpc-port", port)
     with pytest.raises(ServingError, match=f"PORT and GRPC_PORT are both {port}"):
         preflight.check_ports(config)
+
+
+def test_a_kernel_without_ipv6(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ipv6(*_: object) -> NoReturn:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", no_ipv6)
+    with pytest.raises(ServingError, match=r"cannot listen on ::1:\d+ \(Address family not supp"):
+        preflight.check_ports(configured(path, "--host", "::1"))
 
 
 def test_a_host_of_another_machine(path: Path) -> None:
@@ -200,7 +233,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         ["make", "--dry-run", "--old-file=install", *arguments],
         cwd=ROOT,
-        env={**os.environ, "MAKEFLAGS": "", **environment},
+        env={**os.environ, "MAKEFLAGS": "", "MAKELEVEL": "0", **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -213,7 +246,14 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     [
         (["serve", "PRECISON=fp16"], "PRECISON= is no variable of `make serve`; did you mean PREC"),
         (["serve", "RESNET50_WEIGHTS=x"], "RESNET50_WEIGHTS= is no variable of `make serve`"),
-        (["start", "XYZ=1"], "XYZ= is no variable of `make start`"),
+        (
+            ["start", "XYZ=1"],
+            "XYZ= is no variable of `make start` (an environment variable goes before",
+        ),
+        (
+            ["export", "RESNET101_WEIGHT=x"],
+            "did you mean RESNET101_WEIGHTS=? (an environment variable ",
+        ),
     ],
 )
 def test_a_misspelt_variable_is_refused(arguments: list[str], message: str) -> None:
@@ -233,9 +273,45 @@ def test_variables_of_make_become_options() -> None:
     assert "--model-store 's'" in make("export", "RESNET50_WEIGHTS=x", "STORE=s").stdout
 
 
+def test_variables_of_other_programs_are_passed_on() -> None:
+    for variable in ("TMPDIR=/x", "CUDA_VISIBLE_DEVICES=0"):
+        assert make("serve", variable).returncode == 0
+    assert make("serve", "XYZ=1", MAKELEVEL="1").returncode == 0  # of a make that calls this one
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "option", "means"),
+    [
+        ("status", "JSON", "--json", True),
+        ("export", "AOTI", "--aoti", True),
+        ("export", "INT8_ONLY", "--int8-only", True),
+        ("key", "REPLACE", "--replace", True),
+        ("demo", "ONCE", "--once", True),
+        ("bench", "QUICK", "--quick", True),
+        ("audit", "ALLOW_OFFLINE", "--allow-offline", True),
+        ("serve", "GATEWAY", "--no-gateway", False),
+    ],
+)
+def test_a_switch_is_on_or_off(command: str, variable: str, option: str, means: bool) -> None:
+    for value, on in (("1", True), ("true", True), ("0", False), ("false", False)):
+        assert (option in make(command, f"{variable}={value}").stdout) is (on is means)
+    assert option not in make(command, f"{variable}=").stdout
+    wrong = make(command, f"{variable}=maybe")
+    assert wrong.returncode == 2
+    assert f"{variable}=maybe: 1, yes, true or on, or 0, no, false or off" in wrong.stderr
+
+
+def test_a_quote_in_a_value() -> None:
+    export = make("export", "WEIGHTS=it's.pth", "NETWORK=it's.py").stdout
+    assert shlex.split(export)[-3:] == ["it's.py", "--weights", "it's.pth"]
+    assert shlex.split(make("key", "NAME=it's").stdout)[-1] == "it's"
+
+
 def test_the_shells_host_and_port_are_for_others() -> None:
     shell = {"HOST": "myhost", "PORT": "3000", "STORE": "s", "RUN": "r", "PRECISON": "fp16"}
     run = make("serve", **shell, PRECISION="bf16")
     assert run.returncode == 0
     assert "--precision 'bf16'" in run.stdout
     assert not any(word in run.stdout for word in ("myhost", "3000", "'s'", "'r'"))
+    shell = {"NAME": "wsl", "REPLACE": "1", "CLIENT": "c", "HOSTS": "h"}
+    assert make("key", "cert", **shell).stdout.split() == make("key", "cert").stdout.split()
