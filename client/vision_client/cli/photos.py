@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +30,17 @@ class Photo:
     name: str
     inside: Path
 
+    @property
+    def is_address(self) -> bool:
+        return is_address(self.name)
+
     def read(self) -> bytes:
         """The content. OSError if it cannot be read or downloaded."""
         if self.name == STDIN:
             if sys.stdin is None:
                 raise OSError(errno.EBADF, "standard input is closed")
             return sys.stdin.buffer.read()
-        if is_address(self.name):
+        if self.is_address:
             return download(self.name)
         if os.path.isdir(self.name):  # noqa: PTH112 - see find
             suffixes = ", ".join(sorted(SUFFIXES))
@@ -44,16 +48,22 @@ class Photo:
         return read_file(self.name)
 
 
-def find(arguments: Sequence[str], exclude: Path | None = None) -> list[Photo]:
+def find(
+    arguments: Sequence[str],
+    exclude: Path | None = None,
+    is_result: Callable[[Path], bool] = lambda _: False,
+) -> list[Photo]:
     """The files, addresses, and pictures in and below the folders, in order.
 
-    None below ``exclude``. A folder without pictures is itself in the list, and cannot be read.
+    Of the folders none below ``exclude``, and no picture that ``is_result``. A folder without
+    pictures is itself in the list, and cannot be read.
     """
     photos: dict[str, Photo] = {}
     for argument in arguments:
         # Path.is_dir raises if a name is too long or may not be accessed.
         if argument != STDIN and os.path.isdir(argument):  # noqa: PTH112
-            paths = list(below(Path(argument), exclude))
+            found = below(Path(argument), exclude)
+            paths = [path for path in found if not is_result(path)]
             for path in paths:
                 photos[str(path)] = Photo(str(path), path.relative_to(argument))
             if not paths:
