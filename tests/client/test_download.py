@@ -130,7 +130,7 @@ def test_addresses_beside_files(
     (tmp_path / "a.jpg").write_bytes(b"a file")
     good, bad = f"{web.url}/good.jpg", "http://127.0.0.1:1/bad.jpg"
     results = tmp_path / "results.jsonl"
-    with Answering.started(body=PREDICTIONS) as server:
+    with Answering.started(headers={"x-model-weights": b"w"}, body=PREDICTIONS) as server:
         monkeypatch.setenv("VISION_SERVER", server.url)
         arguments = ["classify", good, bad, str(tmp_path), "-o", str(results)]
         run = invoke(*arguments)

@@ -108,6 +108,26 @@ def test_force_classifies_all_again(server: Answering, photos: Path, results: Pa
     assert [picture for picture, *_ in records(results)] == ["a.jpg", "b.jpg"]
 
 
+def test_answers_of_unknown_weights_are_replaced(
+    server: Answering, photos: Path, results: Path
+) -> None:
+    """As over gRPC without the gateway."""
+    server.answer = Answer(200, {}, PREDICTIONS)
+    vision("classify", photos, "-o", results)
+    run = vision("classify", photos, "-o", results)
+    assert "2 asked again: the server does not tell its weights" in run.stderr
+    assert [picture for picture, *_ in records(results)] == ["a.jpg", "b.jpg"]
+
+
+def test_each_photograph_of_standard_input_is_classified(
+    server: Answering, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for content in (b"first", b"second"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert "there already" not in vision("classify", "-", "-o", results).stderr
+    assert [picture for picture, *_ in records(results)] == ["-", "-"]
+
+
 def test_an_answer_stays_if_there_is_no_new_one(
     server: Answering, photos: Path, results: Path
 ) -> None:

@@ -37,10 +37,16 @@ def is_address(text: str) -> bool:
 
 
 def file_name(url: str) -> str:
-    """The last part of the path, as it is in the URL, or the host."""
-    parts = urlsplit(url)
-    name = parts.path.rpartition("/")[2]
-    return parts.netloc if name in ("", ".", "..") else name
+    """The last part of the path, as it is in the URL, or the host; of an invalid URL, too."""
+    host, _, path = re.split(r"[?#]", url.partition("://")[2])[0].partition("/")
+    name = path.rpartition("/")[2]
+    return host if name in ("", ".", "..") else name
+
+
+def long_file_name(url: str) -> str:
+    """The same with the query, which distinguishes the photographs of some servers."""
+    query = url.partition("#")[0].partition("?")[2]
+    return file_name(url) + re.sub(r"[^\w.=&%+~,-]", "_", f"?{query}" if query else "")
 
 
 def download(url: str) -> bytes:

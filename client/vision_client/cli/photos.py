@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vision_client.cli.download import download, file_name, is_address
+from vision_client.cli.download import download, file_name, is_address, long_file_name
 from vision_client.folders import SUFFIXES, below
 from vision_client.pictures import read_file
 
@@ -24,7 +24,7 @@ class Clash(ValueError):
 class Photo:
     """``name`` is the path as given or found, or the address, ``inside`` the path in the folder.
 
-    A folder in which there are no photographs is one that cannot be read.
+    A folder without photographs, or that the user may not read, is one whose content is an error.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Photo:
         if self.is_address:
             return download(self.name)
         if os.path.isdir(self.name):  # noqa: PTH112 - see find
+            os.scandir(self.name).close()  # raises if the folder cannot be read
             suffixes = ", ".join(sorted(SUFFIXES))
             raise OSError(f"no photographs in this folder: no file ends in {suffixes}")
         return read_file(self.name)
@@ -65,20 +66,26 @@ def find(
             found = below(Path(argument), exclude)
             paths = [path for path in found if not is_result(path)]
             for path in paths:
-                photos[str(path)] = Photo(str(path), path.relative_to(argument))
+                photos[str(path)] = Photo(str(path), _named(path.relative_to(argument)))
             if not paths:
-                photos[argument] = Photo(argument, Path(Path(argument).name))
+                photos[argument] = Photo(argument, _named(Path(Path(argument).name)))
         elif is_address(argument):
-            photos[argument] = Photo(argument, Path(file_name(argument)))
+            photos[argument] = Photo(argument, _named(Path(file_name(argument))))
         else:
-            photos[argument] = Photo(argument, Path(Path(argument).name))
+            photos[argument] = Photo(argument, _named(Path(Path(argument).name)))
     return list(photos.values())
+
+
+def _named(path: Path) -> Path:
+    """``Path(".")``, of the current folder and of an address without a host, has no name."""
+    return path if path.name else Path("photo")
 
 
 def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, Path]:
     """The path of each result: in ``folder`` as the photograph is in its own, with ``suffix``.
 
-    Photographs that differ only in their suffix keep it: ``a.jpg.png`` and ``a.webp.png``. Raises
+    Photographs that differ only in their suffix keep it: ``a.jpg.png`` and ``a.webp.png``. So do
+    addresses with their query: ``show.php_id=1.png``. Raises
     Clash if two results would still have one path, or if a result would overwrite a photograph.
     """
     stems: dict[Path, int] = {}
@@ -88,7 +95,7 @@ def outputs(photos: Sequence[Photo], folder: Path, suffix: str) -> dict[Photo, P
     photo_by_path: dict[Path, Photo] = {}
     for photo in photos:
         stem = _stem(photo)
-        base = stem if stems[stem] == 1 else photo.inside
+        base = stem if stems[stem] == 1 else _long(photo)
         path = folder / base.with_name(base.name + suffix)
         if path in photo_by_path:
             raise Clash(f"{photo_by_path[path].name} and {photo.name} would both become {path}")
@@ -113,6 +120,10 @@ def _file(path: str | Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _long(photo: Photo) -> Path:
+    return Path(long_file_name(photo.name)) if photo.is_address else photo.inside
 
 
 def _stem(photo: Photo) -> Path:
