@@ -131,14 +131,14 @@ def test_each_photograph_of_standard_input_is_classified(
 def test_an_answer_stays_if_there_is_no_new_one(
     server: Answering, photos: Path, results: Path
 ) -> None:
-    vision("classify", photos, "-o", results)
+    vision("classify", photos, "-o", results, "-k", 1)
     before = results.read_bytes()
     server.first = [answer("new-2"), Answer(400, {}, b"refused")]  # the weights, a.jpg
     server.answer = answer("new-2")
-    assert vision("classify", photos, "-o", results, "-j", 1).exit_code == 1
+    assert vision("classify", photos, "-o", results, "-k", 1, "-j", 1).exit_code == 1
     assert [weights for _, _, weights, _ in records(results)] == ["old-1", "new-2"]
     server.first = [Answer(503, {}, b"busy")]  # the weights
-    run = vision("classify", photos, "-o", results, "--retries", 0)
+    run = vision("classify", photos, "-o", results, "-k", 1, "--retries", 0)
     assert (run.exit_code, run.stderr.count("failed")) == (1, 1)
     assert before.splitlines()[0] in results.read_bytes()
 
