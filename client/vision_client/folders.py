@@ -17,11 +17,12 @@ SUFFIXES = {
 def below(folder: Path, exclude: Path | None = None) -> Iterator[Path]:
     """The files with SUFFIXES in and below ``folder``, in order; none below ``exclude``.
 
-    Nothing that begins with a dot.
+    Nothing that begins with a dot. Folders that cannot be listed follow: reading one reports it.
     """
+    unreadable: list[OSError] = []
     # Path.resolve raises if links form a loop.
     excluded = os.path.realpath(exclude) if exclude is not None else None
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(
             name
             for name in folders
@@ -30,3 +31,5 @@ def below(folder: Path, exclude: Path | None = None) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 yield Path(parent) / name
+    for error in unreadable:
+        yield Path(error.filename)

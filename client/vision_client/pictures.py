@@ -80,6 +80,7 @@ def _open_nonblocking(path: str, flags: int) -> int:
 
 def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
     if stat.S_ISDIR(status.st_mode):
+        os.scandir(path).close()  # raises the reason why a folder has no pictures
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
         message = "not a regular file but a FIFO, socket or device"

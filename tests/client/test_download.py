@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.client.conftest import PREDICTIONS, invoke
-from tests.standin import Answer, Answering
+from tests.client.conftest import PREDICTIONS, invoke, join
+from tests.standin import LIMIT_S, Answer, Answering
 from vision_client.cli import download as module
 from vision_client.cli.download import DownloadFailed, download, file_name, is_address
 
@@ -130,7 +135,7 @@ def test_addresses_beside_files(
     (tmp_path / "a.jpg").write_bytes(b"a file")
     good, bad = f"{web.url}/good.jpg", "http://127.0.0.1:1/bad.jpg"
     results = tmp_path / "results.jsonl"
-    with Answering.started(body=PREDICTIONS) as server:
+    with Answering.started(headers={"x-model-weights": b"w"}, body=PREDICTIONS) as server:
         monkeypatch.setenv("VISION_SERVER", server.url)
         arguments = ["classify", good, bad, str(tmp_path), "-o", str(results)]
         run = invoke(*arguments)
@@ -161,3 +166,84 @@ def test_an_empty_folder_is_a_failure(tmp_path: Path) -> None:
         assert server.asked == []
     assert run.exit_code == 1
     assert f"failed {tmp_path}: no photographs in this folder: no file ends in .avif" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("localhost", False),
+        ("10.0.0.1", False),
+        ("169.254.169.254", False),
+        ("::ffff:192.168.0.1", False),
+        ("2130706433", False),  # 127.0.0.1 as one number
+        ("host.invalid", True),
+        ("a..b", True),
+    ],
+)
+def test_public_addresses(host: str, public: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def offline(host: str, *arguments: Any, **options: Any) -> Any:
+        if "inv" in host:
+            raise socket.gaierror("no such host")
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    assert module._is_public(host) == public
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        ("https://8.8.8.8/a", "http://8.8.8.8/a", "redirected from https to http://8.8.8.8/a"),
+        ("http://8.8.8.8/a", "http://[::1]/a", r"public address redirects to http://\[::1\]/a"),
+        ("http://8.8.8.8/a", "https://9.9.9.9/a", None),
+        ("http://10.0.0.1/a", "http://10.0.0.2/a", None),
+    ],
+)
+def test_where_redirects_may_lead(start: str, end: str, message: str | None) -> None:
+    with pytest.raises(DownloadFailed, match=message) if message else nullcontext():
+        module._check_redirect(urlsplit(start), end)
+
+
+def test_redirects_are_checked(web: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_is_public", lambda host: host == "127.0.0.1")
+    web.first = [redirect(web.url.replace("127.0.0.1", "localhost"))]
+    with pytest.raises(DownloadFailed, match="public address redirects to http://localhost"):
+        download(web.url)
+    assert len(web.paths) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [("SILENCE_S", "ended after 0 bytes: .*timed out"), ("LIMIT_S", "within 0.4 s")],
+)
+def test_a_body_that_does_not_end(
+    monkeypatch: pytest.MonkeyPatch, limit: str, message: str
+) -> None:
+    """The connection ends, too, also if bytes arrive all the time."""
+    monkeypatch.setattr(module, limit, 0.4)
+    ended = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n")
+            while limit == "LIMIT_S":
+                connection.sendall(b"x")
+                time.sleep(0.01)
+            connection.settimeout(LIMIT_S)
+            connection.recv(1)
+        ended.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(DownloadFailed, match=message):
+            download(f"http://127.0.0.1:{listening.getsockname()[1]}/a.jpg")
+        assert ended.wait(5)
+        join(thread)

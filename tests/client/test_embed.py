@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.client.conftest import VISION, vision
+from tests.client.conftest import VISION, invoke, join, vision
 from tests.standin import LIMIT_S, Answer, Answering
 from vision_client import AsyncClient, Client, MissingExtra, Model, ServerError
 from vision_client.answers import Reply
@@ -210,3 +211,65 @@ def test_an_interruption_keeps_what_was_answered(
     assert "stopped: embedded 3 of 4" in errors
     assert np.load(tmp_path / "v.npz")["vectors"].tolist() == [[97.0] * 3, [98.0] * 3, [99.0] * 3]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "v.npz"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_interrupt(number: signal.Signals) -> None:
+    """SIGHUP is ignored if the parent ignores it, as ``nohup`` does."""
+    script = (
+        "import signal, sys; from vision_client.cli.interrupts import *\n"
+        "interrupt_on_signals(); number = int(sys.argv[1])\n"
+        "with uninterrupted():\n    signal.raise_signal(number); print('saved', flush=True)\n"
+        "try:\n    signal.raise_signal(number)\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n"
+    )
+    for ignored, said in (("", "saved\ninterrupted\n"), ("trap '' TERM HUP; ", "saved\n")):
+        line = f'{ignored}exec "$0" "$@"'
+        run = subprocess.run(
+            ["bash", "-c", line, sys.executable, "-c", script, str(int(number))],
+            capture_output=True, text=True, timeout=LIMIT_S, check=True,
+        )  # fmt: skip
+        assert run.stdout == said
+
+
+@pytest.mark.parametrize("force", [("--force",), ()])
+def test_a_complete_file_stays_if_photographs_are_missing(
+    server: Embedding, photos: Path, tmp_path: Path, force: tuple[str, ...]
+) -> None:
+    """Also one that another command wrote meanwhile."""
+    output = tmp_path / "v.npz"
+    (photos / "z.jpg").write_bytes(b"z-picture")
+
+    def appear() -> None:
+        server.stuck.wait(LIMIT_S)
+        output.write_bytes(b"mine")
+        (tmp_path / "v-partial-1.npz").write_bytes(b"mine, too")
+        if force:
+            server.weights = "other"
+        server.go.set()
+
+    if force:
+        output.write_bytes(b"mine")
+    thread = threading.Thread(target=appear)
+    thread.start()
+    run = invoke("embed", photos, "-o", output, "-j", "1", *force, "-s", server.url)
+    join(thread)
+    assert (run.exit_code, output.read_bytes()) == (1, b"mine")
+    written = tmp_path / "v-partial-2.npz"
+    assert f"{output} exists and stays; the vectors are in {written}" in run.stderr
+    assert len(np.load(written)["names"]) == (3 if force else 4)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "photos", "v.npz", "v-partial-1.npz", "v-partial-2.npz",
+    }  # fmt: skip
+
+
+def test_a_full_disk_names_the_file(
+    server: Embedding, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*v\.npz"):
+        invoke("embed", photos, "-o", tmp_path / "v.npz", "-s", server.url)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]

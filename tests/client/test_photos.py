@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vision_client.cli.photos import Clash, Photo, find, outputs
+from vision_client.pictures import read_file
 
 
 @pytest.fixture
@@ -64,6 +68,44 @@ def test_photographs_that_differ_in_their_suffix_keep_it() -> None:
     photos = [Photo(name, Path(name)) for name in ("a.jpg", "a.webp", "b.jpg")]
     paths = [str(path) for path in outputs(photos, Path("out"), ".png").values()]
     assert paths == ["out/a.jpg.png", "out/a.webp.png", "out/b.png"]
+
+
+def test_addresses_that_differ_only_in_their_query_keep_it() -> None:
+    host = "https://host/show.php"
+    photos = find([f"{host}?id=1", f"{host}?id=2/3#x", "https://host/a.jpg?id=1"])
+    paths = [str(path) for path in outputs(photos, Path("out"), ".png").values()]
+    assert paths == ["out/show.php_id=1.png", "out/show.php_id=2_3.png", "out/a.png"]
+
+
+@pytest.mark.parametrize("name", [".", "/", "http://[::1/a.jpg", "https:///", "https://./"])
+def test_unusual_names_have_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vision_client.cli.photos.below", lambda *_: [])
+    (photo,) = find([name])
+    assert len(outputs([photo], Path("out"), ".png")) == 1
+    with pytest.raises(OSError, match=r"no photographs in this folder|[Ii]nvalid|not an http"):
+        photo.read()
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def denied(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path) == "in/sub":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    photos = {photo.name: photo for photo in find(["in"])}
+    assert set(photos) > {"in/a.PNG", "in/sub", "in/translated/f.png"}
+    for read in (photos["in/sub"].read, lambda: read_file("in/sub")):
+        with pytest.raises(PermissionError):
+            read()
+    assert [photo.name for photo in find(["in/sub"])] == ["in/sub"]
 
 
 def test_results_that_would_overwrite_photographs_are_refused(folder: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -294,3 +297,90 @@ def test_paths_that_are_not_files_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "fifo", Path("/dev/null")):
         with pytest.raises(ValueError, match="not a regular file"):
             write(path, is_csv=False)
+
+
+def test_an_answer_that_was_cut_before_other_runs_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    write(path, "a.jpg", "b.jpg", is_csv=True)
+    path.write_bytes(path.read_bytes()[: -len(b"b.jpg,2")])
+    cut = path.read_bytes().rpartition(b"b.jpg,2")[0]
+    path.write_bytes(cut)
+    write(path, "c.jpg", is_csv=True)
+    assert set(write(path, "b.jpg", is_csv=True)) == {"a.jpg", "c.jpg"}
+    with path.open(newline="") as file:
+        assert [row["picture"] for row in csv.DictReader(file)].count("b.jpg") == 2
+
+
+ORIGIN: Origin = {"model": "resnet101", "weights": "w", "top_k": 2}
+
+
+@pytest.mark.parametrize("is_csv", [False, True])
+def test_a_file_that_an_editor_replaces_is_continued(tmp_path: Path, is_csv: bool) -> None:
+    path, other = tmp_path / "results", tmp_path / "other"
+    write(path, "a.jpg", is_csv=is_csv)
+    with Results(path, is_csv=is_csv, pictures=["b.jpg", "c.jpg"]) as results:
+        results.add("b.jpg", ORIGIN, ANSWER)
+        other.write_bytes(path.read_bytes().removesuffix(b"\n"))
+        other.replace(path)
+        results.add("c.jpg", ORIGIN, ANSWER)
+    assert read(path, is_csv=is_csv) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_answers_that_another_program_removes_are_reported(tmp_path: Path) -> None:
+    path, other = tmp_path / "results", tmp_path / "other"
+    results = Results(path, is_csv=False, pictures=["a.jpg", "b.jpg", "c.jpg"])
+    results.add("a.jpg", ORIGIN, ANSWER)
+    path.unlink()
+    results.add("b.jpg", ORIGIN, ANSWER)
+    other.write_bytes(b"mine")
+    other.replace(path)
+    with pytest.raises(ValueError, match="which another program replaced, cannot be continued"):
+        results.add("c.jpg", ORIGIN, ANSWER)
+    other.write_bytes(b"")
+    other.replace(path)
+    results.add("c.jpg", ORIGIN, ANSWER)
+    with pytest.raises(OSError, match="removed 2 answers of this run; repeat the command"):
+        results.close()
+    assert read(path, is_csv=False) == ["c.jpg"]
+
+
+def test_lines_of_another_program_are_left(tmp_path: Path) -> None:
+    path = tmp_path / "results"
+    results = Results(path, is_csv=False, pictures=["a.jpg"])
+    results.add("a.jpg", ORIGIN, ANSWER)
+    with path.open("a") as file:
+        file.write("Dear diary,\n")
+    with pytest.raises(OSError, match="another program wrote to it during the run"):
+        results.close()
+    assert path.read_text().endswith("Dear diary,\n")
+
+
+def test_a_file_that_is_replaced_before_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by another command that ends at this moment."""
+    path = tmp_path / "results"
+    write(path, "a.jpg", is_csv=False)
+    lock = fcntl.flock
+
+    def replaced(file: IO[bytes], mode: int) -> None:
+        monkeypatch.setattr("fcntl.flock", lock)
+        (tmp_path / "other").write_bytes(path.read_bytes().replace(b"a.jpg", b"b.jpg"))
+        (tmp_path / "other").replace(path)
+        lock(file, mode)
+
+    monkeypatch.setattr("fcntl.flock", replaced)
+    assert set(write(path, "c.jpg", is_csv=False)) == {"b.jpg"}
+    assert read(path, is_csv=False) == ["b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_it_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    write(tmp_path / "results", "a.jpg", is_csv=False)
+    assert read(tmp_path / "results", is_csv=False) == ["a.jpg"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,17 +108,37 @@ def test_force_classifies_all_again(server: Answering, photos: Path, results: Pa
     assert [picture for picture, *_ in records(results)] == ["a.jpg", "b.jpg"]
 
 
+def test_answers_of_unknown_weights_are_replaced(
+    server: Answering, photos: Path, results: Path
+) -> None:
+    """As over gRPC without the gateway."""
+    server.answer = Answer(200, {}, PREDICTIONS)
+    vision("classify", photos, "-o", results)
+    run = vision("classify", photos, "-o", results)
+    assert "2 asked again: the server does not tell its weights" in run.stderr
+    assert [picture for picture, *_ in records(results)] == ["a.jpg", "b.jpg"]
+
+
+def test_each_photograph_of_standard_input_is_classified(
+    server: Answering, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for content in (b"first", b"second"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert "there already" not in vision("classify", "-", "-o", results).stderr
+    assert [picture for picture, *_ in records(results)] == ["-", "-"]
+
+
 def test_an_answer_stays_if_there_is_no_new_one(
     server: Answering, photos: Path, results: Path
 ) -> None:
-    vision("classify", photos, "-o", results)
+    vision("classify", photos, "-o", results, "-k", 1)
     before = results.read_bytes()
     server.first = [answer("new-2"), Answer(400, {}, b"refused")]  # the weights, a.jpg
     server.answer = answer("new-2")
-    assert vision("classify", photos, "-o", results, "-j", 1).exit_code == 1
+    assert vision("classify", photos, "-o", results, "-k", 1, "-j", 1).exit_code == 1
     assert [weights for _, _, weights, _ in records(results)] == ["old-1", "new-2"]
     server.first = [Answer(503, {}, b"busy")]  # the weights
-    run = vision("classify", photos, "-o", results, "--retries", 0)
+    run = vision("classify", photos, "-o", results, "-k", 1, "--retries", 0)
     assert (run.exit_code, run.stderr.count("failed")) == (1, 1)
     assert before.splitlines()[0] in results.read_bytes()
 
@@ -243,6 +264,7 @@ def test_a_file_for_a_single_picture(
         (("a.jpg", "-o", "out.png", "--format", "jpg"), "out.png would be jpeg"),
         (("a.jpg", "-o", "out.gif"), "name it out.png, out.jpg or out.webp"),
         (("a.jpg", "-o", "./a.jpg", "--force"), "would replace the photograph a.jpg"),
+        (("a.jpg", "-o", ""), "'' names no folder and no file"),
     ],
 )
 def test_a_file_that_cannot_be_written(
@@ -268,3 +290,49 @@ def test_a_folder_named_as_a_picture_stays_a_folder(
     server.answer = answer("old-1", PNG)
     assert vision("translate", photos, "-o", tmp_path / "out.png").exit_code == 0
     assert translated(tmp_path / "out.png") == {"a.png": PNG, "b.png": PNG}
+
+
+@pytest.mark.parametrize("force", [("--force",), ()])
+def test_a_picture_of_another_photograph_is_replaced_only_by_force(
+    server: Answering, photos: Path, tmp_path: Path, force: tuple[str, ...]
+) -> None:
+    """Equal names in another folder; a folder that was moved has the same photographs."""
+    output, tuesday = tmp_path / "out", tmp_path / "tuesday"
+    server.answer = answer("old-1", PNG)
+    vision("translate", photos, "-o", output)
+    photos = photos.rename(tmp_path / "monday")
+    assert "2 were there already" in vision("translate", photos, "-o", output).stderr
+    tuesday.mkdir()
+    (tuesday / "a.jpg").write_bytes(b"another")
+    server.answer = answer("old-1", OTHER_PNG)
+    run = vision("translate", tuesday, "-o", output, *force)
+    if force:
+        assert (run.exit_code, translated(output)["a.png"]) == (0, OTHER_PNG)
+    else:
+        assert (run.exit_code, translated(output)["a.png"]) == (2, PNG)
+        assert "made of another photograph than" in run.stderr.replace("\n", " ")
+
+
+def test_translations_beside_their_photographs_are_not_translated(
+    server: Answering, photos: Path
+) -> None:
+    server.answer = answer("old-1", PNG)
+    assert vision("translate", photos, "-o", photos).exit_code == 0
+    run = vision("translate", photos, "-o", photos)
+    assert (run.exit_code, set(translated(photos))) == (0, {"a.png", "b.png"})
+    assert "2 were there already" in run.stderr
+
+
+@pytest.mark.parametrize("output", ["out", "out.png"])
+def test_another_photograph_of_standard_input(
+    server: Answering,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+) -> None:
+    server.answer = answer("old-1", PNG)
+    codes = []
+    for content in (b"first", b"second"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        codes.append(vision("translate", "-", "-o", tmp_path / output).exit_code)
+    assert codes == [0, 2]

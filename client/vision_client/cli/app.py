@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from vision_client.cli.classify import classify
 from vision_client.cli.embed import embed
+from vision_client.cli.interrupts import interrupt_on_signals
 from vision_client.cli.server import page, status
 from vision_client.cli.translate import translate
 from vision_client.show import printable
@@ -82,6 +83,7 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names may not be UTF-8
+    interrupt_on_signals()
     code: Any = 0
     try:
         try:

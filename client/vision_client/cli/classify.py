@@ -70,7 +70,8 @@ def classify(
     In a pipe: picture, rank, class number, label and probability, separated by tabs.
 
     With -o a repeated command continues: photographs are skipped whose answer in FILE is of the
-    same network, weights and options. Others are replaced; --force replaces all.
+    same network, weights and options. Others are replaced; --force replaces all. Answers of
+    standard input are added.
 
     [bold]vision classify dog.jpg[/]
     [bold]vision classify holidays https://example.org/dog.jpg -o results.csv[/]
@@ -150,6 +151,6 @@ def _is_csv(path: Path, json: bool, csv: bool) -> bool:
 
 def _open(path: Path, is_csv: bool, photos: list[Photo]) -> Results:
     try:
-        return Results(path, is_csv=is_csv, pictures={photo.name for photo in photos})
+        return Results(path, is_csv=is_csv, pictures={photo.name for photo in photos} - {STDIN})
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from vision_client.cli.connection import (
     CaOption,
@@ -21,11 +24,13 @@ from vision_client.cli.connection import (
     TokenOption,
     require_names,
 )
+from vision_client.cli.interrupts import uninterrupted
 from vision_client.cli.options import JOBS, Jobs, Model, Photos, err
 from vision_client.cli.photos import Photo, find
 from vision_client.cli.work import UntrainedWarning, work
 from vision_client.client import RETRIES, SERVER, TIMEOUT_S
 from vision_client.extras import extra
+from vision_client.show import printable
 from vision_client.tasks.embed import Embedding
 
 SUFFIX = ".npz"
@@ -63,7 +68,8 @@ def embed(
     The file has the arrays names, vectors (a row of float32 for each name)
     and weights, the name of the weights that all vectors come from.
     It is written at the end, also after Ctrl-C or errors, with the
-    photographs that were answered by then.
+    photographs that were answered by then; if FILE.npz exists, and
+    photographs are missing, it is written beside it.
 
     [bold]vision embed holidays -o vectors.npz[/]
     [bold]python -c "import numpy; print(numpy.load('vectors.npz')['vectors'].shape)"[/]
@@ -96,6 +102,7 @@ def embed(
         answers[photo.name] = answer
 
     access = Server(server, grpc, token_file, ca, cert, cert_key)
+    status = 1
     try:
         with file, access.connect(timeout, retries) as client:
             require_names(client, model=model)
@@ -107,13 +114,40 @@ def embed(
                     jobs=jobs, verb="embedded", skipped=0, console=err,
                 )  # fmt: skip
             finally:
-                if answers:
-                    np.savez(file, **_arrays(answers))
-                    file.close()
-                    partial.replace(output)
+                with uninterrupted(), _naming(output):
+                    if answers:
+                        np.savez(file, **_arrays(answers))
+                        file.close()
+                        written = _publish(partial, output, replace=force and status == 0)
+                        if written != output:
+                            status = 1
+                            message = f"{output} exists and stays; the vectors are in {written}"
+                            err.print(Text(printable(message)), soft_wrap=True)
     finally:
         partial.unlink(missing_ok=True)
     raise typer.Exit(status)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _publish(partial: Path, output: Path, *, replace: bool) -> Path:
+    """Rename ``partial`` to ``output``; to a name beside it if that exists, unless ``replace``."""
+    path = output
+    if not replace:
+        beside = (output.with_name(f"{output.stem}-partial-{n}{SUFFIX}") for n in count(1))
+        for path in chain([output], beside):
+            with suppress(FileExistsError):
+                path.open("xb").close()  # another command may do the same now
+                break
+    partial.replace(path)
+    return path
 
 
 def _check_same_network(first: Embedding, answer: Embedding) -> None:

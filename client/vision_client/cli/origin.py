@@ -9,7 +9,7 @@ from typing import TypeAlias
 from rich.console import Console
 
 from vision_client.answers import Answer
-from vision_client.cli.photos import Photo
+from vision_client.cli.photos import STDIN, Photo
 from vision_client.client import Client
 from vision_client.models import default
 from vision_client.show import printable
@@ -55,12 +55,14 @@ def unanswered(
     """The photographs without an answer that ``question`` would get again.
 
     ``earlier`` has the origins of answers by the names of their photographs. Those that differ are
-    counted on ``console``, with the reason.
+    counted on ``console``, with the reason. Standard input may be another photograph each time.
     """
+    earlier = {name: origin for name, origin in earlier.items() if name != STDIN}
     if not any(photo.name in earlier for photo in photos):
         return list(photos)
     now = question.current()
-    remaining = [photo for photo in photos if earlier.get(photo.name) != now]
+    is_known = now["weights"] is not None
+    remaining = [p for p in photos if not is_known or earlier.get(p.name) != now]
     reasons = Counter(
         _difference(earlier[photo.name], now) for photo in remaining if photo.name in earlier
     )
@@ -73,6 +75,8 @@ def unanswered(
 def _difference(before: Origin, now: Origin) -> str:
     if not before:
         return "an older version did not keep the network, weights and options of its answers"
+    if before == now:
+        return "the server does not tell its weights"
     return ", ".join(
         f"{key.replace('_', '-')} {_text(key, before.get(key))}, now {_text(key, value)}"
         for key, value in now.items()

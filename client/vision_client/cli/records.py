@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import re
 import secrets
 import shutil
@@ -81,9 +83,10 @@ class Results:
     picture's last answer in the file. Answers are appended; closing the file removes the earlier
     ones of ``pictures``, so that each has one and an interruption loses none. An incomplete record
     at the end, which an interrupted run leaves, is cut off. Rows of CSV do not always show whether
-    all of them are there; if that is unclear, they are not in ``earlier``. Raises ValueError if
-    ``path`` contains anything else or is not a regular file, OSError if it cannot be opened; the
-    file is then unchanged.
+    all of them are there; if that is unclear, they are not in ``earlier``. If another program, as
+    an editor, replaces the file, the answers go to the new one. Raises ValueError if ``path``
+    contains anything else or is not a regular file, OSError if it cannot be opened; the file is
+    then unchanged.
     """
 
     def __init__(self, path: Path, *, is_csv: bool, pictures: Collection[str]) -> None:
@@ -97,10 +100,27 @@ class Results:
         self._start = _CSV_START if is_csv else b""
         self._read = _read_csv if is_csv else _read_json
         self._pictures = set(pictures)
+        self._added: Counter[str] = Counter()
+        try:
+            records = self._open()
+        except ValueError as error:
+            expected = "CSV" if is_csv else "JSON lines"
+            raise ValueError(
+                f"{path} does not contain this command's results as {expected}; it was not "
+                "changed; choose another file"
+            ) from error
+        last = {record.picture: record.origin for record in records}
+        self.earlier = {name: origin for name, origin in last.items() if origin is not None}
+
+    def _open(self) -> list[_Record]:
+        """Open the file to add to its records. ValueError if it contains anything else."""
         self._file = self._path.open("a+b")
         try:
             self._lock()
-            data = self._content(_CSV_FIRST if is_csv else _JSON_FIRST)
+            if not self._is_current():  # another command replaced it before the lock
+                self._file.close()
+                return self._open()
+            data = self._content(_CSV_FIRST if self._start else _JSON_FIRST)
             records = self._read(data)
             length = sum(len(record.raw) for record in records)
             if not records:
@@ -109,25 +129,17 @@ class Results:
             elif data.startswith(_OLD_CSV_START):
                 self._replace(records)
                 self._file.close()
-                self._file = self._path.open("a+b")
-                self._lock()
+                self._open()
+                return records
             else:
                 self._file.truncate(len(self._start) + length)
                 if not records[-1].raw.endswith(b"\n"):  # editors may remove it
                     self._file.write(b"\n")
-        except ValueError as error:
-            self._file.close()
-            expected = "CSV" if is_csv else "JSON lines"
-            raise ValueError(
-                f"{path} does not contain this command's results as {expected}; it was not "
-                "changed; choose another file"
-            ) from error
         except BaseException:
             self._file.close()
             raise
-        last = {record.picture: record.origin for record in records}
-        self.earlier = {name: origin for name, origin in last.items() if origin is not None}
         self._count = Counter(record.picture for record in records)
+        return records
 
     def _lock(self) -> None:
         """OSError if another command has the file: it may replace it, and lose what is added."""
@@ -138,6 +150,16 @@ class Results:
         except BlockingIOError as error:
             message = "another command is writing to it"
             raise BlockingIOError(error.errno, message, str(self._path)) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+
+    def _is_current(self) -> bool:
+        """Whether the open file still is the one at the path."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def _content(self, first: bytes) -> bytes:
         """The file; empty if it was cut within ``first``. ValueError if it starts with others."""
@@ -150,9 +172,18 @@ class Results:
         raise ValueError("not results")
 
     def add(self, name: str, origin: Origin, answer: Classification) -> None:
+        """ValueError if another program replaced the file by one that cannot be continued."""
+        if self._file.closed or not self._is_current():
+            self._file.close()
+            try:
+                self._open()
+            except (ValueError, OSError) as error:
+                message = f"{self._path}, which another program replaced, cannot be continued"
+                raise ValueError(f"{message}: {error}") from error
         self._file.write(self._write(name, origin, answer).encode(errors="surrogateescape"))
         self._file.flush()
         self._count[name] += 1
+        self._added[name] += 1
 
     def _replace(self, records: Iterable[_Record]) -> None:
         """Write the file anew with ``records``; it is never half-written."""
@@ -168,11 +199,20 @@ class Results:
             raise
 
     def close(self) -> None:
-        """Remove all answers but the last of each picture of this run."""
+        """Remove all answers but the last of each picture of this run.
+
+        OSError if that fails, or if another program removed answers of this run.
+        """
         try:
-            self._file.flush()
-            if any(self._count[name] > 1 for name in self._pictures):
-                records = self._read(self._path.read_bytes())
+            if not self._file.closed:
+                self._file.flush()
+            has_old = any(self._count[name] > 1 for name in self._pictures)
+            records = self._read(self._path.read_bytes()) if self._added or has_old else []
+            lost = self._added - Counter(record.picture for record in records)
+            if lost:
+                message = f"another program removed {lost.total()} answers of this run"
+                raise OSError(errno.EIO, f"{message}; repeat the command")
+            if has_old:
                 last = {record.picture: i for i, record in enumerate(records)}
                 self._replace(
                     record
@@ -181,6 +221,9 @@ class Results:
                 )
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
+        except ValueError as error:
+            message = "another program wrote to it during the run; it is left as it is"
+            raise OSError(errno.EIO, message, str(self._path)) from error
         finally:
             with suppress(OSError):  # of a flush that has failed above
                 self._file.close()
@@ -197,6 +240,7 @@ class Results:
         self.close()
 
 
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of some network file systems
 _CSV_START = csv_line(CSV_HEADER).encode()
 _OLD_CSV_START = csv_line(_OLD_CSV_HEADER).encode()
 _CSV_FIRST = _OLD_CSV_START.removesuffix(b"\n")
@@ -278,16 +322,17 @@ def _read_csv(data: bytes) -> list[_Record]:
     groups = _by_picture(rows)
     if groups and rest.startswith(csv_line((groups[-1][0].picture, "")).rstrip("\n")):
         del groups[-1]
+    full = _full(groups)
     records = [
         _Record(
             group[0].picture,
-            group[0].origin,
+            None if len(group) < full[_key(group)] else group[0].origin,
             "".join(row.raw for row in group).encode(errors="surrogateescape"),
         )
         for group in groups
     ]
     # In a row without a line feed the last value may be incomplete.
-    if groups and (_is_short(groups) or not (rest or text.endswith("\n"))):
+    if groups and not (rest or text.endswith("\n")):
         records[-1] = replace(records[-1], origin=None)
     return records
 
@@ -317,12 +362,20 @@ def _by_picture(rows: list[_Row]) -> list[list[_Row]]:
     return groups
 
 
-def _is_short(groups: list[list[_Row]]) -> bool:
-    """Whether the last answer may lack rows: it has fewer than others of its origin, or ``top_k``.
+def _full(groups: list[list[_Row]]) -> dict[object, int]:
+    """By ``_key`` the rows of a complete answer: the most of several, or ``top_k`` if it is alone.
 
     A network may have fewer classes than ``top_k``.
     """
-    *others, last = groups
-    origin = last[0].origin
-    full = max((len(group) for group in others if group[0].origin == origin), default=None)
-    return len(last) < int(full or origin.get("top_k") or 0)
+    counts = Counter(map(_key, groups))
+    full: dict[object, int] = {}
+    for group in groups:
+        key = _key(group)
+        rows = len(group) if counts[key] > 1 else int(group[0].origin.get("top_k") or 0)
+        full[key] = max(full.get(key, 0), rows)
+    return full
+
+
+def _key(group: list[_Row]) -> object:
+    """The origin of an answer, which can be hashed."""
+    return tuple(group[0].origin.items())

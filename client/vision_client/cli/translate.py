@@ -41,7 +41,12 @@ from vision_client.tasks.translate import (
     Translation,
 )
 
-# The formats that the server writes, by the suffix of a file. The first is the default.
+
+def _path(text: str) -> Path:
+    """Refuse "", as from an unset shell variable: ``Path("")`` is the current folder."""
+    if not text:
+        raise typer.BadParameter("'' names no folder and no file")
+    return Path(text)
 
 
 def translate(
@@ -49,7 +54,7 @@ def translate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR|FILE", show_default=False,
+            "--output", "-o", parser=_path, metavar="DIR|FILE", show_default=False,
             help="Folder for the pictures, which are named as the photographs; or the .png, .jpg "
             "or .webp file for a single one; - is standard output, the default for one photograph "
             "in a pipe.",
@@ -93,7 +98,8 @@ def translate(
     """Translate photographs. A terminal shows a single one before and after.
 
     Pictures that exist already are skipped, so that an interrupted run can be continued. Those that
-    an earlier run made with other weights or options are replaced; --force replaces all.
+    an earlier run made with other weights or options are replaced; one of another photograph is an
+    error; --force replaces all.
 
     [bold]vision translate horse.jpg -o zebra.png[/]
     [bold]vision translate stable https://example.org/horse.jpg -o translated[/]
@@ -115,7 +121,11 @@ def translate(
         )
     wanted = wanted or file or FORMAT_BY_SUFFIX[".png"]
     folder = None if to_stdout or file else output
-    photos = find(photo, exclude=folder)
+    try:
+        made = Made(folder) if folder is not None else None
+    except OSError as error:
+        raise typer.BadParameter(str(error), param_hint="--output") from error
+    photos = find(photo, folder, lambda path: made is not None and made.origin(path) is not None)
     if folder is None and len(photos) > 1:
         name = "standard output" if to_stdout else output
         raise typer.BadParameter(f"{name} holds one picture: -o DIR", param_hint="--output")
@@ -127,14 +137,14 @@ def translate(
             refuse_originals(photos, paths.values())
         for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        made = Made(folder) if folder is not None else None
+        existing = [p for p in photos if not force and p in paths and _exists(paths[p])]
+        for one in existing:
+            if made is None or one.name == STDIN:  # standard input may be another photograph
+                raise Clash(f"{paths[one]} exists already: --force replaces it")
+            with suppress(OSError):  # the photograph is gone: its picture is kept
+                made.require_same(paths[one], one)
     except (Clash, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
-    existing = [p for p in photos if not force and p in paths and _exists(paths[p])]
-    if existing and made is None:
-        raise typer.BadParameter(
-            f"{output} exists already: --force replaces it", param_hint="--output"
-        )
     origins = {p.name: made.origin(paths[p]) for p in existing} if made is not None else {}
     earlier = {name: origin for name, origin in origins.items() if origin is not None}
     kept = len(origins) - len(earlier)
@@ -154,7 +164,7 @@ def translate(
             sys.stdout.buffer.flush()
             return
         if made is not None:
-            made.add(paths[photo], question.origin(answer), answer.data)
+            made.add(paths[photo], question.origin(answer), answer.data, photo, data)
         answer.save(paths[photo])
         if len(photos) == 1 and out.is_terminal:
             # Pillow may be unable to read what the server reads; its errors have many types.
