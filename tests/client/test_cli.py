@@ -389,7 +389,7 @@ def test_ctrl_c_keeps_the_results(at: dict[str, str], folder: Path, heavy: bytes
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("vision ", {"classify", "translate", "status", "page"}),
+        ("vision ", {"classify", "embed", "translate", "status", "page"}),
         ("vision tr", {"translate"}),
         ("vision classify --to", {"--top-k", "--token-file"}),
         ("vision translate --format ", {"png", "jpeg", "jpg", "webp"}),
@@ -413,7 +413,7 @@ def test_completion_in_bash(line: str, offered: set[str]) -> None:
     assert set(run.stdout.split()) == offered
 
 
-@pytest.mark.parametrize("command", ["classify", "translate", "status", "page"])
+@pytest.mark.parametrize("command", ["classify", "embed", "translate", "status", "page"])
 def test_help_has_examples(command: str) -> None:
     own = invoke(command, "--help").stdout
     assert len(re.findall(f"^ vision {command}", own, re.MULTILINE)) >= 2

@@ -39,7 +39,7 @@ def examples(pattern: str) -> dict[str, str]:
 
 
 # The server here has no embeddings: tests/serving/test_new_networks.py runs these lines.
-CURL = examples(r"^curl (?!.*_embed)[^\n]*$")
+CURL = examples(r"^curl (?![^\n]*_embed)[^\n]*$")
 VISION = examples(r"^vision (?!embed)[^\n]*$")
 PYTHON = examples(r"^```python\n(.*?)^```$")
 
