@@ -39,7 +39,10 @@ def renamed(state: StateDict, head: str, expected: Callable[[], Iterable[str]]) 
     ValueError if it holds several networks.
     """
     state = {key.replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
-    prefix, given = _find_head(state, head) or (_find_body(state, head, expected()), head)
+    found = _find_head(state, head)
+    if found and found[1] != head and f"{found[1]}.weight" in {*expected()}:
+        found = None  # another layer of the network: its head is missing
+    prefix, given = found or (_find_body(state, head, expected()), head)
     left_out = [key for key in state if not key.startswith(prefix)]
     own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
     if given != head:

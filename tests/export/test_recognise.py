@@ -64,6 +64,16 @@ def test_another_resnet_for_features(save: Save) -> None:
         assert refusal.endswith(f":\n  make export NETWORK=resnet50 TASK=embed WEIGHTS={path}")
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vgg11", "convnext_tiny"])
+def test_another_layer_is_not_taken_for_the_missing_head(name: str) -> None:
+    """Their heads are classifier.3, .6 and .2, after other layers of the classifier."""
+    head = find(name).head
+    state = torchvision.skeleton(name).state_dict()
+    found = recognised({f"net.{k}": v for k, v in state.items() if not k.startswith(f"{head}.")})
+    assert found
+    assert found[0].name == name
+
+
 def test_features_of_the_same_network_are_not_called_another(save: Save) -> None:
     path = save(_checkpoint("resnet18", 7) | {"fc.weight": torch.zeros(7, 9)})
     assert "this network:\n  misshapen  fc.weight" in _refusal(find("resnet18", "embed"), path)
