@@ -159,7 +159,7 @@ def _check_query(headers: Mapping[str, str], options: Collection[str]) -> None:
     query = headers.get(":path", "").partition("?")[2]
     if not query:
         return
-    name = query.partition("&")[0].partition("=")[0]
+    name = query.partition("&")[0].partition("=")[0].lower().replace("-", "_")
     header = f"x-{name.replace('_', '-')}"
     remedy = f"send {name} as the header {header}" if name in options else "options are headers"
     raise Refused(400, "BadRequest", f"a prediction has no query string: {remedy}")
