@@ -44,9 +44,15 @@ UNGUARDED = (
 
 
 def serve(config: Config, run: RunFolder, options: Options, *, background: bool) -> int:
-    """Serve until a signal; ``background`` is whether `make stop` sends it, or Ctrl-C."""
+    """Serve until a signal; ``background`` is whether `make stop` sends it, or Ctrl-C.
+
+    In the background the folder is reserved by the process that started this one.
+    """
     try:
-        with running(prepare(config, run, options), run) as server:
+        with (
+            contextlib.nullcontext() if background else run.reserved(),
+            running(prepare(config, run, options), run) as server,
+        ):
             announce(server, wait_until_ready(server))
             stops = f"{run.make('status')}, {run.make('stop')}" if background else "Ctrl-C stops it"
             print(stops, flush=True)
@@ -59,7 +65,6 @@ def serve(config: Config, run: RunFolder, options: Options, *, background: bool)
 
 def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
     """Check everything that a start needs, and plan it; ServingError for what is missing."""
-    run.require_free()
     if options.models:
         config = config.select(options.models)
     archives = read_archives(config)
@@ -100,14 +105,13 @@ def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> Non
 
 def start(run: RunFolder, arguments: Sequence[str]) -> int:
     """Serve in the background; returns once every model answers or one cannot be loaded."""
-    run.require_free()
-    run.create()
     log = run.serve_log
-    with run.open_log(log) as output:
+    with run.reserved() as reservation, run.open_log(log) as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "serving", "serve", "--background", *arguments],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=[reservation],  # the child keeps the folder until its end
         )  # fmt: skip
     signal.signal(signal.SIGTERM, _exit)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is ignored under nohup

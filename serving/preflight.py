@@ -59,7 +59,6 @@ def check_space(archives: Collection[Archive], run: RunFolder) -> None:
     """ServingError if logs cannot be written or the archives cannot be unpacked."""
     unpacked = sum(archive.path.stat().st_size for archive in archives)
     temporary = Path(tempfile.gettempdir())
-    run.create()
     for folder, need, remedy in (
         (run.path, SPARE_BYTES, "choose another place with RUN= (--run-dir)"),
         (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -148,15 +150,29 @@ class RunFolder:
             raise ServingError(f"no server of {self.path} is running: {self.make('start')} first")
         return config
 
-    def require_free(self) -> None:
-        """ServingError if a server runs from this folder."""
-        other = self.supervisor()
-        if other:
-            raise ServingError(
-                f"a server of {self.path} is running already (process {other.pid}): "
-                f"{self.make('stop')}, or start another with RUN=, PORT=, GRPC_PORT= and "
-                "METRICS_PORT="
-            )
+    @contextlib.contextmanager
+    def reserved(self) -> Iterator[int]:
+        """Hold this folder, created if needed, for one server, from its first check to its end.
+
+        The file descriptor holds it too, in a child that inherits it. ServingError if a server
+        starts or runs here.
+        """
+        self.create()
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                other, state, remedy = self.supervisor(), "starts already", "wait for it"
+                if other:
+                    state, remedy = f"is running already (process {other.pid})", self.make("stop")
+                raise ServingError(
+                    f"a server of {self.path} {state}: {remedy}, or start another with RUN=, "
+                    "PORT=, GRPC_PORT= and METRICS_PORT="
+                ) from None
+            yield fd
+        finally:
+            os.close(fd)
 
     def is_ready(self, supervisor: int) -> bool:
         """Whether the process with that id serves from here and every model has answered."""

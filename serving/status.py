@@ -68,7 +68,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     up = timedelta(seconds=round(found["uptime_s"]))
     lines = [
         f"{found['rest']}, gRPC {found['grpc']}, process {found['process']} of {found['run']}, up "
-        f"{up} h"
+        f"{up}"
     ]
     for name, model in found["models"].items():
         lines.append(f"{name:<10} {'answers' if model['ready'] else model['reason']}")

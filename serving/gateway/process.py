@@ -76,6 +76,7 @@ class Gateway:
             plan.response_timeout,
             self._limits,
             partial(run.token, "inference"),
+            {planned.model: (*planned.archive.options, "format") for planned in plan.models},
         )
         # The state of the credentials at the last write; the files are written when it changes.
         self._written: object = None

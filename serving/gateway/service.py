@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any
 
 import grpc
@@ -20,8 +20,6 @@ _GRPC_STATUS = {400: 3, 404: 5, 422: 9, 429: 8, 503: 14, 504: 4}
 # gRPC's units of a deadline, in seconds.
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _LONGEST_TIMEOUT_MS = 86_400_000
-# Names in a query string that an error repeats.
-_NAME = re.compile("[A-Za-z0-9_-]{1,40}")
 
 
 class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -33,6 +31,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
     that has answered 200. No request waits for more than ``longest_wait`` seconds. ``most_of`` is
     the number of requests by client that may wait or be with TorchServe at once. ``token`` gives
     TorchServe's token, which is another one after TorchServe was restarted while a request waited.
+    ``options`` are the names of each model's options.
     """
 
     def __init__(
@@ -43,7 +42,9 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         longest_wait: float,
         limits: GatewayLimits,
         token: Callable[[], str | None],
+        options: Mapping[str, Collection[str]],
     ) -> None:
+        self._options = options
         self._token = token
         self._most_bytes = limits.request_bytes
         # The other half of the memory is for small requests, answers and connections.
@@ -87,7 +88,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._present[client] += 1
         try:
             queue = self._queue(headers)
-            _check_query(headers)
+            _check_query(headers, self._options[queue.model])
             deadline = _deadline(headers, arrived)
             self._check_limit(client)
             longest = arrived + self._longest_wait
@@ -153,17 +154,15 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             )
 
 
-def _check_query(headers: Mapping[str, str]) -> None:
+def _check_query(headers: Mapping[str, str], options: Collection[str]) -> None:
     """Raise Refused if the path has a query string: nobody reads it."""
     query = headers.get(":path", "").partition("?")[2]
     if not query:
         return
-    name = query.partition("&")[0].partition("=")[0]
-    name = name if _NAME.fullmatch(name) else "top_k"
-    header = f"x-{name.lower().replace('_', '-')}"
-    raise Refused(
-        400, "BadRequest", f"the query string is not read: send {name} as the header {header}"
-    )
+    name = query.partition("&")[0].partition("=")[0].lower().replace("-", "_")
+    header = f"x-{name.replace('_', '-')}"
+    remedy = f"send {name} as the header {header}" if name in options else "options are headers"
+    raise Refused(400, "BadRequest", f"a prediction has no query string: {remedy}")
 
 
 def _deadline(headers: Mapping[str, str], arrived: float) -> float | None:

@@ -118,6 +118,15 @@ def test_the_id_of_an_answer_leads_to_the_workers_log(bare: Bare, jpeg: bytes) -
     wait_until(lambda: line in (bare.run.logs / "model_log.log").read_text())
 
 
+def test_no_log_has_a_query_string(bare: Bare, jpeg: bytes) -> None:
+    url = f"{bare.config.inference}/predictions/{MODEL}?key=secret"
+    assert requests.post(url, data=jpeg, timeout=TIMEOUT_S).status_code == 200
+    access_log = bare.run.logs / "access_log.log"
+    line = f'"POST /predictions/{MODEL} HTTP/1.1" 200'
+    wait_until(lambda: access_log.read_text().splitlines()[-1].find(line) > 0)
+    assert all("secret" not in path.read_text() for path in bare.run.logs.iterdir())
+
+
 def test_health_is_on_the_metrics_address(bare: Bare) -> None:
     """The canaries of a server without a gateway ask its public address."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socketserver
 import subprocess
 import sys
@@ -18,7 +19,9 @@ import pytest
 
 from serving import commands
 from serving.config import Config
+from serving.errors import ServingError
 from serving.gateway.process import ACTIVE_REQUESTS
+from serving.plan import Options
 from serving.runfolder import RunFolder
 from tests.running import MakeConfig, wait_until
 
@@ -79,7 +82,7 @@ def test_each_model_has_a_line(
     with saying(run, {"/readyz": health}):
         assert commands.status(run, as_json=False) == code
     first, *lines = printed(capsys)
-    assert first.startswith("http://127.0.0.1:")
+    assert re.fullmatch(r"http://127\.0\.0\.1:.* of .*, up \d:\d\d:\d\d", first)
     assert lines == ["a answers", line]
 
 
@@ -144,6 +147,32 @@ def test_a_server_that_hangs(run: RunFolder, capsys: pytest.CaptureFixture[str])
     with saying(run, {}):
         assert commands.status(run, as_json=False) == 1
     assert "does not answer: see" in capsys.readouterr().out
+
+
+def test_a_folder_is_for_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its checks to its end; `start` leaves the folder to its child, which outlives it."""
+    folder = RunFolder(tmp_path / "run")
+    (tmp_path / "serving.py").write_text(
+        "import pathlib, time\n"
+        "print('up', flush=True)\n"
+        "while not pathlib.Path('end').exists(): time.sleep(0.02)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    children: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(commands, "_follow", lambda child, *_: children.append(child))
+    commands.start(folder, [])
+    try:
+        wait_until(lambda: folder.serve_log.read_text() == "up\n")
+        with pytest.raises(ServingError, match=f"a server of {folder.path} starts already: wait"):
+            commands.start(folder, [])
+        with pytest.raises(ServingError, match=f"a server of {folder.path} starts already: wait"):
+            commands.serve(Config(tmp_path, {}), folder, Options(), background=False)
+        assert folder.serve_log.read_text() == "up\n"
+    finally:
+        (tmp_path / "end").touch()
+        children[0].wait(60)
+    with folder.reserved():
+        pass
 
 
 SERVER = """

@@ -11,6 +11,7 @@ import pytest
 
 from serving.gateway import admission
 from serving.gateway.admission import Capacity, ModelQueue, Refused, place
+from serving.gateway.service import _check_query
 
 CAPACITY = Capacity(slots=2, waiting=6, per_client=4, gentle=1)
 
@@ -241,3 +242,20 @@ def test_clients_without_requests_are_not_kept() -> None:
         assert asked.queue._clients == {}
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("query", "remedy"),
+    [
+        ("top_k=1", "send top_k as the header x-top-k"),
+        ("Top-K=3&size=64", "send top_k as the header x-top-k"),
+        ("format=png", "send format as the header x-format"),
+        ("size=64", "options are headers"),
+        ("customized=true", "options are headers"),
+        ("%22%7D=1", "options are headers"),
+    ],
+)
+def test_a_query_string_is_refused(query: str, remedy: str) -> None:
+    _check_query({":path": "/predictions/m"}, ("top_k", "format"))
+    with pytest.raises(Refused, match=f"a prediction has no query string: {remedy}$"):
+        _check_query({":path": f"/predictions/m?{query}"}, ("top_k", "format"))

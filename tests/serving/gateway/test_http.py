@@ -171,20 +171,10 @@ def test_what_the_gateway_tells_its_parts_no_client_can_say(server: Running) -> 
     assert line["model"] == "resnet101"
 
 
-@pytest.mark.parametrize(
-    ("query", "name", "header"),
-    [
-        ("top_k=1", "top_k", "x-top-k"),
-        ("size=64&quality=9", "size", "x-size"),
-        ("%22%7D=1", "top_k", "x-top-k"),
-    ],
-)
-def test_a_query_string_is_refused(
-    server: Running, jpeg: bytes, query: str, name: str, header: str
-) -> None:
-    response = post(server, f"resnet101?{query}", data=jpeg)
+def test_a_query_string_is_refused(server: Running, jpeg: bytes) -> None:
+    response = post(server, "resnet101?top_k=1", data=jpeg)
     assert (response.status_code, response.json()["type"]) == (400, "BadRequest")
-    assert response.json()["message"].endswith(f"send {name} as the header {header}")
+    assert response.json()["message"].endswith("send top_k as the header x-top-k")
     assert access(server, response.headers["x-request-id"])["error"] == "BadRequest"
 
 
