@@ -112,14 +112,14 @@ class Results:
         last = {record.picture: record.origin for record in records}
         self.earlier = {name: origin for name, origin in last.items() if origin is not None}
 
-    def _open(self) -> list[_Record]:
+    def _open(self, *, retry: bool = True) -> list[_Record]:
         """Open the file to add to its records. ValueError if it contains anything else."""
         self._file = self._path.open("a+b")
         try:
             self._lock()
-            if not self._is_current():  # another command replaced it before the lock
+            if retry and not self._is_current():  # another command replaced it before the lock
                 self._file.close()
-                return self._open()
+                return self._open(retry=False)
             data = self._content(_CSV_FIRST if self._start else _JSON_FIRST)
             records = self._read(data)
             length = sum(len(record.raw) for record in records)
