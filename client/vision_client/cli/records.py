@@ -172,14 +172,14 @@ class Results:
         raise ValueError("not results")
 
     def add(self, name: str, origin: Origin, answer: Classification) -> None:
-        """ValueError if another program replaced the file by one that cannot be continued."""
+        """OSError, ESTALE if another program replaced the file by one that cannot be continued."""
         if self._file.closed or not self._is_current():
             self._file.close()
             try:
                 self._open()
             except (ValueError, OSError) as error:
                 message = f"{self._path}, which another program replaced, cannot be continued"
-                raise ValueError(f"{message}: {error}") from error
+                raise OSError(errno.ESTALE, f"{message}: {error}") from error
         self._file.write(self._write(name, origin, answer).encode(errors="surrogateescape"))
         self._file.flush()
         self._count[name] += 1
@@ -206,7 +206,8 @@ class Results:
         try:
             if not self._file.closed:
                 self._file.flush()
-            has_old = any(self._count[name] > 1 for name in self._pictures)
+            is_current = not self._file.closed and self._is_current()
+            has_old = is_current and any(self._count[name] > 1 for name in self._pictures)
             records = self._read(self._path.read_bytes()) if self._added or has_old else []
             lost = self._added - Counter(record.picture for record in records)
             if lost:
