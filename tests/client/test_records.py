@@ -334,7 +334,7 @@ def test_answers_that_another_program_removes_are_reported(tmp_path: Path) -> No
     results.add("b.jpg", ORIGIN, ANSWER)
     other.write_bytes(b"mine")
     other.replace(path)
-    with pytest.raises(ValueError, match="which another program replaced, cannot be continued"):
+    with pytest.raises(OSError, match="which another program replaced, cannot be continued"):
         results.add("c.jpg", ORIGIN, ANSWER)
     other.write_bytes(b"")
     other.replace(path)

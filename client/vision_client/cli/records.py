@@ -112,14 +112,14 @@ class Results:
         last = {record.picture: record.origin for record in records}
         self.earlier = {name: origin for name, origin in last.items() if origin is not None}
 
-    def _open(self) -> list[_Record]:
+    def _open(self, *, retry: bool = True) -> list[_Record]:
         """Open the file to add to its records. ValueError if it contains anything else."""
         self._file = self._path.open("a+b")
         try:
             self._lock()
-            if not self._is_current():  # another command replaced it before the lock
+            if retry and not self._is_current():  # another command replaced it before the lock
                 self._file.close()
-                return self._open()
+                return self._open(retry=False)
             data = self._content(_CSV_FIRST if self._start else _JSON_FIRST)
             records = self._read(data)
             length = sum(len(record.raw) for record in records)
@@ -172,14 +172,14 @@ class Results:
         raise ValueError("not results")
 
     def add(self, name: str, origin: Origin, answer: Classification) -> None:
-        """ValueError if another program replaced the file by one that cannot be continued."""
+        """OSError, ESTALE if another program replaced the file by one that cannot be continued."""
         if self._file.closed or not self._is_current():
             self._file.close()
             try:
                 self._open()
             except (ValueError, OSError) as error:
                 message = f"{self._path}, which another program replaced, cannot be continued"
-                raise ValueError(f"{message}: {error}") from error
+                raise OSError(errno.ESTALE, f"{message}: {error}") from error
         self._file.write(self._write(name, origin, answer).encode(errors="surrogateescape"))
         self._file.flush()
         self._count[name] += 1
@@ -206,7 +206,8 @@ class Results:
         try:
             if not self._file.closed:
                 self._file.flush()
-            has_old = any(self._count[name] > 1 for name in self._pictures)
+            is_current = not self._file.closed and self._is_current()
+            has_old = is_current and any(self._count[name] > 1 for name in self._pictures)
             records = self._read(self._path.read_bytes()) if self._added or has_old else []
             lost = self._added - Counter(record.picture for record in records)
             if lost:

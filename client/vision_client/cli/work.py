@@ -33,7 +33,8 @@ AHEAD = 4
 # Errors that do not depend on the photograph: the others would fail in the same way.
 UNAUTHORIZED = 401
 GENERAL = {301, 302, 303, 307, 308, UNAUTHORIZED, 403, 404}
-FULL = {errno.ENOSPC, errno.EDQUOT}
+# Nothing more can be written: the disk is full, or the file of results was replaced.
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE}
 
 
 def work(
@@ -49,7 +50,7 @@ def work(
     """Call ``ask`` for each photograph, ``jobs`` at once, and ``report`` in order with each result.
 
     Progress and failures go to ``console``. Returns the exit status: 1 if any photograph failed,
-    else 0. Stops early if the server cannot be reached or the disk is full.
+    else 0. Stops early if the server cannot be reached or nothing can be written.
     """
     start = time.monotonic()
     failures: list[str] = []
@@ -142,7 +143,7 @@ def _affects_all(error: Exception) -> bool:
     if isinstance(error, ServerError):
         return error.code in GENERAL
     if isinstance(error, OSError):
-        return error.errno in FULL
+        return error.errno in UNWRITABLE
     return isinstance(error, ConnectionFailed)
 
 
