@@ -34,7 +34,7 @@ def choice(values: Collection[str], synonyms: Mapping[str, str]) -> Callable[[st
     def parse(text: str) -> str:
         value = synonyms.get(text.lower(), text.lower())
         if value not in values:
-            raise argparse.ArgumentTypeError(f"must be {' or '.join(values)}, not {text!r}")
+            raise argparse.ArgumentTypeError(f"must be one of {', '.join(values)}, not {text!r}")
         return value
 
     return parse

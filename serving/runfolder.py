@@ -173,6 +173,8 @@ class RunFolder:
             yield fd
         finally:
             os.close(fd)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()  # a refused start leaves no empty folder
 
     def is_ready(self, supervisor: int) -> bool:
         """Whether the process with that id serves from here and every model has answered."""

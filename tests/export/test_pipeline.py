@@ -74,15 +74,11 @@ def test_own_file_by_the_command(run: Run, tmp_path: Path) -> None:
     assert "tiny_classifier.mar: unchanged" in again.stdout
 
 
-@pytest.mark.parametrize("variable", ["TINY_CLASSIFIER_WEIGHTS", "--tiny_classifier"])
-def test_options_of_one_network_among_several(variable: str, run: Run, tmp_path: Path) -> None:
-    weights = _checkpoint(tmp_path / "mine.pth")
+def test_options_of_one_network_among_several(run: Run, tmp_path: Path) -> None:
     networks = [OWN / "tiny_classifier.py", OWN / "superres2x.py"]
     arguments = [*networks, "--weights", "random", "--model-store", tmp_path / "store"]
-    if variable.startswith("--"):
-        done = run("export", *arguments, variable, weights)
-    else:
-        done = run("export", *arguments, "--from-environment", **{variable: weights})
+    variable = {"TINY_CLASSIFIER_WEIGHTS": _checkpoint(tmp_path / "mine.pth")}
+    done = run("export", *arguments, "--from-environment", **variable)
     assert done.returncode == 0, done.stderr
     assert "5 classes without names: TINY_CLASSIFIER_LABELS=FILE gives them" in done.stdout
     picture = json.loads((tmp_path / "store" / "superres2x.json").read_text())

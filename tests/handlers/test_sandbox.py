@@ -325,13 +325,13 @@ def test_a_crash_is_no_violation(hostile: Hostile, crash: str) -> None:
     assert pool.violations == 0
 
 
-def test_a_bug_is_logged_without_reading_source_files(
+def test_a_bug_is_logged_without_its_message_or_source_files(
     hostile: Hostile, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = hostile()
     with pytest.raises(InternalError):
         run(pool, "raise RuntimeError('the cause')")
-    assert "<string>:1 <module>\nRuntimeError: the cause" in caplog.text
+    assert "<string>:1 <module>\nRuntimeError\n" in caplog.text  # a message may quote the picture
     assert "process.py" in caplog.text
     assert pool.violations == 0
 

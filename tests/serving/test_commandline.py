@@ -58,7 +58,7 @@ def test_a_synonym_is_understood(option: str, typed: str, meant: str) -> None:
         (["--port", "65536"], "--port must be a whole number from 1 to 65535, not '65536'"),
         (["--grpc-port", "-1"], "--grpc-port must be a whole number from 1 to 65535, not '-1'"),
         (["--host", "http://x"], "--host must be a name or an address alone, not 'http://x'"),
-        (["--device", "tpu"], "--device must be auto or gpu or cpu, not 'tpu'"),
+        (["--device", "tpu"], "--device must be one of auto, gpu, cpu, not 'tpu'"),
         (["--precision"], "--precision expected one argument"),
     ],
 )
