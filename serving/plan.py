@@ -280,7 +280,7 @@ def _precision_warning(archives: Sequence[Archive], machine: Machine, options: O
     if machine.gpus or not slow:
         return ""
     return (
-        f"{', '.join(slow)} in float16 on a CPU: 7 to 10 times slower than float32; "
+        f"{', '.join(slow)} in float16 on a CPU: several times slower than float32; "
         "PRECISION=auto chooses what is fast"
     )
 
