@@ -72,6 +72,7 @@ def embed(
     photographs are missing, it is written beside it.
 
     [bold]vision embed holidays -o vectors.npz[/]
+    [bold]vision embed dog.jpg https://example.org/cat.jpg --normalize -o vectors.npz[/]
     [bold]python -c "import numpy; print(numpy.load('vectors.npz')['vectors'].shape)"[/]
     """
     with extra("numpy", "vision embed"):
