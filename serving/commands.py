@@ -22,7 +22,7 @@ from serving.archives import read_archives
 from serving.config import Config
 from serving.errors import ServingError
 from serving.gateway.credentials import Credentials
-from serving.gateway.process import ACTIVE_REQUESTS
+from serving.gateway.process import ACTIVE_REQUESTS, active_in
 from serving.management import Worker
 from serving.plan import Options, Plan, plan
 from serving.readiness import START_TIMEOUT_S, wait_until_ready
@@ -177,7 +177,7 @@ def _unfinished(run: RunFolder) -> str:
     """What a server that ends waits for."""
     with contextlib.suppress(httpx.HTTPError, ValueError), client(run.sockets.admin) as http:
         reply = http.get(ACTIVE_REQUESTS, timeout=STOP_REPORT_S)
-        if active := int(reply.raise_for_status().text.partition(":")[2]):
+        if active := active_in(reply.raise_for_status().text):
             return f"the answers to {active} accepted request(s)"
     return "TorchServe and its workers to end"
 

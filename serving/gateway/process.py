@@ -38,6 +38,11 @@ _OTHER_FILES = 512
 ANSWER_SPARE_S = 10
 
 
+def active_in(reply: str) -> int:
+    """The number of requests in the answer to ACTIVE_REQUESTS."""
+    return int(reply.partition(":")[2])
+
+
 class Gateway:
     """Envoy for the models of ``plan``, in front of TorchServe at ``sockets``.
 
@@ -137,7 +142,7 @@ class Gateway:
         """The number of requests that are not completely answered; 0 if Envoy has ended."""
         if self.ended() is not None:
             return 0
-        return int(self._ask("GET", ACTIVE_REQUESTS).partition(":")[2])
+        return active_in(self._ask("GET", ACTIVE_REQUESTS))
 
     def end(self) -> None:
         """End Envoy, which closes the open connections."""

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import secrets
 import shutil
 import sys
 from collections import Counter
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from vision_client.cli.origin import Origin
+from vision_client.files import whole
 from vision_client.show import printable
 from vision_client.tasks.classify import Classification
 
@@ -187,16 +187,10 @@ class Results:
 
     def _replace(self, records: Iterable[_Record]) -> None:
         """Write the file anew with ``records``; it is never half-written."""
-        partial = self._path.with_name(f".{secrets.token_hex(8)}.part")
-        try:
-            with partial.open("xb") as file:
-                file.write(self._start)
-                file.writelines(record.raw for record in records)
-            shutil.copymode(self._path, partial)
-            partial.replace(self._path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with whole(self._path) as file:
+            file.write(self._start)
+            file.writelines(record.raw for record in records)
+            shutil.copymode(self._path, file.name)
 
     def close(self) -> None:
         """Remove all answers but the last of each picture of this run.

@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -39,6 +39,7 @@ from vision_client.tasks.translate import (
     TRANSLATE,
     Format,
     Translation,
+    server_format,
 )
 
 
@@ -68,7 +69,7 @@ def translate(
         ),
     ] = None,
     format: Annotated[
-        Literal["png", "jpeg", "jpg", "webp"] | None,
+        Format | None,
         typer.Option(
             case_sensitive=False, show_default="that of FILE, or png",
             help="Format of the pictures.",
@@ -112,7 +113,7 @@ def translate(
     if to_stdout:
         require_stdout()
     file = None if to_stdout or output is None else _file_format(output)
-    wanted: Format | None = "jpeg" if format == "jpg" else format
+    wanted = server_format(format)
     if file and wanted not in (None, file):
         raise typer.BadParameter(
             f"{output} would be {wanted}, not what its name says; leave out --format, or choose "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vision_client.answers import Answer, Reply
 from vision_client.extras import MissingExtra, extra
+from vision_client.files import whole
 from vision_client.tasks.decoder import Decoder, Range
 
 if TYPE_CHECKING:
@@ -62,14 +62,8 @@ class Translation(Answer):
         path = Path(path)
         data = self._converted(path) if path.suffix else self.data
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        partial = target.with_name(f".{secrets.token_hex(8)}.part")
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with whole(target) as file:
+            file.write(data)
 
     def _repr_png_(self) -> bytes | None:
         """For notebooks. None without Pillow if ``data`` is no PNG."""
