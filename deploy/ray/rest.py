@@ -1,0 +1,110 @@
+"""HTTP requests -> calls, and replies -> HTTP answers, as the contract has them."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Collection
+from io import BytesIO
+
+from python_multipart import FormParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, parse_options_header
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deploy.ray.messages import Call, Refused, Reply
+
+_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_TIMEOUT = re.compile("[0-9]{1,8}")
+_LONGEST_TIMEOUT_MS = 86_400_000
+# Fields of a form that are read; the model refuses more than 100.
+_MOST_FIELDS = 1000
+_IN_MEMORY = float("inf")
+
+
+def request_id(headers: dict[str, str]) -> str:
+    """The client's own id if it is safe to log, else a new one."""
+    chosen = headers.get("x-request-id", "")
+    return chosen if _ID.fullmatch(chosen) else str(uuid.uuid4())
+
+
+async def read_call(request: Request, id: str, most_bytes: int) -> Call:
+    """The call of a prediction. Raises Refused if its body is too large or no form."""
+    headers = {**dict(request.headers), "x-request-id": id}
+    body = await _body(request, most_bytes)
+    kind, parameters = parse_options_header(headers.get("content-type"))
+    if kind == b"application/x-www-form-urlencoded":
+        # `curl --data-binary` sends this type by default.
+        headers["content-type"] = "application/octet-stream"
+    if kind != b"multipart/form-data":
+        return Call(headers, body, {}, id)
+    return Call(headers, None, _form(body, parameters.get(b"boundary", b"")), id)
+
+
+def timeout_of(headers: dict[str, str]) -> float | None:
+    """The seconds that the client waits. Raises Refused if ``x-timeout-ms`` is invalid."""
+    text = headers.get("x-timeout-ms")
+    if text is None:
+        return None
+    if not _TIMEOUT.fullmatch(text) or not 0 < int(text) <= _LONGEST_TIMEOUT_MS:
+        raise Refused(422, "InvalidOption", f"x-timeout-ms must be from 1 to {_LONGEST_TIMEOUT_MS}")
+    return int(text) / 1000
+
+
+def check_query(query: str, options: Collection[str]) -> None:
+    """Raise Refused if a prediction has a query string: nobody reads it."""
+    if not query:
+        return
+    name = query.partition("&")[0].partition("=")[0].lower().replace("-", "_")
+    header = f"x-{name.replace('_', '-')}"
+    remedy = f"send {name} as the header {header}" if name in options else "options are headers"
+    raise Refused(400, "BadRequest", f"a prediction has no query string: {remedy}")
+
+
+def response(reply: Reply) -> Response:
+    """The HTTP answer. Ray adds ``x-request-id``."""
+    headers = {
+        "x-model-weights": reply.weights,
+        "x-error-type": reply.error,
+        "retry-after": str(reply.retry_after or ""),
+        "www-authenticate": "Bearer" if reply.code == 401 else "",
+    }
+    kept = {name: value for name, value in headers.items() if value}
+    return Response(reply.body, reply.code, kept, reply.content_type)
+
+
+async def _body(request: Request, most_bytes: int) -> bytes:
+    too_large = Refused(413, "TooLarge", f"the request has more than {most_bytes} bytes")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most_bytes:
+        raise too_large
+    body = BytesIO()
+    async for chunk in request.stream():
+        if body.tell() + len(chunk) > most_bytes:
+            raise too_large
+        body.write(chunk)
+    return body.getvalue()
+
+
+def _form(body: bytes, boundary: bytes) -> dict[str, bytes]:
+    """The values of a form by name; the last one of a repeated name."""
+    fields: dict[str, bytes] = {}
+
+    def on_field(field: Field) -> None:
+        fields[(field.field_name or b"").decode(errors="replace")] = field.value or b""
+
+    def on_file(file: File) -> None:
+        file.file_object.seek(0)
+        fields[(file.field_name or b"").decode(errors="replace")] = file.file_object.read()
+
+    try:
+        parser = FormParser(
+            "multipart/form-data", on_field, on_file, boundary=boundary,
+            config={"MAX_MEMORY_FILE_SIZE": _IN_MEMORY, "MAX_FIELDS": _MOST_FIELDS},
+        )  # fmt: skip
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise Refused(400, "BadRequest", f"the form cannot be parsed: {error}") from error
+    return fields
