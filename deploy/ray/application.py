@@ -33,7 +33,11 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     Each archive is fetched and read here too. Raises ArchiveError or ServingError if one cannot
     be served, pydantic's ValidationError for wrong arguments.
     """
-    options = Options(**arguments)
+    return application(Options(**arguments), Model)
+
+
+def application(options: Options, model: type[Any]) -> serve.Application:
+    """The same with replicas of the class ``model``."""
     device = _device(options.device)
     models: dict[str, dict[str, Any]] = {}
     handles: dict[str, serve.Application] = {}
@@ -41,7 +45,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
         archive = read_archive(fetch(source, FOLDER))
         placement = Placement.of(archive.yaml, options.workers)
         models[archive.model] = _served(archive, placement)
-        handles[archive.model] = _deployment(source, archive, placement, options, device)
+        handles[archive.model] = _deployment(model, source, archive, placement, options, device)
     front = serve.deployment(
         name="front",
         num_replicas=options.fronts,
@@ -52,7 +56,12 @@ def build(arguments: dict[str, Any]) -> serve.Application:
 
 
 def _deployment(
-    source: ArchiveOptions, archive: Archive, placement: Placement, options: Options, device: str
+    model: type[Any],
+    source: ArchiveOptions,
+    archive: Archive,
+    placement: Placement,
+    options: Options,
+    device: str,
 ) -> serve.Application:
     threads = options.threads or max(math.ceil(placement.num_cpus), 1)
     chosen = {"precision": options.precision, "engine": options.engine}
@@ -75,7 +84,7 @@ def _deployment(
         ray_actor_options={**resources, "runtime_env": {"env_vars": environment}},
         **_replicas(placement),
     )
-    return deployment(Model).bind(source, device)
+    return deployment(model).bind(source, device)
 
 
 def _replicas(placement: Placement) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The arguments of the application, the section `ray:` of an archive, and the example of a cluster."""
+"""The arguments of the application, an archive's section `ray:`, and the example of a cluster."""
 
 from __future__ import annotations
 
