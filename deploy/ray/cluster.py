@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).parents[2]
 GRPC_SERVICES = [
@@ -30,11 +37,20 @@ ENVIRONMENT = {
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+# Of HAProxy and of the proxy behind it. A second Ray on this machine gets others.
+PORTS = {
+    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": 9500,
+}
 
 
 def prepare_environment() -> None:
-    """Set ENVIRONMENT; call it before ``ray`` is imported."""
-    for name, value in ENVIRONMENT.items():
+    """Set ENVIRONMENT and PORTS; call it before ``ray`` is imported."""
+    with contextlib.ExitStack() as reserved:
+        ports = {name: str(_free(port, reserved)) for name, port in PORTS.items()}
+    for name, value in {**ENVIRONMENT, **ports}.items():
         os.environ.setdefault(name, value)
 
 
@@ -42,19 +58,73 @@ def prepare_environment() -> None:
 def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
     """Ray with ``cpus`` logical CPUs, and Serve on the two ports, until the end of the block."""
     prepare_environment()
+    options = {"num_cpus": cpus, "include_dashboard": False}
+    with _connected("local", options), _serving(host, port, grpc_port):
+        yield
+
+
+@contextlib.contextmanager
+def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> Iterator[Cluster]:
+    """The same with a head, which has the proxy, and a worker node for each of ``cpus``.
+
+    Nodes can be added and removed. No file of Ray's remains.
+    """
+    prepare_environment()
+    from ray.cluster_utils import Cluster
+
+    with _own_folder():
+        cluster = Cluster()
+        try:
+            cluster.add_node(num_cpus=0, include_dashboard=False)
+            for each in cpus:
+                cluster.add_node(num_cpus=each)
+            with _connected(cluster.address, {}), _serving(host, port, grpc_port):
+                yield cluster
+        finally:
+            cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[None]:
+    """Sessions of Ray that start in the block have their files in a folder that is then removed."""
+    before = os.environ.get("RAY_TMPDIR")
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a short path: it has sockets
+    os.environ["RAY_TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RAY_TMPDIR"]
+        else:
+            os.environ["RAY_TMPDIR"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     import ray
-    from ray import serve
-    from ray.serve.config import HTTPOptions, gRPCOptions
 
     ray.init(
-        num_cpus=cpus,
-        include_dashboard=False,
+        address,
         log_to_driver=False,
         configure_logging=False,
         runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+        **options,
     )
     try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
+    from ray import serve
+    from ray.serve.config import HTTPOptions, gRPCOptions
+
+    try:
         serve.start(
+            proxy_location="HeadOnly",
             http_options=HTTPOptions(host=host, port=port),
             grpc_options=gRPCOptions(
                 port=grpc_port, grpc_servicer_functions=GRPC_SERVICES, enable_reflection=False
@@ -63,4 +133,15 @@ def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
         yield
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
-        ray.shutdown()
+
+
+def _free(port: int, reserved: contextlib.ExitStack) -> int:
+    """``port``, or a free one if it is taken; bound until ``reserved`` ends."""
+    listener = reserved.enter_context(socket.socket())
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("", port))
+    except OSError:
+        listener.bind(("", 0))
+    number: int = listener.getsockname()[1]
+    return number
