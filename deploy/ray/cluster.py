@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from serving.errors import ServingError
+
 ROOT = Path(__file__).parents[2]
+LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
 GRPC_SERVICES = [
     "vision_client.inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
@@ -22,9 +27,8 @@ ENVIRONMENT = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     # Replicas of the front are drained by our own command.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-    # Seconds for Ray and its proxy to start, and for the proxy to say that it is well: a busy
-    # machine takes more than the 30, 5 and 10 of Ray, which then kills what it has started.
-    "RAY_raylet_start_wait_time_s": "120",
+    # Seconds for the proxy to start, and to say that it is well: on a busy machine it takes more
+    # than Ray's 5 and 10, and Ray would kill it.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # Nothing is sent to the makers of Ray.
@@ -46,13 +50,22 @@ def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
     from ray import serve
     from ray.serve.config import HTTPOptions, gRPCOptions
 
-    ray.init(
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-    )
+    # What these say is normal, in words for developers of Ray.
+    for name in ("ray.serve", "ray._private.authentication.authentication_token_setup"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        ray.init(
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+        )
+    except Exception as error:
+        raise ServingError(
+            f"Ray cannot start: {error} A busy machine may need a second attempt; {LOGS} has Ray's "
+            "logs"
+        ) from error
     try:
         serve.start(
             http_options=HTTPOptions(host=host, port=port),

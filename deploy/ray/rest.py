@@ -90,6 +90,7 @@ async def _body(request: Request, most_bytes: int) -> bytes:
 def _form(body: bytes, boundary: bytes) -> dict[str, bytes]:
     """The values of a form by name; the last one of a repeated name."""
     fields: dict[str, bytes] = {}
+    ends: list[bool] = []
 
     def on_field(field: Field) -> None:
         fields[(field.field_name or b"").decode(errors="replace")] = field.value or b""
@@ -100,11 +101,13 @@ def _form(body: bytes, boundary: bytes) -> dict[str, bytes]:
 
     try:
         parser = FormParser(
-            "multipart/form-data", on_field, on_file, boundary=boundary,
+            "multipart/form-data", on_field, on_file, lambda: ends.append(True), boundary or None,
             config={"MAX_MEMORY_FILE_SIZE": _IN_MEMORY, "MAX_FIELDS": _MOST_FIELDS},
         )  # fmt: skip
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
         raise Refused(400, "BadRequest", f"the form cannot be parsed: {error}") from error
+    if not ends:
+        raise Refused(400, "BadRequest", "the form has no end: its last boundary is missing")
     return fields
