@@ -82,6 +82,12 @@ def test_a_broken_form_is_refused(body: bytes, boundary: str) -> None:
     assert (refused.value.code, refused.value.type) == (400, "BadRequest")
 
 
+def test_a_form_of_many_fields_is_refused_before_it_is_parsed_to_its_end() -> None:
+    part = b"--x\r\ncontent-disposition: form-data; name=a\r\n\r\nv\r\n"
+    with pytest.raises(Refused, match="100 fields"):
+        read([part * 101 + b"cut off"], content_type="multipart/form-data; boundary=x")
+
+
 @pytest.mark.parametrize("headers", [{}, {"content_length": str(LIMIT + 1)}])
 def test_a_body_over_the_limit_is_refused(headers: dict[str, str]) -> None:
     with pytest.raises(Refused, match=str(LIMIT)) as refused:
