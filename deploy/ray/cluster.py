@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -11,10 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serving.errors import ServingError
+
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).parents[2]
+LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
 GRPC_SERVICES = [
     "vision_client.inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
@@ -29,29 +33,33 @@ ENVIRONMENT = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     # Replicas of the front are drained by our own command.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-    # Seconds for Ray and its proxy to start, and for the proxy to say that it is well: a busy
-    # machine takes more than the 30, 5 and 10 of Ray, which then kills what it has started.
-    "RAY_raylet_start_wait_time_s": "120",
+    # Seconds for the proxy to start, and to say that it is well: on a busy machine it takes more
+    # than Ray's 5 and 10, and Ray would kill it.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # Bytes of a message between the front and a replica; Ray's 4 MiB are less than a picture.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**26),
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-# Of HAProxy and of the proxy behind it. A second Ray on this machine gets others.
-PORTS = {
-    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
-    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
-    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": 9500,
-}
+# Ports inside the server, at free numbers: Ray's are the same for every server of a machine.
+PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
 
 
 def prepare_environment() -> None:
     """Set ENVIRONMENT and PORTS; call it before ``ray`` is imported."""
-    with contextlib.ExitStack() as reserved:
-        ports = {name: str(_free(port, reserved)) for name, port in PORTS.items()}
-    for name, value in {**ENVIRONMENT, **ports}.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    with contextlib.ExitStack() as probes:
+        for name in PORTS:
+            probe = probes.enter_context(socket.socket())
+            probe.bind(("", 0))
+            os.environ.setdefault(name, str(probe.getsockname()[1]))
 
 
 @contextlib.contextmanager
@@ -75,9 +83,10 @@ def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> 
     with _own_folder():
         cluster = Cluster()
         try:
-            cluster.add_node(num_cpus=0, include_dashboard=False)
-            for each in cpus:
-                cluster.add_node(num_cpus=each)
+            with _explained():
+                cluster.add_node(num_cpus=0, include_dashboard=False)
+                for each in cpus:
+                    cluster.add_node(num_cpus=each)
             with _connected(cluster.address, {}), _serving(host, port, grpc_port):
                 yield cluster
         finally:
@@ -104,13 +113,14 @@ def _own_folder() -> Iterator[None]:
 def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     import ray
 
-    ray.init(
-        address,
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-        **options,
-    )
+    with _explained():
+        ray.init(
+            address,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+            **options,
+        )
     try:
         yield
     finally:
@@ -135,13 +145,16 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _free(port: int, reserved: contextlib.ExitStack) -> int:
-    """``port``, or a free one if it is taken; bound until ``reserved`` ends."""
-    listener = reserved.enter_context(socket.socket())
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """The start of Ray; what it fails with becomes a ServingError."""
+    # What these say is normal, in words for developers of Ray.
+    for name in ("ray.serve", "ray._private.authentication.authentication_token_setup"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        listener.bind(("", port))
-    except OSError:
-        listener.bind(("", 0))
-    number: int = listener.getsockname()[1]
-    return number
+        yield
+    except Exception as error:
+        raise ServingError(
+            f"Ray cannot start: {error} A busy machine may need a second attempt; {LOGS} has Ray's "
+            "logs"
+        ) from error

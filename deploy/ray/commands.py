@@ -159,7 +159,7 @@ def _announce(config: Config, archives: Sequence[Archive]) -> None:
     print(f"REST       {config.inference}/predictions/{names}")
     print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
     print(f"health     {config.inference}/readyz")
-    print("logs       /tmp/ray/session_latest/logs/serve")
+    print(f"logs       {cluster.LOGS}/serve")
     print("Ctrl-C stops it", flush=True)
 
 
