@@ -1,4 +1,4 @@
-"""Every odd file, on the real server by every route, affects no answer but its own."""
+"""Odd files by every route: each affects no answer but its own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 
 from tests.conftest import MODELS
 from tests.corpus import Case, cases
-from tests.routes import ROUTES, Client, Reply
-from tests.running import Running
+from tests.routes import ROUTES, Client, Reply, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_workers")]
 
@@ -23,8 +22,8 @@ SECRETS = ("/", "\\\\", ".py", "Traceback", "PIL", "Pillow", "torch", "org.")
 
 
 @pytest.fixture
-def client(server: Running) -> Iterator[Client]:
-    routes = Client(server.config)
+def client(served: Server) -> Iterator[Client]:
+    routes = Client(served.rest, served.grpc_address)
     yield routes
     routes.close()
 
