@@ -2,8 +2,9 @@
 
 # An installed .venv keeps its Python and its packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
-PRODUCTION ?= $(if $(wildcard .venv/production),1)
+PRODUCTION ?= $(if $(wildcard .venv/production*),1)
 test test-all fuzz soak trained bench bench-gpu bench-gateway profile lint audit: PRODUCTION :=
+ray-serve ray-demo: RAY := 1
 DEVICE ?= auto
 SECONDS ?= 60
 MINUTES ?= 10
@@ -14,7 +15,7 @@ PY := .venv/bin/python
 # this one passes its own variables on, so they are not looked at.
 VARIABLES = NETWORK TASK WEIGHTS LABELS PREPROCESS SEED AOTI INT8 INT8_AGREEMENT INT8_ONLY MODELS DEVICE \
 	WORKERS PRECISION ENGINE GATEWAY HOST PORT GRPC_PORT METRICS_PORT STORE RUN JSON SERVER CLASSIFY \
-	TRANSLATE NAME REPLACE HOSTS CLIENT ONCE QUICK PART SECONDS MINUTES ARGS ALLOW_OFFLINE PYTHON PRODUCTION
+	TRANSLATE NAME REPLACE HOSTS CLIENT ONCE QUICK PART SECONDS MINUTES ARGS ALLOW_OFFLINE PYTHON PRODUCTION RAY
 GOALS = $(strip make $(MAKECMDGOALS))
 OF_A_NETWORK = $(if $(filter export,$(MAKECMDGOALS)),%_WEIGHTS %_LABELS %_PREPROCESS)
 # Of other programs; `make` passes them on.
@@ -34,7 +35,7 @@ endif
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status cert key ui verify test test-all tools fuzz soak trained bench bench-gpu bench-gateway profile lint audit clean
+.PHONY: help demo install lock export archive serve start stop status ray-serve ray-demo cert key ui verify test test-all tools fuzz soak trained bench bench-gpu bench-gateway profile lint audit clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -42,22 +43,23 @@ help: ## this list
 	@echo 'options: NETWORK=NAME|FILE.py  TASK=embed: its features  WEIGHTS=pretrained|random|PATH  LABELS=FILE  PREPROCESS=VARIANT  AOTI=1  (export)'
 	@echo '         INT8=FOLDER of photographs  INT8_AGREEMENT=0.98  INT8_ONLY=1: an archive of int8 alone  (export)'
 	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network, NAME in capitals; they select it'
-	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  GATEWAY=0  (serve, start)'
-	@echo '         PRECISION=auto|float32|bfloat16|float16|int8  ENGINE=auto|torchscript|openvino  (serve, start; tests: float32)'
-	@echo '         HOST=127.0.0.1  PORT=8080  GRPC_PORT=7070  METRICS_PORT=8082  (serve, start)'
+	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  (serve, start, ray-serve)  GATEWAY=0  (serve, start)'
+	@echo '         PRECISION=auto|float32|bfloat16|float16|int8  ENGINE=auto|torchscript|openvino  (the same; tests: float32)'
+	@echo '         HOST=127.0.0.1  PORT=8080  GRPC_PORT=7070  (serve, start, ray-serve)  METRICS_PORT=8082  (serve, start)'
 	@echo '         RUN=run: the folder of a server  (serve, start, stop, status, verify, profile)  JSON=1  (status)'
-	@echo '         STORE=model_store  (export, archive, serve, start; bench: the archives to measure)'
+	@echo '         STORE=model_store  (export, archive, serve, start, ray-serve; bench: the archives to measure)'
 	@echo '         SERVER=http://127.0.0.1:8080  PORT=7860: of the page  (ui)  SECONDS=60 (fuzz)  MINUTES=10 (soak)'
 
 demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
 	@$(PY) -m tools.demo --device $(DEVICE) $(SERVER_OPTIONS) $(call option,MODELS,models) $(call switch,ONCE,once)
 
-install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: without test tools, PRODUCTION=: with)
-	@$(PYTHON) install.py $(call switch,PRODUCTION,production)
+install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: without test tools, PRODUCTION=: with; RAY=1)
+	@$(PYTHON) install.py $(call switch,PRODUCTION,production) $(call switch,RAY,ray)
 
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package vision-client --custom-compile-command 'make lock' pyproject.toml
-lock: install ## requirements.lock and requirements-dev.lock from pyproject.toml and client/pyproject.toml
-	@$(LOCK) -o requirements-dev.lock --group dev --extra int8
+lock: install ## requirements.lock, -ray.lock and -dev.lock from pyproject.toml and client/pyproject.toml
+	@$(LOCK) -o requirements-dev.lock --group dev --extra int8 --extra ray
+	@$(LOCK) -o requirements-ray.lock --extra ray --constraints requirements-dev.lock
 	@$(LOCK) -o requirements.lock --constraints requirements-dev.lock
 
 export: install ## the networks into model_store/: checkpoint, trace, proof, archive (NETWORK: one, also of your own)
@@ -77,6 +79,12 @@ stop: install ## stop the server and its workers
 
 status: install ## whether each model is ready, its precision, queue, workers and sandbox (JSON=1)
 	@$(PY) -m serving status $(SERVER_OPTIONS) $(call switch,JSON,json)
+
+ray-serve: install ## every archive with Ray Serve, on this machine until Ctrl-C (the same clients; docs/scaling.md)
+	@exec $(PY) -m deploy.ray serve $(RAY_OPTIONS)
+
+ray-demo: install ## a Ray cluster on this machine, both models; a node is killed under load, and replaced
+	@exec $(PY) -m deploy.ray.demo
 
 cert: install ## a local authority and a certificate in tls/ (HOSTS=localhost,127.0.0.1,NAME or CLIENT=NAME)
 	@$(PY) -m serving cert $(call given,HOSTS,hosts) $(call given,CLIENT,client)
@@ -124,11 +132,11 @@ profile: install ## where a request's time goes, stage by stage, on the running 
 lint: install ## style, formatting, types, layers, declared dependencies
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 	@.venv/bin/lint-imports --no-logo
-	@.venv/bin/deptry handlers export serving
+	@.venv/bin/deptry handlers export serving deploy
 	@.venv/bin/deptry tools tests --ignore DEP002,DEP004
 	@.venv/bin/deptry client/vision_client --config client/pyproject.toml
 
-audit: install ## known vulnerabilities of requirements.lock; audit.toml has the exemptions (ALLOW_OFFLINE=1: warn if OSV does not answer)
+audit: install ## known vulnerabilities of what serving installs, Ray too; audit.toml has the exemptions (ALLOW_OFFLINE=1: warn if OSV does not answer)
 	@$(PY) -m tools.audit $(call switch,ALLOW_OFFLINE,allow-offline)
 
 clean: ## remove everything that was installed, built or logged
@@ -142,9 +150,11 @@ is_on = $(if $(filter 1 yes true on,$($(1))),1,$(if $(filter-out 0 no false off,
 switch = $(if $(is_on),--$(2))
 # From the command line alone: shells and container platforms have a HOST, a PORT and a NAME for other programs.
 given = $(if $(call is_given,$(1)),$(option))
-SERVER_OPTIONS = $(call given,HOST,host) $(call given,PORT,port) $(call given,GRPC_PORT,grpc-port) \
-	$(call given,METRICS_PORT,metrics-port) $(call given,STORE,model-store) $(call given,RUN,run-dir)
+ADDRESS_OPTIONS = $(call given,HOST,host) $(call given,PORT,port) $(call given,GRPC_PORT,grpc-port) $(call given,STORE,model-store)
+SERVER_OPTIONS = $(ADDRESS_OPTIONS) $(call given,METRICS_PORT,metrics-port) $(call given,RUN,run-dir)
+MODEL_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine)
 # With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
 EXPORT_OPTIONS = $(call option,TASK,task) $(call option,WEIGHTS,weights) $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(call switch,AOTI,aoti) \
 	$(call option,INT8,int8) $(call option,INT8_AGREEMENT,int8-agreement) $(call switch,INT8_ONLY,int8-only)
-SERVE_OPTIONS = $(SERVER_OPTIONS) --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine) $(if $(GATEWAY),$(if $(call is_on,GATEWAY),,--no-gateway))
+RAY_OPTIONS = $(ADDRESS_OPTIONS) $(MODEL_OPTIONS)
+SERVE_OPTIONS = $(SERVER_OPTIONS) $(MODEL_OPTIONS) $(if $(GATEWAY),$(if $(call is_on,GATEWAY),,--no-gateway))

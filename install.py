@@ -1,8 +1,9 @@
 """Installs .venv from a lock file; needs any Python and nothing else: what `make install` runs.
 
-`--production` installs requirements.lock, what serving needs; otherwise requirements-dev.lock adds
-what the tests, linters and tools need. Instant if nothing changed: a stamp file in .venv holds the
-digest of all inputs.
+`--production` installs requirements.lock, what serving needs; with `--ray`, and from then on,
+requirements-ray.lock, which adds Ray. Otherwise requirements-dev.lock adds to both what the tests,
+linters and tools need. Instant if nothing changed: a stamp file in .venv holds the digest of all
+inputs.
 """
 
 import hashlib
@@ -22,10 +23,12 @@ STUBS = [
 ]
 DEVELOPMENT = os.path.join(ROOT, "requirements-dev.lock")
 PRODUCTION = os.path.join(ROOT, "requirements.lock")
-# The name of the stamp tells `make` which set is installed.
+RAY = os.path.join(ROOT, "requirements-ray.lock")
+# The names of the stamps tell `make` which set is installed.
 STAMPS = {
     DEVELOPMENT: os.path.join(VENV, "development"),
     PRODUCTION: os.path.join(VENV, "production"),
+    RAY: os.path.join(VENV, "production-ray"),
 }
 UV = "uv==0.13.9"  # installs the lock in seconds; pip takes minutes
 
@@ -38,7 +41,7 @@ def main():
             "  if you have one:  make install PYTHON=python3.12\n"
             "  on Debian:        apt install python3.11 python3.11-venv" % (version, sys.executable)
         )
-    lock = PRODUCTION if "--production" in sys.argv[1:] else DEVELOPMENT
+    lock = wanted(sys.argv[1:])
     digest = fingerprint(version)
     if all(map(os.path.isfile, [STAMPS[lock], *STUBS])):
         with open(STAMPS[lock]) as file:
@@ -49,6 +52,7 @@ def main():
     for stamp in STAMPS.values():
         if os.path.exists(stamp):
             os.remove(stamp)
+    open(STAMPS[lock], "w").close()  # after an interruption, `make` goes on with the same set
     print("installing %s into .venv (PyTorch with CUDA: about 3 GB the first time)"
           % os.path.basename(lock))  # fmt: skip
     run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV)
@@ -62,6 +66,13 @@ def main():
         file.write(digest)
     print("installed: Python %s in .venv" % version)
     return None
+
+
+def wanted(options):
+    """The lock to install: Ray stays in a production .venv that has it."""
+    if "--production" not in options:
+        return DEVELOPMENT
+    return RAY if "--ray" in options or os.path.exists(STAMPS[RAY]) else PRODUCTION
 
 
 def create(version):
@@ -78,7 +89,7 @@ def create(version):
 
 def fingerprint(version):
     digest = hashlib.sha256((version + UV).encode())
-    for path in (PRODUCTION, DEVELOPMENT, PROTO, os.path.join(CLIENT, "pyproject.toml")):
+    for path in (*STAMPS, PROTO, os.path.join(CLIENT, "pyproject.toml")):
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()

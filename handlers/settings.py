@@ -33,14 +33,18 @@ class Settings:
 
     @classmethod
     def from_yaml(
-        cls, yaml: Mapping[str, object], environment: Mapping[str, str] | None = None
+        cls,
+        yaml: Mapping[str, object],
+        environment: Mapping[str, str] | None = None,
+        choices: Mapping[str, str | None] | None = None,
     ) -> Settings:
         """The settings in ``yaml``; keys missing from its ``handler`` have their defaults.
 
-        The variables in ``environment`` that VARIABLES names come first. Raises ValueError with an
-        explanation if a key or a value is invalid.
+        ``choices`` of a precision and an engine that are not None come first, then the variables in
+        ``environment`` that VARIABLES names. Raises ValueError with an explanation if a key or a
+        value is invalid.
         """
-        environment = environment or {}
+        environment, choices = environment or {}, choices or {}
         section = yaml.get("handler") or {}
         if not isinstance(section, Mapping) or section.keys() - set(_KEYS):
             raise ValueError(f"handler must be a map; its keys are {', '.join(_KEYS)}")
@@ -49,6 +53,8 @@ class Settings:
             chosen[key] = _checked(key, key, section.get(key, "auto"))
             if variable in environment:
                 chosen[key] = _checked(key, variable, environment[variable])
+            if (choice := choices.get(key)) is not None:
+                chosen[key] = _checked(key, key, choice)
         pixels = section.get("cpu_batch_pixels")
         # bool is a subclass of int.
         if pixels is not None and (type(pixels) is not int or pixels <= 0):

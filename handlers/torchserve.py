@@ -22,13 +22,9 @@ from handlers.errors import BadRequest, LoadError, NotFound, RequestError
 from handlers.memory import give_back_after, use_one_heap
 from handlers.request import Answer, Message
 from handlers.service import Service
-from handlers.settings import Settings
 from handlers.stages import BATCH, SECONDS, VIOLATIONS, Stages
+from handlers.unpacked import Unpacked
 
-# TorchServe kills a worker whose batch takes longer than responseTimeout (default: 120 s), and the
-# whole batch fails. Decoding may use a part of that time, DECODE_SHARE.
-RESPONSE_TIMEOUT_S = 120
-DECODE_SHARE = 0.5
 # TorchServe adds headers with this prefix to calls of the gRPC method StreamPredictions2.
 _SEQUENCE_HEADERS = "ts_request_sequence"
 # The gateway adds these headers of a gRPC call to its fields, because TorchServe passes no headers.
@@ -44,13 +40,11 @@ class Handler:
         """Load the archive's network. Any exception makes the load fail."""
         use_one_heap()
         properties = context.system_properties
-        yaml = context.model_yaml_config or {}
-        self.service = Service(
-            Path(properties["model_dir"]) / context.manifest["model"]["serializedFile"],
+        artefact = Path(properties["model_dir"]) / context.manifest["model"]["serializedFile"]
+        self.service = Unpacked(artefact, context.model_yaml_config or {}).service(
             _device(properties.get("gpu_id")),
-            _settings(yaml),
+            os.environ,
             batch_size=properties.get("batch_size") or 1,
-            decode_seconds=DECODE_SHARE * yaml.get("responseTimeout", RESPONSE_TIMEOUT_S),
         )
         if context.metrics is not None:
             _declare(context.metrics, self.service.metadata.name)
@@ -168,13 +162,6 @@ def _asks_description(row: Mapping[str, Any], headers: Mapping[str, str]) -> boo
     """
     describe = headers.get("describe", "").lower() == "true"
     return not row and describe and "content-type" not in headers
-
-
-def _settings(yaml: Mapping[str, Any]) -> Settings:
-    try:
-        return Settings.from_yaml(yaml, os.environ)
-    except ValueError as error:
-        raise LoadError(f"the settings of the model: {error}") from error
 
 
 def _device(gpu_id: int | None) -> torch.device:

@@ -1,4 +1,4 @@
-"""Finds known vulnerabilities of the packages in requirements.lock, which serving installs.
+"""Finds known vulnerabilities of the packages that serving installs: requirements-ray.lock has all.
 
 ``python -m tools.audit`` (`make audit`) looks up every pinned version in OSV with pip-audit,
 whatever its environment marker. The audit fails for a vulnerability that audit.toml does not
@@ -176,7 +176,7 @@ def read_report(report: str, packages: Iterable[str]) -> list[Finding]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.audit", description=__doc__)
-    parser.add_argument("--lock", type=Path, default=ROOT / "requirements.lock", metavar="FILE")
+    parser.add_argument("--lock", type=Path, default=ROOT / "requirements-ray.lock", metavar="FILE")
     parser.add_argument("--exemptions", type=Path, default=ROOT / "audit.toml", metavar="FILE")
     parser.add_argument("--service", default=SERVICE, metavar="URL", help="an API like OSV's")
     parser.add_argument(

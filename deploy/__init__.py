@@ -1,0 +1,1 @@
+"""Other places to serve the archives than TorchServe."""

@@ -1,0 +1,1 @@
+"""Serves the archives with Ray Serve, on one machine or on a cluster."""
