@@ -11,6 +11,7 @@ from typing import Any
 from tests.routes import Differs
 
 _JAVA_404 = (404, "ResourceNotFoundException")
+_NO_VERSION = (404, "ModelVersionNotFoundException")
 _NO_PICTURE = (400, "EmptyBody")
 
 
@@ -29,7 +30,7 @@ BARE = _by_case(
             "GET /livez": _JAVA_404,
             "GET /readyz": _JAVA_404,
             "POST /readyz": _JAVA_404,
-            "GET /models": (405, "MethodNotAllowedException"),
+            "GET /models": _JAVA_404,
             "the client finds the models": False,
         },
         "`grpc.health.v1` is not served": {
@@ -44,7 +45,9 @@ BARE = _by_case(
             "GET /models/resnet101": _JAVA_404,
             "DELETE /models/resnet101": _JAVA_404,
             "GET /metrics": _JAVA_404,
-            "POST /predictions/resnet101/../../models": _JAVA_404,
+            "POST /predictions/resnet101/../../models": _NO_VERSION,
+            "POST /predictions/resnet101/%2e%2e/%2e%2e/explanations/resnet101": _NO_VERSION,
+            "POST /predictions/resnet101%5c..": (404, "ModelNotFoundException"),
             "POST //predictions//resnet101": _JAVA_404,
             "gRPC: unknown model": ("INTERNAL", ""),
             "gRPC: unknown version": ("INTERNAL", ""),
@@ -83,7 +86,7 @@ BARE = _by_case(
             "x-timeout-ms passes": (200, None),
         },
         "a body announced as a web form is one, not a picture": {
-            "a picture announced as a web form": (400, "EmptyBody"),
+            "a picture announced as a web form": (500, "ErrorDataDecoderException"),
         },
         "more than 24 MiB are 413 without a body, over gRPC CANCELLED": {
             "type of 24 MiB and more": None,

@@ -36,7 +36,8 @@ class Server:
     ``rest`` and ``health`` are the base URLs of predictions and of the health routes, and
     ``grpc_address`` is ``host:port``. ``workers(model)`` are the process ids of a model's workers,
     and ``log()`` is what all workers have logged so far. ``differs`` has the server's differences
-    from the contract by the name of the case.
+    from the contract by the name of the case. To save time, only every ``corpus_step``-th of the
+    odd pictures that the suite's server gets is sent to this one.
     """
 
     rest: str
@@ -47,6 +48,7 @@ class Server:
     workers: Callable[[str], list[int]]
     log: Callable[[], str]
     differs: Mapping[str, Differs] = field(default_factory=dict)
+    corpus_step: int = 1
 
     def url(self, model: str) -> str:
         return f"{self.rest}/predictions/{model}"

@@ -68,6 +68,7 @@ def bare(folder: Path, model_store: Path, make_config: MakeConfig) -> Iterator[B
             workers=partial(pids, management),
             log=(run.logs / "model_log.log").read_text,
             differs=BARE,
+            corpus_step=6,
             process=server.process,
             said=server.said,
             config=config,
