@@ -49,7 +49,8 @@ def model(request: pytest.FixtureRequest, client: Client, jpeg: bytes) -> Iterat
 @pytest.mark.parametrize("route", ROUTES)
 def test_each_file_has_its_status(served: Server, client: Client, model: str, route: str) -> None:
     # Decoding does not depend on the route, and tests/handlers decodes them all.
-    chosen = cases()[:: 3 * served.corpus_step if route == "raw" else 12 * served.corpus_step]
+    start, step = (0, 3) if route == "raw" else (1, 12)
+    chosen = cases()[start :: step * served.corpus_step]
 
     def ask(case: Case) -> Reply:
         return ROUTES[route](client, model, case.data, **case.options(model))
@@ -69,7 +70,7 @@ def test_the_pixels_are_those_of_the_file(served: Server, client: Client) -> Non
     """The same answer as for the expected pixels, sent as the plainest PNG."""
     exact = [case for case in cases() if case.pixels and case.tolerance == 0]
     exact = exact[:: 12 * served.corpus_step]
-    assert len(exact) > 2
+    assert len(exact) > 15 // served.corpus_step
     for case in exact:
         plain = io.BytesIO()
         assert case.pixels
