@@ -99,7 +99,7 @@ BARE = _by_case(
             "a full queue": (503, "ServiceUnavailableException", False),
         },
         "over gRPC an error has a status only if its whole batch failed in the same way": {
-            "grpc: an error in a mixed batch has a status": False,
+            "gRPC: an error in a mixed batch": False,
         },
         "line 1 of a gRPC error's details is the JSON; no metadata": {
             "gRPC: lines of an error's details": 2,
@@ -110,3 +110,5 @@ BARE = _by_case(
         },
     }
 )
+
+RAY = _by_case({})

@@ -121,14 +121,16 @@ def serve(
     until: str = "Ctrl-C",
     before: Sequence[str] = (),
     options: Sequence[str] = (),
+    module: str = "serving",
     **environment: str,
 ) -> Iterator[Foreground]:
     """The process of ``make serve``, on the CPU, once it has printed ``until``.
 
     Its run folder is beside ``config``. ``before`` is a prefix of its command line, as of ``env``.
+    The ``module`` deploy.ray is `make ray-serve`.
     """
     log = config.parent / "said.log"
-    command = [*before, sys.executable, "-m", "serving", "serve", "--config", str(config)]
+    command = [*before, sys.executable, "-m", module, "serve", "--config", str(config)]
     command += ["--run-dir", str(config.parent / "run"), "--device", "cpu", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -9,6 +9,7 @@ the server ends with the last of them. A file for one server alone chooses it:
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from serving.config import Config
 from serving.inference import connect
 from serving.management import Management
 from serving.runfolder import RunFolder
-from tests.differences import BARE
+from tests.differences import BARE, RAY
 from tests.routes import TIMEOUT_S, Server
 from tests.running import DEVICE, MakeConfig, pids, serve, stub_of
 
@@ -46,6 +47,15 @@ class Bare(Server):
     config: Config
     run: RunFolder
     management: Management
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ray(Server):
+    """Ray Serve on this machine; ``said()`` is its output so far, ``logs`` its folder of logs."""
+
+    process: subprocess.Popen[bytes]
+    said: Callable[[], str]
+    logs: Path
 
 
 @contextlib.contextmanager
@@ -77,7 +87,50 @@ def bare(folder: Path, model_store: Path, make_config: MakeConfig) -> Iterator[B
         )
 
 
-STARTS: dict[str, Start] = {"bare": bare}
+@contextlib.contextmanager
+def ray(folder: Path, model_store: Path, make_config: MakeConfig) -> Iterator[Ray]:
+    path = make_config(folder, model_store)
+    config = Config.read(path)
+    options = ["--device", DEVICE, "--precision", "float32"]
+    with (
+        serve(path, module="deploy.ray", options=options) as server,
+        stub_of(config.grpc) as stub,
+        connect(config, timeout=TIMEOUT_S) as client,
+    ):
+        found = re.search("^logs +(.+)$", server.said(), re.MULTILINE)
+        assert found, server.said()
+        logs = Path(found[1])
+        yield Ray(
+            rest=config.inference,
+            health=config.inference,
+            grpc_address=config.grpc,
+            grpc=stub,
+            client=client,
+            workers=partial(replicas, server.process.pid),
+            log=partial(log_of_replicas, logs),
+            differs=RAY,
+            corpus_step=6,
+            process=server.process,
+            said=server.said,
+            logs=logs,
+        )
+
+
+def replicas(pid: int, model: str) -> list[int]:
+    """The processes of the model's replicas, which process ``pid`` has started."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[0].startswith(f"ray::ServeReplica:vision:{model}"):
+                found.append(process.pid)
+    return sorted(found)
+
+
+def log_of_replicas(logs: Path) -> str:
+    return "".join(path.read_text() for path in sorted(logs.glob("replica_*.log")))
+
+
+STARTS: dict[str, Start] = {"bare": bare, "ray": ray}
 
 
 @pytest.fixture(scope="session", params=["gateway", pytest.param("bare", marks=pytest.mark.slow)])

@@ -17,6 +17,7 @@ from tests.routes import TIMEOUT_S, Server, post, predict, prediction
 
 SERVICE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService"
 PREDICTIONS = f"{SERVICE}/Predictions"
+MANAGEMENT = "/org.pytorch.serve.grpc.management.ManagementAPIsService"
 
 
 def test_classify(served: Server, jpeg: bytes) -> None:
@@ -179,19 +180,19 @@ def raw(served: Server, path: str, body: bytes, **options: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "body", "status"),
+    ("case", "body", "status"),
     [
-        ("no bytes", b"", "NOT_FOUND"),
-        ("no picture", b"\x0a\x09resnet101", "INVALID_ARGUMENT"),
-        ("endless field", b"\x0a\xff\xff\xff\xff\x7fresnet101", "INVALID_ARGUMENT"),
-        ("cut field", b"\x0a\x20short", "INVALID_ARGUMENT"),
-        ("0xff", b"\xff" * 40, "INVALID_ARGUMENT"),
-        ("another field", b"\x08\x01", "INVALID_ARGUMENT"),
+        ("gRPC: no bytes", b"", "NOT_FOUND"),
+        ("gRPC: no picture", b"\x0a\x09resnet101", "INVALID_ARGUMENT"),
+        ("gRPC: endless field", b"\x0a\xff\xff\xff\xff\x7fresnet101", "INVALID_ARGUMENT"),
+        ("gRPC: cut field", b"\x0a\x20short", "INVALID_ARGUMENT"),
+        ("gRPC: 0xff", b"\xff" * 40, "INVALID_ARGUMENT"),
+        ("gRPC: another field", b"\x08\x01", "INVALID_ARGUMENT"),
     ],
 )
-def test_messages_that_are_none(served: Server, name: str, body: bytes, status: str) -> None:
+def test_messages_that_are_none(served: Server, case: str, body: bytes, status: str) -> None:
     found = outcome(raw, served, PREDICTIONS, body)
-    assert found.status == served.expected(f"gRPC: {name}", status)
+    assert found.status == served.expected(case, status)
 
 
 def test_compression_is_refused_as_grpc_prescribes(served: Server, jpeg: bytes) -> None:
@@ -201,16 +202,22 @@ def test_compression_is_refused_as_grpc_prescribes(served: Server, jpeg: bytes) 
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("case", "path"),
     [
-        f"{SERVICE}/StreamPredictions2",
-        f"{SERVICE}/Nothing",
-        "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels",
-        "/org.pytorch.serve.grpc.management.ManagementAPIsService/ScaleWorker",
-        "/org.pytorch.serve.grpc.openinference.GRPCInferenceService/ModelInfer",
+        ("gRPC: StreamPredictions2", f"{SERVICE}/StreamPredictions2"),
+        ("gRPC: an unknown method", f"{SERVICE}/Nothing"),
+        ("gRPC: an unknown service", f"{MANAGEMENT}/ListModels"),
+        ("gRPC: an unknown service", f"{MANAGEMENT}/ScaleWorker"),
+        (
+            "gRPC: an unknown service",
+            "/org.pytorch.serve.grpc.openinference.GRPCInferenceService/ModelInfer",
+        ),
+        (
+            "gRPC: reflection",
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        ),
     ],
 )
-def test_there_are_no_other_methods(served: Server, path: str) -> None:
+def test_there_are_no_other_methods(served: Server, case: str, path: str) -> None:
     found = outcome(raw, served, path, b"\x0a\x09resnet101")
-    method = path.rpartition("/")[2]
-    assert found.status == served.expected(f"gRPC: {method}", "UNIMPLEMENTED")
+    assert found.status == served.expected(case, "UNIMPLEMENTED")
