@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterator
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.errors import ServingError
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).parents[2]
+LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
 GRPC_SERVICES = [
     "vision_client.inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
@@ -22,39 +33,108 @@ ENVIRONMENT = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     # Replicas of the front are drained by our own command.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-    # Seconds for Ray and its proxy to start, and for the proxy to say that it is well: a busy
-    # machine takes more than the 30, 5 and 10 of Ray, which then kills what it has started.
-    "RAY_raylet_start_wait_time_s": "120",
+    # Seconds for the proxy to start, and to say that it is well: on a busy machine it takes more
+    # than Ray's 5 and 10, and Ray would kill it.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # Bytes of a message between the front and a replica; Ray's 4 MiB are less than a picture.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**26),
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+# Ports inside the server, at free numbers: Ray's are the same for every server of a machine.
+PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
 
 
 def prepare_environment() -> None:
-    """Set ENVIRONMENT; call it before ``ray`` is imported."""
+    """Set ENVIRONMENT and PORTS; call it before ``ray`` is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    with contextlib.ExitStack() as probes:
+        for name in PORTS:
+            probe = probes.enter_context(socket.socket())
+            probe.bind(("", 0))
+            os.environ.setdefault(name, str(probe.getsockname()[1]))
 
 
 @contextlib.contextmanager
 def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
     """Ray with ``cpus`` logical CPUs, and Serve on the two ports, until the end of the block."""
     prepare_environment()
+    options = {"num_cpus": cpus, "include_dashboard": False}
+    with _connected("local", options), _serving(host, port, grpc_port):
+        yield
+
+
+@contextlib.contextmanager
+def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> Iterator[Cluster]:
+    """The same with a head, which has the proxy, and a worker node for each of ``cpus``.
+
+    Nodes can be added and removed. No file of Ray's remains.
+    """
+    prepare_environment()
+    from ray.cluster_utils import Cluster
+
+    with _own_folder():
+        cluster = Cluster()
+        try:
+            with _explained():
+                cluster.add_node(num_cpus=0, include_dashboard=False)
+                for each in cpus:
+                    cluster.add_node(num_cpus=each)
+            with _connected(cluster.address, {}), _serving(host, port, grpc_port):
+                yield cluster
+        finally:
+            cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[None]:
+    """Sessions of Ray that start in the block have their files in a folder that is then removed."""
+    before = os.environ.get("RAY_TMPDIR")
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a short path: it has sockets
+    os.environ["RAY_TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RAY_TMPDIR"]
+        else:
+            os.environ["RAY_TMPDIR"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     import ray
+
+    with _explained():
+        ray.init(
+            address,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+            **options,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
     from ray import serve
     from ray.serve.config import HTTPOptions, gRPCOptions
 
-    ray.init(
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-    )
     try:
         serve.start(
+            proxy_location="HeadOnly",
             http_options=HTTPOptions(host=host, port=port),
             grpc_options=gRPCOptions(
                 port=grpc_port, grpc_servicer_functions=GRPC_SERVICES, enable_reflection=False
@@ -63,4 +143,18 @@ def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
         yield
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
-        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """The start of Ray; what it fails with becomes a ServingError."""
+    # What these say is normal, in words for developers of Ray.
+    for name in ("ray.serve", "ray._private.authentication.authentication_token_setup"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    except Exception as error:
+        raise ServingError(
+            f"Ray cannot start: {error} A busy machine may need a second attempt; {LOGS} has Ray's "
+            "logs"
+        ) from error
