@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).parents[2]
-LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
+# Of the Ray that was started last on this machine.
+LATEST_LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
 GRPC_SERVICES = [
     "vision_client.inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
@@ -39,6 +40,9 @@ ENVIRONMENT = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # Bytes of a message between the front and a replica; Ray's 4 MiB are less than a picture.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**26),
+    # Ray runs the code of whoever reaches its ports. By default they are open to the network on
+    # Linux; this asks for what Ray does on other systems, where they are on loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -63,10 +67,18 @@ def prepare_environment() -> None:
 
 
 @contextlib.contextmanager
-def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
-    """Ray with ``cpus`` logical CPUs, and Serve on the two ports, until the end of the block."""
+def started(cpus: int, host: str, port: int, grpc_port: int, metrics_port: int) -> Iterator[None]:
+    """Ray with ``cpus`` logical CPUs, and Serve on the first two ports, until the block ends.
+
+    Ray's own ports are on loopback, with the metrics of everything on ``metrics_port``; those that
+    Serve chooses are not. ServingError if Ray cannot start.
+    """
     prepare_environment()
-    options = {"num_cpus": cpus, "include_dashboard": False}
+    options = {
+        "num_cpus": cpus,
+        "include_dashboard": False,
+        "_metrics_export_port": metrics_port,
+    }
     with _connected("local", options), _serving(host, port, grpc_port):
         yield
 
@@ -91,6 +103,14 @@ def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> 
                 yield cluster
         finally:
             cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def logs() -> Path:
+    """The folder of the logs of Ray, inside ``started`` or ``started_nodes``."""
+    from ray._private.worker import global_worker
+
+    assert global_worker.node is not None
+    return Path(global_worker.node.get_logs_dir_path())
 
 
 @contextlib.contextmanager
@@ -132,6 +152,8 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
     from ray import serve
     from ray.serve.config import HTTPOptions, gRPCOptions
 
+    # What it says of a start is normal, in words for developers of Ray.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         serve.start(
             proxy_location="HeadOnly",
@@ -142,19 +164,21 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
         )
         yield
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        # Ray prints that processes end, which is what they are asked for.
+        with contextlib.redirect_stdout(None):
+            serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     """The start of Ray; what it fails with becomes a ServingError."""
-    # What these say is normal, in words for developers of Ray.
-    for name in ("ray.serve", "ray._private.authentication.authentication_token_setup"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # That it has made a token is normal.
+    setup = "ray._private.authentication.authentication_token_setup"
+    logging.getLogger(setup).setLevel(logging.ERROR)
     try:
         yield
     except Exception as error:
         raise ServingError(
-            f"Ray cannot start: {error} A busy machine may need a second attempt; {LOGS} has Ray's "
-            "logs"
+            f"Ray cannot start: {error} A busy machine may need a second attempt; Ray's logs: "
+            f"{LATEST_LOGS}"
         ) from error

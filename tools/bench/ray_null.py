@@ -32,8 +32,10 @@ def main() -> None:
     parser.add_argument("mar", type=Path, help="the archive whose name and options are served")
     parser.add_argument("port", type=int)
     parser.add_argument("grpc_port", type=int)
+    parser.add_argument("metrics_port", type=int)
     given = parser.parse_args()
-    with cluster.started(os.cpu_count() or 1, "127.0.0.1", given.port, given.grpc_port):
+    ports = given.port, given.grpc_port, given.metrics_port
+    with cluster.started(os.cpu_count() or 1, "127.0.0.1", *ports):
         from ray import serve
 
         from deploy.ray.application import application

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import bundle
 from tools.bench import report, usage
 from tools.bench.common import FOLDER, Result
 from tools.bench.load import Load, measure
-from tools.bench.spawn import ray_server
+from tools.bench.spawn import free_ports, ray_server
 from vision_client.endpoint import Access, Endpoint
 from vision_client.rest import Rest
 
@@ -46,10 +45,8 @@ def limit(proxy: str, mar: Path, seconds: float) -> Limit:
     FOLDER.mkdir(parents=True, exist_ok=True)
     body = FOLDER / "body"
     body.write_bytes(np.random.default_rng(0).bytes(BODY_BYTES))
-    addresses = bundle.free_addresses("inference")
-    url, grpc_port = addresses["inference_address"], addresses["grpc_inference_port"]
-    command = [sys.executable, "-m", "tools.bench.ray_null", str(mar), url.rpartition(":")[2]]
-    command += [grpc_port]
+    url, ports = free_ports()
+    command = [sys.executable, "-m", "tools.bench.ray_null", str(mar), *ports]
     environment = {"RAY_SERVE_ENABLE_HA_PROXY": PROXIES[proxy]}
     log = FOLDER / "ray_null.log"
     with ray_server(command, log, url, environment) as process:

@@ -26,7 +26,7 @@ from tools.bench.common import FOLDER, TASKS, Result, Task
 from tools.bench.compare import QUICK_SCALE, SCALE, networks
 from tools.bench.load import Load, measure
 from tools.bench.pictures import photographs
-from tools.bench.spawn import ray_server
+from tools.bench.spawn import free_ports, ray_server
 
 # Ray's throughput over bundle's, and the ms of its lone p50 above the bundle's.
 THROUGHPUT, LONE_MS = 0.95, 10.0
@@ -101,11 +101,10 @@ def _bundle(store: Path, device: str) -> Iterator[tuple[str, psutil.Process, flo
 
 @contextlib.contextmanager
 def _ray(store: Path, device: str) -> Iterator[tuple[str, psutil.Process, float]]:
-    addresses = bundle.free_addresses("inference", "metrics")
-    url, port = addresses["inference_address"], addresses["grpc_inference_port"]
-    command = [sys.executable, "-m", "deploy.ray", "serve", f"--model-store={store}"]
-    command += [f"--port={url.rpartition(':')[2]}", f"--grpc-port={port}", f"--device={device}"]
-    command += [f"--metrics-port={addresses['metrics_address'].rpartition(':')[2]}"]
+    url, (port, grpc_port, metrics_port) = free_ports()
+    command = [sys.executable, "-m", "deploy.ray", "serve", f"--model-store={store.resolve()}"]
+    command += [f"--port={port}", f"--grpc-port={grpc_port}", f"--metrics-port={metrics_port}"]
+    command += [f"--device={device}"]
     begun = time.monotonic()
     with ray_server(command, FOLDER / "ray.log", url) as process:
         yield url, process, time.monotonic() - begun

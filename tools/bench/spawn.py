@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from serving.errors import ServingError
-from tools.bundle import ROOT
+from tools.bundle import ROOT, free_addresses
 
 START_TIMEOUT_S, END_TIMEOUT_S = 300, 60
 
@@ -51,6 +51,14 @@ def spawned(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+def free_ports() -> tuple[str, tuple[str, str, str]]:
+    """A URL on loopback for REST, and the free ports of REST, gRPC and metrics."""
+    addresses = free_addresses("inference", "metrics")
+    url, metrics = addresses["inference_address"], addresses["metrics_address"]
+    port, metrics_port = (each.rpartition(":")[2] for each in (url, metrics))
+    return url, (port, addresses["grpc_inference_port"], metrics_port)
 
 
 def ray_server(
