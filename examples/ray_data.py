@@ -78,18 +78,18 @@ def rows_of(path: str, answer: Any) -> Iterator[dict[str, Any]]:
 
 
 def actors() -> dict[str, Any]:
-    """The pool of actors that fits this cluster, as options of ``map_batches``."""
+    """The pool of actors for the nodes that are there now, as options of ``map_batches``."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-    # GPUs wait for the decoders, which need CPUs.
+    # GPUs wait for the decoders, which need CPUs. A head node may have none to give.
     shares = [
-        node.get("CPU", 0) // max(node.get("GPU", 0), 1)
+        int(node["CPU"] // max(node.get("GPU", 0), 1))
         for node in nodes
-        if "GPU" in node or not gpus
+        if "CPU" in node and ("GPU" in node or not gpus)
     ]
-    cpus = max(int(min(shares)), 1)
+    cpus = max(min(shares, default=1), 1)
     return {
-        "compute": ActorPoolStrategy(size=gpus or len(shares)),
+        "compute": ActorPoolStrategy(size=gpus or max(len(shares), 1)),
         "num_gpus": 1 if gpus else 0,
         "num_cpus": cpus - 2 * LIGHT,
         # Ray would give the network a thread per whole CPU that the actor reserves.
@@ -112,8 +112,8 @@ def main() -> int:
     archive = Path(arguments.archive).resolve()
     if not zipfile.is_zipfile(archive):
         parser.error(f"{archive} is not an archive: run `make export`, or name one by --archive")
-    if "://" not in photographs and not Path(photographs).exists():
-        parser.error(f"there is no folder {photographs}")
+    if "://" not in photographs and not any(Path(photographs).rglob("*")):
+        parser.error(f"there are no photographs in {photographs}")
     if Path(results).is_dir() and not any(Path(results).iterdir()):
         Path(results).rmdir()
     if Path(results).exists():
@@ -134,6 +134,9 @@ def main() -> int:
     except ray.exceptions.RayActorError as error:  # Ray has logged the traceback
         print(f"error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"interrupted: what is in {results} is not the whole table", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -56,8 +56,12 @@ def test_a_folder_becomes_a_table(
     assert f"{table} has files: name a new folder" in ran.stderr
 
 
-def test_mistakes_are_found_before_ray_starts(tmp_path: Path) -> None:
-    ran = ray_data(tmp_path, tmp_path / "out", "--archive", PROGRAM)
-    assert ran.returncode == 2
-    assert f"{PROGRAM} is not an archive" in ran.stderr
-    assert not any(tmp_path.iterdir())
+def test_mistakes_are_found_before_ray_starts(model_store: Path, tmp_path: Path) -> None:
+    for folder, mar, message in (
+        (ROOT, PROGRAM, f"{PROGRAM} is not an archive"),
+        (tmp_path, model_store / "resnet101.mar", f"there are no photographs in {tmp_path}"),
+    ):
+        ran = ray_data(folder, tmp_path / "out", "--archive", mar)
+        assert ran.returncode == 2
+        assert message in ran.stderr
+        assert not any(tmp_path.iterdir())
