@@ -30,7 +30,7 @@ _MAX_FIELDS = 100
 _DATA_URI = re.compile(rb"data:[^,]{0,200};base64,")
 # The prefix of a data: URI must end within this many bytes.
 _DATA_URI_BYTES = 256
-_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_ID = re.compile(r"(?!-$)[\w.-]{1,128}", re.ASCII)
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 # ASCII only: int() also accepts other scripts' digits and white space.

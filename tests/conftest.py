@@ -16,7 +16,7 @@ from PIL import Image
 from export.networks import registered
 from handlers.settings import VARIABLES
 
-pytest_plugins = ["tests.running"]
+pytest_plugins = ["tests.running", "tests.served"]
 
 # As in the server's workers. Otherwise processes that share cores wait for each other's threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -29,7 +29,8 @@ from serving.inference import connect
 from serving.management import Management
 from serving.runfolder import RunFolder
 from tests.guardian import Guardian
-from vision_client import Client, inference_pb2_grpc
+from tests.routes import UNLIMITED, Server
+from vision_client import inference_pb2_grpc
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,18 +56,13 @@ class MakeConfig(Protocol):
     def __call__(self, folder: Path, model_store: Path, **changes: str) -> Path: ...
 
 
-@dataclass(frozen=True)
-class Running:
-    """A server that answers, and how to reach it."""
+@dataclass(frozen=True, kw_only=True)
+class Running(Server):
+    """TorchServe behind the gateway."""
 
     config: Config
     run: RunFolder
     management: Management
-    client: Client
-    grpc: inference_pb2_grpc.InferenceAPIsServiceStub
-
-    def url(self, model: str) -> str:
-        return f"{self.config.inference}/predictions/{model}"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -125,14 +121,16 @@ def serve(
     until: str = "Ctrl-C",
     before: Sequence[str] = (),
     options: Sequence[str] = (),
+    module: str = "serving",
     **environment: str,
 ) -> Iterator[Foreground]:
     """The process of ``make serve``, on the CPU, once it has printed ``until``.
 
     Its run folder is beside ``config``. ``before`` is a prefix of its command line, as of ``env``.
+    The ``module`` deploy.ray is `make ray-serve`.
     """
     log = config.parent / "said.log"
-    command = [*before, sys.executable, "-m", "serving", "serve", "--config", str(config)]
+    command = [*before, sys.executable, "-m", module, "serve", "--config", str(config)]
     command += ["--run-dir", str(config.parent / "run"), "--device", "cpu", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -180,6 +178,18 @@ def make_config() -> MakeConfig:
     return make
 
 
+def pids(management: Management, model: str) -> list[int]:
+    """The processes of the model's TorchServe workers."""
+    return [worker.pid for worker in management.workers(model)]
+
+
+@contextlib.contextmanager
+def stub_of(address: str) -> Iterator[inference_pb2_grpc.InferenceAPIsServiceStub]:
+    """Calls of the gRPC service at ``address``, ``host:port``."""
+    with grpc.insecure_channel(address, UNLIMITED) as channel:
+        yield inference_pb2_grpc.InferenceAPIsServiceStub(channel)
+
+
 @contextlib.contextmanager
 def started(folder: Path, config_path: Path, serving: Command, precision: str) -> Iterator[Running]:
     """A server of all models from ``start`` to ``stop``, which must leave no process behind."""
@@ -188,14 +198,20 @@ def started(folder: Path, config_path: Path, serving: Command, precision: str) -
     assert start.returncode == 0, start.stdout + start.stderr
     config, run = Config.read(config_path), RunFolder(folder / "run")
     management = Management.of(run)
-    with (
-        grpc.insecure_channel(config.grpc, [("grpc.max_receive_message_length", -1)]) as channel,
-        connect(config, timeout=TIMEOUT_S) as client,
-    ):
-        stub = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
-        yield Running(config, run, management, client, stub)
-        models = management.models()
-        workers = [worker.pid for model in models for worker in management.workers(model)]
+    with stub_of(config.grpc) as stub, connect(config, timeout=TIMEOUT_S) as client:
+        yield Running(
+            rest=config.inference,
+            health=config.inference,
+            grpc_address=config.grpc,
+            grpc=stub,
+            client=client,
+            workers=partial(pids, management),
+            log=(run.logs / "model_log.log").read_text,
+            config=config,
+            run=run,
+            management=management,
+        )
+        workers = [pid for model in management.models() for pid in pids(management, model)]
         java = [process.ppid() for process in map(psutil.Process, workers)]
     stop = serving("stop", *where)
     assert stop.returncode == 0, stop.stdout + stop.stderr

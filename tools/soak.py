@@ -98,7 +98,7 @@ class Soak:
         self._valid = valid
         self._management = Management.of(run)
         self._models = self._management.models()
-        self._client = Client(config)
+        self._client = Client(config.inference, config.grpc)
         supervisor = run.supervisor()
         assert supervisor is not None, "the server does not run"
         self._supervisor = supervisor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,15 +32,29 @@ ENVIRONMENT = {
     # than Ray's 5 and 10, and Ray would kill it.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # Bytes of a message between the front and a replica; Ray's 4 MiB are less than a picture.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**26),
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+# Ports inside the server, at free numbers: Ray's are the same for every server of a machine.
+PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
 
 
 def prepare_environment() -> None:
-    """Set ENVIRONMENT; call it before ``ray`` is imported."""
+    """Set ENVIRONMENT and PORTS; call it before ``ray`` is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    with contextlib.ExitStack() as probes:
+        for name in PORTS:
+            probe = probes.enter_context(socket.socket())
+            probe.bind(("", 0))
+            os.environ.setdefault(name, str(probe.getsockname()[1]))
 
 
 @contextlib.contextmanager
@@ -55,6 +70,7 @@ def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         ray.init(
+            "local",  # never somebody's cluster
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,

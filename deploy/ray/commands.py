@@ -136,7 +136,8 @@ def _announce(config: Config, archives: Sequence[Archive]) -> None:
     print(f"REST       {config.inference}/predictions/{names}")
     print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
     print(f"health     {config.inference}/readyz")
-    print(f"logs       {cluster.LOGS}/serve")
+    # The link is another server's as soon as one starts.
+    print(f"logs       {cluster.LOGS.resolve()}/serve")
     print("Ctrl-C stops it", flush=True)
 
 

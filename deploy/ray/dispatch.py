@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -75,11 +75,6 @@ class Served:
         except RayActorError:
             raise Refused(
                 507, "WorkerDied", "the worker ended while it had this request: try once more"
-            ) from None
-        except RayTaskError:
-            logger.exception("%s failed because of a bug", call.id)
-            raise Refused(
-                500, "InternalError", "the server failed on this request; its log says why"
             ) from None
         finally:
             self.open -= 1

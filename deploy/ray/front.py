@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from deploy.ray.watch import count_replicas, send_canaries
 from serving.health import Health
 from vision_client import inference_pb2
 
+logger = logging.getLogger("ray.serve")
+
 APPLICATION = "vision"
 VERSION = "1.0"
 _PREDICTION = re.compile(r"/predictions/([^/]+)(?:/([0-9]+(?:\.[0-9]+)?))?")
@@ -41,6 +44,7 @@ _STATUS = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
     507: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+_BUG = Refused(500, "InternalError", "the server failed on this request; its log says why")
 
 
 class Front:
@@ -89,9 +93,12 @@ class Front:
             return await self._respond(request, id)
         except Refused as refusal:
             return rest.response(refusal.reply())
+        except Exception:
+            logger.exception("%s failed because of a bug", id)
+            return rest.response(_BUG.reply())
 
     async def _respond(self, request: Request, id: str) -> Response:
-        path, method = request.url.path, request.method
+        path, method = rest.path_of(request), request.method
         if match := _PREDICTION.fullmatch(path):
             _allow(method, "POST", "PUT")
             served = self._served(match[1], match[2])
@@ -100,7 +107,7 @@ class Front:
             with self._access.admitted(request.headers.get("authorization", "")):
                 call = await rest.read_call(request, id, self._most_bytes)
                 return rest.response(await self._answer(served, call, timeout))
-        if path.startswith("/predictions/"):
+        if re.match("/predictions/.", path):
             _allow(method, "POST", "PUT")
             raise self._unknown(path.split("/")[2])
         if match := _READS.fullmatch(path):
@@ -119,6 +126,9 @@ class Front:
             reply = await self._predict(request, metadata, id)
         except Refused as refusal:
             reply = refusal.reply()
+        except Exception:
+            logger.exception("%s failed because of a bug", id)
+            reply = _BUG.reply()
         _finish(grpc_context, reply, id)
         if reply.code != 200:
             return inference_pb2.PredictionResponse()

@@ -38,6 +38,7 @@ class Model:
     """
 
     def __init__(self, archive: ArchiveOptions, device: str) -> None:
+        _log_requests()
         folder = unpack(fetch(archive, FOLDER), FOLDER)
         try:
             # The archive's own code, whatever this node has installed.
@@ -114,6 +115,14 @@ class Model:
             else Reply(a.code, a.content_type, a.body, "", weights)
             for a in answers
         ]
+
+
+def _log_requests() -> None:
+    """Write what the archive's code logs, a line for each batch, to the log of the replica."""
+    requests = logging.getLogger("handlers")
+    requests.handlers = logger.handlers
+    requests.setLevel(logging.INFO)
+    requests.propagate = False
 
 
 class _Metrics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from requests import Request as Prepared
@@ -117,3 +118,25 @@ def test_a_query_string_is_refused_with_the_header_to_send() -> None:
 def test_an_unsafe_id_is_replaced(unsafe: str) -> None:
     assert rest.request_id({"x-request-id": unsafe}) != unsafe
     assert rest.request_id({"x-request-id": "job-7.a"}) == "job-7.a"
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        (b"/predictions/resnet101", "/predictions/resnet101"),
+        (b"//predictions//resnet101", "/predictions/resnet101"),
+        (b"/predictions/resnet101/../../models", "/models"),
+        (b"/predictions/%2e%2e/models", "/models"),
+        (b"/predictions/", "/predictions/"),
+        (b"/", "/"),
+    ],
+)
+def test_paths_are_those_that_the_gateway_sees(raw: bytes, path: str) -> None:
+    scope = {"type": "http", "path": unquote(raw.decode()), "raw_path": raw}
+    assert rest.path_of(Request(scope)) == path
+
+
+@pytest.mark.parametrize("raw", [b"/predictions%2fresnet101", b"/predictions/resnet101%5C.."])
+def test_an_escaped_slash_is_refused(raw: bytes) -> None:
+    with pytest.raises(Refused, match="escaped slash"):
+        rest.path_of(Request({"type": "http", "path": "/", "raw_path": raw}))

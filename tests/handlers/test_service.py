@@ -148,10 +148,11 @@ def test_the_log_names_requests_by_their_ids(
         [
             Message({"x-request-id": "4bf9-a.B_1"}, chelsea),
             Message({"x-request-id": "a\nb"}, b"junk"),
+            Message({"x-request-id": "-"}, b"junk", given_id="7"),
             Message({}, chelsea),
         ]
     )
-    assert "batch of 3: 4bf9-a.B_1 ok, - BadImage, - ok; " in caplog.text
+    assert "batch of 4: 4bf9-a.B_1 ok, - BadImage, 7 BadImage, - ok; " in caplog.text
 
 
 def test_no_id_is_cut_from_the_log(service: Service, caplog: pytest.LogCaptureFixture) -> None:

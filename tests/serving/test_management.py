@@ -63,3 +63,11 @@ def test_a_server_on_all_addresses_is_asked_on_loopback(
 def test_every_archive_of_the_model_store_is_served(server: Running, model_store: Path) -> None:
     archives = {path.stem for path in model_store.glob("*.mar")}
     assert set(server.management.models()) == archives
+
+
+def test_describe(server: Running) -> None:
+    description = server.management.describe("resnet101")
+    assert description["weights"]["name"] == "untrained"
+    assert description["device"] == server.management.workers("resnet101")[0].device
+    assert description["spec"]["resize"] == 256
+    assert len(description["spec"]["labels"]) == 1000

@@ -30,6 +30,7 @@ from handlers import tasks
 from handlers.errors import RequestError
 from handlers.pictures.limits import LIMITS
 from handlers.request import Switch
+from tests.routes import Server
 from tests.running import Running
 
 ROOT = Path(__file__).parents[2]
@@ -168,10 +169,10 @@ def test_generated_requests_are_answered_as_described(
 
 
 @pytest.mark.parametrize(("path", "verb"), PREDICTIONS)
-def test_examples_are_answered_as_described(server: Running, path: str, verb: str) -> None:
+def test_examples_are_answered_as_described(served: Server, path: str, verb: str) -> None:
     """A request's example gets the response example of the same name."""
     operation = resolved(DESCRIPTION["paths"][path][verb])
-    url = server.config.inference + path
+    url = served.rest + path
     promised = {
         name: (int(code), example)
         for code, response in operation["responses"].items()
@@ -197,11 +198,11 @@ def test_examples_are_answered_as_described(server: Running, path: str, verb: st
 
 
 @pytest.mark.parametrize("path", [path for path, verb in PREDICTIONS if verb == "post"])
-def test_examples_of_parameters_are_accepted(server: Running, path: str) -> None:
+def test_examples_of_parameters_are_accepted(served: Server, path: str) -> None:
     described = DESCRIPTION["paths"][path]
     parameters = resolved(described["parameters"] + described["post"]["parameters"])
     headers = {parameter["name"]: str(parameter["example"]) for parameter in parameters}
-    url, picture = server.config.inference + path, PICTURES["image/png"]
+    url, picture = served.rest + path, PICTURES["image/png"]
     answer = requests.post(url, data=picture, headers=headers, timeout=TIMEOUT_S)
     assert answer.status_code == requests.codes.ok, answer.text
 

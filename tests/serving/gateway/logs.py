@@ -1,4 +1,4 @@
-"""What the gateway and the workers log about a request."""
+"""What the gateway logs about a request."""
 
 from __future__ import annotations
 
@@ -20,8 +20,3 @@ def access(server: Running, request_id: str) -> dict[str, Any]:
     wait_until(look)
     [line] = found
     return line
-
-
-def worker_log(server: Running) -> str:
-    """What the workers have logged so far."""
-    return (server.run.logs / "model_log.log").read_text()

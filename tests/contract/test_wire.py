@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
-from tests.routes import TIMEOUT_S, post
-from tests.running import Running
+from tests.routes import TIMEOUT_S, Server, post
 
 pytestmark = pytest.mark.usefixtures("same_workers")
 
 
-def exchange(server: Running, data: bytes) -> tuple[int, dict[str, str], bytes]:
+def exchange(served: Server, data: bytes) -> tuple[int, dict[str, str], bytes]:
     """Send ``data`` as it is; return status, headers by lower-case name, and body."""
-    host, port = server.config.inference.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection:
+    address = urlsplit(served.rest)
+    with socket.create_connection((address.hostname, address.port), TIMEOUT_S) as connection:
         connection.sendall(data)
         reader = connection.makefile("rb")
         code = int(reader.readline().split()[1])
@@ -51,10 +53,10 @@ def head(*lines: bytes, version: bytes = b"1.1", length: int) -> bytes:
     ],
 )
 def test_odd_headers_are_accepted(
-    server: Running, jpeg: bytes, lines: list[bytes], version: bytes
+    served: Server, jpeg: bytes, lines: list[bytes], version: bytes
 ) -> None:
     request = head(*lines, version=version, length=len(jpeg)) + jpeg
-    code, headers, body = exchange(server, request)
+    code, headers, body = exchange(served, request)
     assert code == 200, body
     assert headers["x-model-weights"] == "untrained"
     assert "ts_stream_next" not in headers
@@ -73,16 +75,40 @@ def test_odd_headers_are_accepted(
     ],
     ids=["a huge header", "many headers", "a long path", "TLS", "an odd name"],
 )
-def test_invalid_http_is_refused(server: Running, request_: bytes) -> None:
-    code, _, body = exchange(server, request_)
+def test_invalid_http_is_refused(served: Server, request_: bytes) -> None:
+    code, _, body = exchange(served, request_)
     assert 400 <= code < 500
     assert b"/work" not in body
     assert b"Traceback" not in body
 
 
-def test_bodies_may_be_chunked(server: Running, jpeg: bytes) -> None:
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nbroken header\r\n\r\n",
+        b"POST /predictions/resnet101 HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n"
+        b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /predictions/resnet101 HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n"
+        b"content-length: 2\r\n\r\nxx",
+    ],
+)
+def test_what_is_not_http_ends_the_connection(served: Server, sent: bytes) -> None:
+    address = urlsplit(served.rest)
+    received = b""
+    with (
+        socket.create_connection((address.hostname, address.port), TIMEOUT_S) as connection,
+        contextlib.suppress(ConnectionError),
+    ):
+        connection.sendall(sent)
+        while data := connection.recv(4096):
+            received += data
+    assert received.startswith(b"HTTP/1.1 400 ")
+
+
+def test_bodies_may_be_chunked(served: Server, jpeg: bytes) -> None:
     chunks = (jpeg[i : i + 1000] for i in range(0, len(jpeg), 1000))
-    assert post(server, "resnet101", data=chunks).status_code == 200
+    assert post(served, "resnet101", data=chunks).status_code == 200
 
 
 def part(name: bytes) -> bytes:
@@ -106,20 +132,20 @@ def part(name: bytes) -> bytes:
     ],
 )
 def test_odd_forms(
-    server: Running, jpeg: bytes, name: bytes, value: bytes, code: int, kind: str
+    served: Server, jpeg: bytes, name: bytes, value: bytes, code: int, kind: str
 ) -> None:
     """A form of the picture and one more field."""
     parts = ((part(b"data"), jpeg), (part(name), jpeg if value == b"JPEG" else value))
     body = b"".join(b"--b\r\n%s\r\n\r\n%s\r\n" % pair for pair in parts) + b"--b--\r\n"
     headers = {"content-type": "multipart/form-data; boundary=b"}
-    answer = post(server, "resnet101", data=body, headers=headers)
+    answer = post(served, "resnet101", data=body, headers=headers)
     assert (answer.status_code, answer.json().get("type", "")) == (code, kind), answer.text
 
 
 @pytest.mark.parametrize("body", [b"[" * 2**22, b'{"a":' * 2**20, b"[[]" + b",[]" * 2**22])
-def test_megabytes_of_json_are_refused(server: Running, body: bytes) -> None:
-    answer = post(server, "resnet101", data=body, headers={"content-type": "application/json"})
+def test_megabytes_of_json_are_refused(served: Server, body: bytes) -> None:
+    answer = post(served, "resnet101", data=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["type"]) == (400, "BadRequest")
     assert "more than 100 values" in answer.json()["message"]
-    (worker,) = server.management.workers("resnet101")
-    assert worker.rss < 2 * 2**30, "it was parsed"
+    (worker,) = served.workers("resnet101")
+    assert psutil.Process(worker).memory_info().rss < 2 * 2**30, "it was parsed"

@@ -1,4 +1,4 @@
-"""Every odd file, on the real server by every route, affects no answer but its own."""
+"""Odd files by every route: each affects no answer but its own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 
 from tests.conftest import MODELS
 from tests.corpus import Case, cases
-from tests.routes import ROUTES, Client, Reply
-from tests.running import Running
+from tests.routes import ROUTES, Client, Reply, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_workers")]
 
@@ -23,8 +22,8 @@ SECRETS = ("/", "\\\\", ".py", "Traceback", "PIL", "Pillow", "torch", "org.")
 
 
 @pytest.fixture
-def client(server: Running) -> Iterator[Client]:
-    routes = Client(server.config)
+def client(served: Server) -> Iterator[Client]:
+    routes = Client(served.rest, served.grpc_address)
     yield routes
     routes.close()
 
@@ -48,9 +47,10 @@ def model(request: pytest.FixtureRequest, client: Client, jpeg: bytes) -> Iterat
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_each_file_has_its_status(client: Client, model: str, route: str) -> None:
+def test_each_file_has_its_status(served: Server, client: Client, model: str, route: str) -> None:
     # Decoding does not depend on the route, and tests/handlers decodes them all.
-    chosen = cases()[::3] if route == "raw" else cases()[1::12]
+    start, step = (0, 3) if route == "raw" else (1, 12)
+    chosen = cases()[start :: step * served.corpus_step]
 
     def ask(case: Case) -> Reply:
         return ROUTES[route](client, model, case.data, **case.options(model))
@@ -66,10 +66,11 @@ def test_each_file_has_its_status(client: Client, model: str, route: str) -> Non
             assert not [secret for secret in SECRETS if secret in text], case.name
 
 
-def test_the_pixels_are_those_of_the_file(client: Client) -> None:
+def test_the_pixels_are_those_of_the_file(served: Server, client: Client) -> None:
     """The same answer as for the expected pixels, sent as the plainest PNG."""
-    exact = [case for case in cases() if case.pixels and case.tolerance == 0][::12]
-    assert len(exact) > 15
+    exact = [case for case in cases() if case.pixels and case.tolerance == 0]
+    exact = exact[:: 12 * served.corpus_step]
+    assert len(exact) > 15 // served.corpus_step
     for case in exact:
         plain = io.BytesIO()
         assert case.pixels

@@ -1,4 +1,4 @@
-"""The prediction contract over REST, on the real server."""
+"""Predictions over REST: forms of a request, formats of an answer, errors."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ import requests
 from PIL import Image
 
 from tests.conftest import MODELS
-from tests.routes import TIMEOUT_S, post
-from tests.running import Running
+from tests.routes import TIMEOUT_S, Server, post
 
 JSON = {"content-type": "application/json"}
 
 
 def forms(jpeg: bytes) -> dict[str, dict[str, Any]]:
-    """Every way to send one picture and top_k=3."""
+    """Every way to send one picture, top_k=3 and size=64. A model ignores another's option."""
     encoded = base64.b64encode(jpeg).decode()
     return {
-        "raw": {"data": jpeg, "headers": {"x-top-k": "3"}},
-        "raw, wrong type": {"data": jpeg, "headers": {"X-Top-K": "3", **JSON}},
-        "raw, as text": {"data": jpeg, "headers": {"X-TOP-K": "3", "content-type": "text/plain"}},
-        "multipart": {"files": {"data": ("cat.jpg", jpeg)}, "data": {"top_k": "3"}},
-        "json": {"json": {"data": encoded, "top_k": 3}},
-        "json, text option": {"json": {"data": encoded, "top_k": "3"}},
-        "json, data uri": {"json": {"data": f"data:image/jpeg;base64,{encoded}", "top_k": 3}},
+        "raw": {"data": jpeg, "headers": {"x-top-k": "3", "x-size": "64"}},
+        "raw, wrong type": {"data": jpeg, "headers": {"X-Top-K": "3", "X-Size": "64", **JSON}},
+        "raw, as text": {
+            "data": jpeg,
+            "headers": {"X-TOP-K": "3", "X-SIZE": "64", "content-type": "text/plain"},
+        },
+        "multipart": {"files": {"data": ("cat.jpg", jpeg)}, "data": {"top_k": "3", "size": "64"}},
+        "json": {"json": {"data": encoded, "top_k": 3, "size": 64}},
+        "json, text option": {"json": {"data": encoded, "top_k": "3", "size": "64"}},
+        "json, data uri": {
+            "json": {"data": f"data:image/jpeg;base64,{encoded}", "top_k": 3, "size": 64}
+        },
     }
 
 
 @pytest.mark.parametrize("form", forms(b""))
-def test_every_form_of_a_request_is_answered_alike(server: Running, jpeg: bytes, form: str) -> None:
-    expected = post(server, "resnet101", **forms(jpeg)["raw"]).json()["predictions"]
-    answer = post(server, "resnet101", **forms(jpeg)[form])
+def test_every_form_of_a_request_is_answered_alike(served: Server, jpeg: bytes, form: str) -> None:
+    expected = post(served, "resnet101", **forms(jpeg)["raw"]).json()["predictions"]
+    answer = post(served, "resnet101", **forms(jpeg)[form])
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-model-weights"] == "untrained"
@@ -45,16 +49,16 @@ def test_every_form_of_a_request_is_answered_alike(server: Running, jpeg: bytes,
     probabilities = [p["probability"] for p in predictions]
     assert probabilities == sorted(probabilities, reverse=True)
 
-    answer = post(server, "cyclegan", **forms(jpeg)[form])
+    answer = post(served, "cyclegan", **forms(jpeg)[form])
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-model-weights"] == "untrained"
     with Image.open(io.BytesIO(answer.content)) as picture:
-        assert (picture.format, picture.size) == ("PNG", (384, 256))
+        assert (picture.format, picture.size) == ("PNG", (96, 64))
 
 
-def test_put_as_curl_t_sends_it(server: Running, jpeg: bytes) -> None:
-    answer = requests.put(server.url("resnet101"), data=jpeg, timeout=TIMEOUT_S)
+def test_put_as_curl_t_sends_it(served: Server, jpeg: bytes) -> None:
+    answer = requests.put(served.url("resnet101"), data=jpeg, timeout=TIMEOUT_S)
     assert answer.status_code == 200
     assert len(answer.json()["predictions"]) == 5
 
@@ -70,20 +74,20 @@ def test_put_as_curl_t_sends_it(server: Running, jpeg: bytes) -> None:
     ],
 )
 def test_the_picture_has_the_requested_format(
-    server: Running, jpeg: bytes, headers: dict[str, str], expected: str
+    served: Server, jpeg: bytes, headers: dict[str, str], expected: str
 ) -> None:
     headers = {"x-size": "64", "x-quality": "50", **headers}
-    answer = post(server, "cyclegan", data=jpeg, headers=headers)
+    answer = post(served, "cyclegan", data=jpeg, headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == f"image/{expected.lower()}"
     with Image.open(io.BytesIO(answer.content)) as picture:
         assert (picture.format, picture.size) == (expected, (96, 64))
 
 
-def test_quality_changes_the_size(server: Running, jpeg: bytes) -> None:
+def test_quality_changes_the_size(served: Server, jpeg: bytes) -> None:
     headers = {"x-size": "64", "x-format": "jpeg"}
     small, large = (
-        post(server, "cyclegan", data=jpeg, headers={**headers, "x-quality": quality}).content
+        post(served, "cyclegan", data=jpeg, headers={**headers, "x-quality": quality}).content
         for quality in ("20", "95")
     )
     assert len(small) < len(large)
@@ -128,14 +132,16 @@ ERRORS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors_are_json_with_their_own_status(server: Running, jpeg: bytes, case: str) -> None:
+def test_errors_are_json_with_their_own_status(served: Server, jpeg: bytes, case: str) -> None:
     models, request, code, kind = ERRORS[case]
     if "json" not in request:
         request = {"data": jpeg, **request}
     for model in models:
-        answer = post(server, model, **request)
+        answer = post(served, model, **request)
         assert answer.status_code == code, answer.text
         assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-error-type"] == kind
+        assert answer.headers["x-model-weights"] == "untrained"
         error = answer.json()
         assert (error["code"], error["type"]) == (code, kind)
         assert error["message"]
@@ -143,13 +149,5 @@ def test_errors_are_json_with_their_own_status(server: Running, jpeg: bytes, cas
             assert "64000000 pixels; the limit is 50000000" in error["message"]
 
 
-def test_a_long_picture_is_classified(server: Running) -> None:
-    assert post(server, "resnet101", data=blank(20000, 50)).status_code == 200
-
-
-def test_describe(server: Running) -> None:
-    description = server.management.describe("resnet101")
-    assert description["weights"]["name"] == "untrained"
-    assert description["device"] == server.management.workers("resnet101")[0].device
-    assert description["spec"]["resize"] == 256
-    assert len(description["spec"]["labels"]) == 1000
+def test_a_long_picture_is_classified(served: Server) -> None:
+    assert post(served, "resnet101", data=blank(20000, 50)).status_code == 200
