@@ -54,30 +54,8 @@ def _serve(arguments: argparse.Namespace, config: Config, folder: RunFolder) -> 
 def _parser() -> commandline.Parser:
     common = commandline.Parser(add_help=False)
     commandline.add_server_options(common)
-    device = commandline.Parser(add_help=False)
-    device.add_argument(
-        "--device", type=commandline.device, default="auto", metavar="DEVICE",
-        help="auto: the GPUs if there are any, else the CPU; gpu: an error without one; cpu",
-    )  # fmt: skip
     models = commandline.Parser(add_help=False)
-    models.add_argument(
-        "--models", type=commandline.names, default=(), metavar="NAME,NAME",
-        help="serve these only (default: load_models in the configuration, else every archive)",
-    )  # fmt: skip
-    models.add_argument(
-        "--workers", type=commandline.number(1), metavar="N",
-        help="workers of each model (default: as its archive says, and at least one per GPU)",
-    )  # fmt: skip
-    models.add_argument(
-        "--precision", type=commandline.precision, metavar="TYPE",
-        help="of every model: auto, float32, bfloat16, float16 or int8 (default: as its archive "
-        "says, which is auto unless changed)",
-    )  # fmt: skip
-    models.add_argument(
-        "--engine", type=commandline.engine, metavar="ENGINE",
-        help="of every model: auto, torchscript or openvino (default: as its archive says). auto: "
-        "OpenVINO on a CPU if the export proved the network in it, else TorchScript",
-    )  # fmt: skip
+    commandline.add_model_options(models)
     models.add_argument(
         "--no-gateway", action="store_false", dest="gateway",
         help="let TorchServe itself listen on the public addresses, without any protection",
@@ -90,8 +68,8 @@ def _parser() -> commandline.Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="command", required=True, metavar="command")
-    verbs.add_parser("serve", parents=[common, device, models], help="serve in the foreground")
-    verbs.add_parser("start", parents=[common, device, models], help="serve in the background")
+    verbs.add_parser("serve", parents=[common, models], help="serve in the foreground")
+    verbs.add_parser("start", parents=[common, models], help="serve in the background")
     verbs.add_parser("stop", parents=[common], help="stop the server of this run folder")
     status = verbs.add_parser("status", parents=[common], help="show whether each model is ready")
     status.add_argument("--json", action="store_true", help="everything, as one JSON object")

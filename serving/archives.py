@@ -43,7 +43,7 @@ def read_archives(config: Config) -> list[Archive]:
     """
     archives: dict[str, Archive] = {}
     for path in config.archives:
-        archive = _read(path)
+        archive = read_archive(path)
         if archive.model in archives:
             other = archives[archive.model].path
             raise ServingError(f"{path} and {other} both hold the model {archive.model}")
@@ -51,7 +51,8 @@ def read_archives(config: Config) -> list[Archive]:
     return list(archives.values())
 
 
-def _read(path: Path) -> Archive:
+def read_archive(path: Path) -> Archive:
+    """The archive at ``path``; ServingError if it is faulty."""
     if not path.is_file():
         raise ServingError(
             f"{path} does not exist: run `make export` (or `make export WEIGHTS=random`)"

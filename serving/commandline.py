@@ -88,6 +88,32 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     places.add_argument("--model-store", type=Path, metavar="DIR", help="folder of the archives")
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is served and how."""
+    parser.add_argument(
+        "--device", type=device, default="auto", metavar="DEVICE",
+        help="auto: the GPUs if there are any, else the CPU; gpu: an error without one; cpu",
+    )  # fmt: skip
+    parser.add_argument(
+        "--models", type=names, default=(), metavar="NAME,NAME",
+        help="serve these only (default: load_models in the configuration, else every archive)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=number(1), metavar="N",
+        help="workers of each model (default: as its archive says, and at least one per GPU)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", type=precision, metavar="TYPE",
+        help="of every model: auto, float32, bfloat16, float16 or int8 (default: as its archive "
+        "says, which is auto unless changed)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--engine", type=engine, metavar="ENGINE",
+        help="of every model: auto, torchscript or openvino (default: as its archive says). auto: "
+        "OpenVINO on a CPU if the export proved the network in it, else TorchScript",
+    )  # fmt: skip
+
+
 def server_options(arguments: argparse.Namespace) -> list[str]:
     """The command line that names the same server as ``arguments``."""
     given = {"config": arguments.config, "run-dir": arguments.run_dir, **_places(arguments)}

@@ -49,7 +49,7 @@ class Rpc:
             )
         except grpc.RpcError as error:
             raise from_grpc(error, str(self._endpoint)) from error
-        return _reply(response, call.initial_metadata())
+        return _reply(response, call.initial_metadata(), call.trailing_metadata())
 
     def models(self, timeout: float) -> NoReturn:
         raise ValueError(NAMELESS)
@@ -84,10 +84,11 @@ class AsyncRpc:
         metadata = tuple(self._access.authorization().items())
         try:
             call = self._stub.Predictions(request, timeout=timeout, metadata=metadata)
-            response, initial = await call, await call.initial_metadata()
+            response = await call
+            initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
         except grpc.RpcError as error:
             raise from_grpc(error, str(self._endpoint)) from error
-        return _reply(response, initial)
+        return _reply(response, initial, trailing)
 
     async def models(self, timeout: float) -> NoReturn:
         raise ValueError(NAMELESS)
@@ -127,11 +128,13 @@ def _request(
     return inference_pb2.PredictionsRequest(model_name=model, input=fields)
 
 
-def _reply(response: inference_pb2.PredictionResponse, initial: Metadata) -> Reply:
+def _reply(
+    response: inference_pb2.PredictionResponse, initial: Metadata, trailing: Metadata
+) -> Reply:
     # Without a gateway, a failed request arrives with status OK if others of its batch succeeded.
     if error := parse_error(response.prediction):
         raise error
-    headers = dict(initial)
+    headers = {**dict(initial), **dict(trailing)}  # Ray Serve sends only trailing metadata
     return Reply(response.prediction, headers.get("x-model-weights"), headers.get("x-request-id"))
 
 

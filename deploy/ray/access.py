@@ -1,0 +1,78 @@
+"""Who may call: the API keys of a file, which is read again when it changes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy.ray.messages import Refused
+from serving.errors import ServingError
+from serving.keys import Client, read_keys
+
+logger = logging.getLogger("ray.serve")
+
+_BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
+_LOOK_S = 1.0
+
+
+class Access:
+    """The clients of the keys file at ``path``; None lets everybody in.
+
+    Raises ServingError if the file cannot be read at the start. Later, the keys of before count.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._present: Counter[str] = Counter()
+        self._looked = self._changed = 0.0
+        self._clients: dict[str, Client] = {}
+        if path:
+            self._read(path)
+
+    @contextlib.contextmanager
+    def admitted(self, authorization: str) -> Iterator[None]:
+        """The time of a request with this header. Raises Refused if it may not be served."""
+        if self._path is None:
+            yield
+            return
+        client = self._client(self._path, authorization)
+        if client.concurrent is not None and self._present[client.name] >= client.concurrent:
+            raise Refused(
+                429,
+                "TooManyRequests",
+                f"this client may have {client.concurrent} requests at once: try again",
+                1,
+            )
+        self._present[client.name] += 1
+        try:
+            yield
+        finally:
+            self._present[client.name] -= 1
+
+    def _client(self, path: Path, authorization: str) -> Client:
+        if time.monotonic() - self._looked > _LOOK_S:
+            self._looked = time.monotonic()
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime != self._changed:
+                    self._reread(path)
+        match = _BEARER.fullmatch(authorization)
+        if match is None:
+            raise Refused(401, "Unauthorized", "send your key as `authorization: Bearer KEY`")
+        if match[1] not in self._clients:
+            raise Refused(401, "Unauthorized", "the key is not valid")
+        return self._clients[match[1]]
+
+    def _reread(self, path: Path) -> None:
+        try:
+            self._read(path)
+        except ServingError:
+            logger.exception("the keys of before still count")
+
+    def _read(self, path: Path) -> None:
+        self._changed = path.stat().st_mtime if path.exists() else 0.0
+        self._clients = {client.key: client for client in read_keys(path)}

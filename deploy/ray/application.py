@@ -1,0 +1,110 @@
+"""The Serve application: a front, and a deployment for each archive."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import AutoscalingConfig
+
+from deploy.ray.archives import fetch
+from deploy.ray.front import Front
+from deploy.ray.model import FOLDER, Model
+from deploy.ray.options import ArchiveOptions, Options, Placement
+from handlers.settings import VARIABLES
+from serving.archives import Archive, read_archive
+from serving.plan import WORKER_DEFAULTS
+
+_RESPONSE_TIMEOUT_S = 120
+_QUEUE = 100
+# Seconds between health checks; a replica is replaced after three failed ones.
+_HEALTH_PERIOD_S = 5
+# More than any network takes to load, and to answer a batch.
+_HEALTH_TIMEOUT_S = 60
+
+
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """The application that ``arguments`` describe, those of ``options.Options``.
+
+    Each archive is fetched and read here too. Raises ArchiveError or ServingError if one cannot
+    be served, pydantic's ValidationError for wrong arguments.
+    """
+    options = Options(**arguments)
+    device = _device(options.device)
+    models: dict[str, dict[str, Any]] = {}
+    handles: dict[str, serve.Application] = {}
+    for source in options.archives:
+        archive = read_archive(fetch(source, FOLDER))
+        placement = Placement.of(archive.yaml, options.workers)
+        models[archive.model] = _served(archive, placement)
+        handles[archive.model] = _deployment(source, archive, placement, options, device)
+    front = serve.deployment(
+        name="front",
+        num_replicas=options.fronts,
+        max_ongoing_requests=100_000,  # the queues of the models are the limit
+        ray_actor_options={"num_cpus": 0},
+    )
+    return front(Front).bind(models, handles, options.request_bytes, options.api_keys)
+
+
+def _deployment(
+    source: ArchiveOptions, archive: Archive, placement: Placement, options: Options, device: str
+) -> serve.Application:
+    threads = options.threads or max(math.ceil(placement.num_cpus), 1)
+    chosen = {"precision": options.precision, "engine": options.engine}
+    environment = {
+        **{name: os.environ.get(name, value) for name, value in WORKER_DEFAULTS.items()},
+        "OMP_NUM_THREADS": str(threads),
+        **{VARIABLES[key]: value for key, value in chosen.items() if value},
+    }
+    resources = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus * (device == "gpu")}
+    batch = archive.yaml.get("batchSize", 1)
+    deployment = serve.deployment(
+        name=archive.model,
+        # As under TorchServe: two batches per replica, and the others wait.
+        max_ongoing_requests=2 * batch,
+        max_queued_requests=archive.yaml.get("jobQueueSize") or _QUEUE,
+        logging_config={"enable_access_log": False},  # the front has one
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        graceful_shutdown_timeout_s=archive.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S),
+        ray_actor_options={**resources, "runtime_env": {"env_vars": environment}},
+        **_replicas(placement),
+    )
+    return deployment(Model).bind(source, device)
+
+
+def _replicas(placement: Placement) -> dict[str, Any]:
+    if placement.min_replicas == placement.max_replicas:
+        return {"num_replicas": placement.min_replicas}
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=placement.min_replicas,
+            max_replicas=placement.max_replicas,
+            target_ongoing_requests=placement.target_ongoing_requests,
+            upscale_delay_s=placement.upscale_delay_s,
+            downscale_delay_s=placement.downscale_delay_s,
+        )
+    }
+
+
+def _served(archive: Archive, placement: Placement) -> dict[str, Any]:
+    return {
+        "name": archive.model,
+        "task": archive.task,
+        "options": {name: asdict(option) for name, option in archive.options.items()},
+        "slots": 2 * archive.yaml.get("batchSize", 1) * placement.max_replicas,
+        "longest": archive.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S),
+        "replicas": placement.min_replicas,
+    }
+
+
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return "gpu" if resources.get("GPU") else "cpu"

@@ -1,0 +1,79 @@
+"""A Ray of its own on this machine, with Ray Serve's proxies."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from serving.errors import ServingError
+
+ROOT = Path(__file__).parents[2]
+LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
+GRPC_SERVICES = [
+    "vision_client.inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server",
+    "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
+]
+# For every process of Ray, which reads them when it starts; the shell's come first.
+ENVIRONMENT = {
+    # HAProxy instead of Ray's own proxy, which takes 10 ms of a core for each request and listens
+    # for gRPC on every interface.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    # Seconds until a client that stops in the middle of a request is disconnected.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    # Replicas of the front are drained by our own command.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    # Seconds for the proxy to start, and to say that it is well: on a busy machine it takes more
+    # than Ray's 5 and 10, and Ray would kill it.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # Nothing is sent to the makers of Ray.
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def prepare_environment() -> None:
+    """Set ENVIRONMENT; call it before ``ray`` is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
+    """Ray with ``cpus`` logical CPUs, and Serve on the two ports, until the end of the block."""
+    prepare_environment()
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions, gRPCOptions
+
+    # What these say is normal, in words for developers of Ray.
+    for name in ("ray.serve", "ray._private.authentication.authentication_token_setup"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        ray.init(
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+        )
+    except Exception as error:
+        raise ServingError(
+            f"Ray cannot start: {error} A busy machine may need a second attempt; {LOGS} has Ray's "
+            "logs"
+        ) from error
+    try:
+        serve.start(
+            http_options=HTTPOptions(host=host, port=port),
+            grpc_options=gRPCOptions(
+                port=grpc_port, grpc_servicer_functions=GRPC_SERVICES, enable_reflection=False
+            ),
+        )
+        yield
+    finally:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()

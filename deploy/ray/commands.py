@@ -1,0 +1,163 @@
+"""serve: the archives of a model store on a Ray of their own, on this machine."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.ray import cluster
+from serving import machine, preflight
+from serving.archives import Archive, read_archives
+from serving.config import DEFAULT_SIZE, Config
+from serving.drain import drain
+from serving.errors import ServingError
+from serving.gateway.credentials import Credentials
+from serving.signals import StopRequest, handled
+
+# Ray's own time for a call of the front.
+_CALL_TIMEOUT_S = 30
+_PAUSE_S = 0.1
+# Requests that are being computed when the server ends get this long, in seconds.
+_DRAIN_LIMIT_S = 660
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The command line: as ``serving.plan.Options``."""
+
+    device: str = "auto"
+    models: tuple[str, ...] = ()
+    workers: int | None = None
+    precision: str | None = None
+    engine: str | None = None
+
+
+def serve(config: Config, choices: Choices) -> int:
+    """Serve until SIGINT or SIGTERM; then answer what was accepted.
+
+    Raises ServingError if something that a start needs is missing, or a model cannot be loaded.
+    """
+    config = config.select(choices.models) if choices.models else config
+    archives = read_archives(config)
+    _check(config)
+    arguments = _arguments(config, archives, choices)
+    # Ray's CPUs are what it reserves for replicas, and here these take turns with all cores.
+    cpus = max(machine.count_cores(), len(archives) * (choices.workers or 1))
+    host, port = config.addresses["inference_address"]
+    grpc_port = config.addresses["grpc_inference_port"][1]
+    print("starting Ray", flush=True)
+    with cluster.started(cpus, host, port, grpc_port):
+        _run(arguments)
+        _announce(config, archives)
+        stop = StopRequest(may_drain=True)
+        with handled(stop):
+            while not stop.asked:
+                time.sleep(_PAUSE_S)
+            # A person's Ctrl-C does not wait for balancers to notice.
+            open_s = 0 if stop.by == signal.SIGINT else config.drain_seconds
+            server = _Server()
+            drain(stop, server.poll, server, open_s=open_s, timeout_s=_DRAIN_LIMIT_S)
+    print("stopped")
+    return 0
+
+
+def _check(config: Config) -> None:
+    credentials = Credentials.of(config)
+    if credentials.certificate:
+        raise ServingError(
+            f"this server has no TLS: remove tls_certificate from {config.path}, and let a proxy "
+            "in front of Ray have the certificate"
+        )
+    if warning := preflight.check_exposure(config, credentials, gateway=True):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    preflight.check_ports(config)
+
+
+def _arguments(config: Config, archives: Sequence[Archive], choices: Choices) -> dict[str, Any]:
+    """The arguments of the application."""
+    keys = Credentials.of(config).keys
+    return {
+        "archives": [{"source": str(archive.path.resolve())} for archive in archives],
+        "device": "gpu" if machine.count_gpus(choices.device) else "cpu",
+        "precision": choices.precision,
+        "engine": choices.engine,
+        "workers": choices.workers,
+        "threads": max(machine.count_cores() // (choices.workers or 1), 1),
+        "request_bytes": config.number("max_request_size", DEFAULT_SIZE),
+        "api_keys": str(keys.resolve()) if keys else None,
+    }
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    from ray import serve
+
+    from deploy.ray.application import build
+    from deploy.ray.front import APPLICATION
+
+    try:
+        serve.run(build(arguments), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        raise ServingError(f"Ray Serve cannot start the models: {_reason(error)}") from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """Why the first deployment failed, with its traceback."""
+    from ray import serve
+
+    from deploy.ray.front import APPLICATION
+
+    application = serve.status().applications.get(APPLICATION)
+    deployments = application.deployments if application else {}
+    messages = (f"{name}: {each.message}" for name, each in deployments.items() if each.message)
+    return next(messages, str(error))
+
+
+def _announce(config: Config, archives: Sequence[Archive]) -> None:
+    """Print what is served, on which devices, and where."""
+    from ray import serve
+
+    from deploy.ray.front import APPLICATION
+
+    print()
+    for archive in archives:
+        handle = serve.get_deployment_handle(archive.model, APPLICATION)
+        told = handle.describe.remote().result(timeout_s=_CALL_TIMEOUT_S)
+        warning = "" if told["weights"]["trained"] else ": the answers mean nothing"
+        print(
+            f"{archive.model:<10} on {told['device']} in {told['precision']} by {told['engine']}, "
+            f"weights {told['weights']['name']}{warning}"
+        )
+    names = ",".join(archive.model for archive in archives)
+    names = names if len(archives) == 1 else f"{{{names}}}"
+    print(f"REST       {config.inference}/predictions/{names}")
+    print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
+    print(f"health     {config.inference}/readyz")
+    print(f"logs       {cluster.LOGS}/serve")
+    print("Ctrl-C stops it", flush=True)
+
+
+class _Server:
+    """The server as ``drain`` sees it; readiness fails from the beginning."""
+
+    def __init__(self) -> None:
+        from ray import serve
+
+        from deploy.ray.front import APPLICATION
+
+        self._front = serve.get_app_handle(APPLICATION)
+        self._refuses = False
+
+    def poll(self) -> None:
+        self.is_idle()
+
+    def stop_accepting(self) -> None:
+        self._refuses = True
+
+    def is_idle(self) -> bool:
+        """Whether every request is answered."""
+        left = self._front.drain.remote(refuse=self._refuses).result(timeout_s=_CALL_TIMEOUT_S)
+        return not left

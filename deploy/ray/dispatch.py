@@ -1,0 +1,117 @@
+"""Sends a call to a replica of its model, and turns what goes wrong into errors of the contract."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from deploy.ray.messages import Call, Refused, Reply
+
+logger = logging.getLogger("ray.serve")
+
+# A replica that dies takes its requests with it: each is sent to another one, once.
+ATTEMPTS = 2
+# Requests wait while a model has no replica. When it has had none for longer than this, in
+# seconds, they are refused.
+DOWN_S = 15.0
+_SMOOTHING = 0.1
+
+
+@dataclass
+class Served:
+    """A model as the front knows it; ``options`` are the whole numbers that a request may choose.
+
+    ``slots`` are the requests that all of its replicas take at once. ``longest`` is how long a
+    request may take, in seconds.
+    """
+
+    name: str
+    task: str
+    options: dict[str, dict[str, int]]
+    slots: int
+    longest: float
+    replicas: int
+    handle: DeploymentHandle[Any]
+    weights: str | None = None
+    open: int = 0
+    mean_s: float = field(default=0.1)
+
+    async def answer(
+        self, call: Call, timeout: float | None, down_for: Callable[[str], float]
+    ) -> Reply:
+        """The reply of a replica within ``timeout`` seconds; Refused if there is none."""
+        started = time.monotonic()
+        deadline = started + min(self.longest, timeout or self.longest)
+        self.open += 1
+        try:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    reply = await self._ask(call, deadline, down_for)
+                except RayActorError:
+                    if attempt == ATTEMPTS:
+                        raise
+                    logger.warning("a replica of %s ended: sending %s again", self.name, call.id)
+                else:
+                    self.mean_s += _SMOOTHING * (time.monotonic() - started - self.mean_s)
+                    return reply
+            raise AssertionError
+        except BackPressureError:
+            raise Refused(
+                503, "Overloaded", "the queue is full: try again", self._retry_after()
+            ) from None
+        except DeploymentUnavailableError:
+            raise self._unavailable() from None
+        except RayActorError:
+            raise Refused(
+                507, "WorkerDied", "the worker ended while it had this request: try once more"
+            ) from None
+        except RayTaskError:
+            logger.exception("%s failed because of a bug", call.id)
+            raise Refused(
+                500, "InternalError", "the server failed on this request; its log says why"
+            ) from None
+        finally:
+            self.open -= 1
+
+    async def _ask(self, call: Call, deadline: float, down_for: Callable[[str], float]) -> Reply:
+        response = self.handle.remote(call)
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(_result(response))
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Refused(
+                        504, "DeadlineExceeded", "the time that the client allows has passed"
+                    )
+                await asyncio.wait([waiting], timeout=min(left, 1.0))
+                if waiting.done():
+                    reply: Reply = waiting.result()
+                    return reply
+                if down_for(self.name) > DOWN_S:
+                    raise self._unavailable()
+        finally:
+            if not waiting.done():  # out of time, or the client has left
+                waiting.cancel()
+                response.cancel()  # type: ignore[no-untyped-call]
+
+    def _unavailable(self) -> Refused:
+        return Refused(503, "Unavailable", f"{self.name} has no worker: try again", 5)
+
+    def _retry_after(self) -> int:
+        """When the replicas will have answered what they have, in seconds from 1 to 60."""
+        return round(min(max(self.mean_s, 1), 60))
+
+
+async def _result(response: Any) -> Any:
+    return await response

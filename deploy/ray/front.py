@@ -1,0 +1,255 @@
+"""The ingress: REST and gRPC as under TorchServe, dispatched on the name of the model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+from ray.serve.grpc_util import RayServegRPCContext
+from ray.serve.handle import DeploymentHandle
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from deploy.ray import rest
+from deploy.ray.access import Access
+from deploy.ray.dispatch import Served
+from deploy.ray.messages import Call, Refused, Reply
+from deploy.ray.watch import count_replicas, send_canaries
+from serving.health import Health
+from vision_client import inference_pb2
+
+APPLICATION = "vision"
+VERSION = "1.0"
+_PREDICTION = re.compile(r"/predictions/([^/]+)(?:/([0-9]+(?:\.[0-9]+)?))?")
+_READS = re.compile("/(livez|readyz|models|ping)|/readyz/([^/]+)")
+_WATCH_S = 0.5
+_MOST_FIELDS = 100
+_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    406: grpc.StatusCode.INVALID_ARGUMENT,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    415: grpc.StatusCode.FAILED_PRECONDITION,
+    422: grpc.StatusCode.FAILED_PRECONDITION,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+    507: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+
+class Front:
+    """``models`` are the arguments of Served by name, ``handles`` the deployments of the models.
+
+    A request has at most ``most_bytes``. ``api_keys`` is the path of a keys file, or None.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, dict[str, Any]],
+        handles: dict[str, DeploymentHandle[Any]],
+        most_bytes: int,
+        api_keys: str | None,
+    ) -> None:
+        self._access = Access(Path(api_keys) if api_keys else None)
+        self._models = {
+            # By value: objects of Ray's store would be copied once more.
+            name: Served(
+                handle=handles[name].options(method_name="answer", _by_reference=False), **model
+            )
+            for name, model in models.items()
+        }
+        self._most_bytes = most_bytes
+        self._health = Health({name: served.replicas for name, served in self._models.items()})
+        self._refuses = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def check_health(self) -> None:
+        """Ray calls this; the first time, it starts to watch the models."""
+        self._watch()
+
+    async def drain(self, *, refuse: bool) -> int:
+        """Fail readiness from now on, and refuse predictions if ``refuse``.
+
+        Returns the number of requests that are not answered yet.
+        """
+        self._health.draining, self._refuses = True, refuse
+        return sum(served.open for served in self._models.values())
+
+    async def __call__(self, request: Request) -> Response:
+        """One HTTP request."""
+        self._watch()
+        id = rest.request_id(dict(request.headers))
+        try:
+            return await self._respond(request, id)
+        except Refused as refusal:
+            return rest.response(refusal.reply())
+
+    async def _respond(self, request: Request, id: str) -> Response:
+        path, method = request.url.path, request.method
+        if match := _PREDICTION.fullmatch(path):
+            _allow(method, "POST", "PUT")
+            served = self._served(match[1], match[2])
+            rest.check_query(request.url.query, served.options)
+            timeout = rest.timeout_of(dict(request.headers))
+            with self._access.admitted(request.headers.get("authorization", "")):
+                call = await rest.read_call(request, id, self._most_bytes)
+                return rest.response(await self._answer(served, call, timeout))
+        if path.startswith("/predictions/"):
+            _allow(method, "POST", "PUT")
+            raise self._unknown(path.split("/")[2])
+        if match := _READS.fullmatch(path):
+            _allow(method, "GET")
+            return self._read(match[1] or "readyz", match[2])
+        raise Refused(
+            404, "NotFound", "there are /predictions/NAME, /models, /readyz, /livez and /ping"
+        )
+
+    async def Predictions(self, request: Any, grpc_context: RayServegRPCContext) -> Any:  # noqa: N802
+        """A prediction over gRPC."""
+        self._watch()
+        metadata = {name.lower(): value for name, value in grpc_context.invocation_metadata()}
+        id = rest.request_id(metadata)
+        try:
+            reply = await self._predict(request, metadata, id)
+        except Refused as refusal:
+            reply = refusal.reply()
+        _finish(grpc_context, reply, id)
+        if reply.code != 200:
+            return inference_pb2.PredictionResponse()
+        return inference_pb2.PredictionResponse(prediction=reply.body)
+
+    async def StreamPredictions(  # noqa: N802
+        self, request: Any, grpc_context: RayServegRPCContext
+    ) -> AsyncIterator[Any]:
+        """The same, as a stream of one message; of none if it is an error."""
+        response = await self.Predictions(request, grpc_context)
+        if not grpc_context.code():
+            yield response
+
+    async def Ping(self, _: Any, grpc_context: RayServegRPCContext) -> Any:  # noqa: N802
+        """Whether every model answers."""
+        self._watch()
+        health = "Healthy" if self._health.ready else "Unhealthy"
+        return inference_pb2.TorchServeHealthResponse(health=health)
+
+    async def Check(self, request: Any, grpc_context: RayServegRPCContext) -> Any:  # noqa: N802
+        """``grpc.health.v1``: the status of a model, or of the server under the empty name."""
+        self._watch()
+        status = self._status(request.service)
+        if status is None:
+            grpc_context.set_code(grpc.StatusCode.NOT_FOUND)
+            grpc_context.set_details(f"no model {request.service!r} is served here")
+        return health_pb2.HealthCheckResponse(status=status or 0)
+
+    async def Watch(  # noqa: N802
+        self, request: Any, grpc_context: RayServegRPCContext
+    ) -> AsyncIterator[Any]:
+        """``grpc.health.v1``: the same, again whenever it changes."""
+        self._watch()
+        unknown = int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+        last = None
+        while True:
+            status = self._status(request.service) or unknown
+            if status != last:
+                last = status
+                yield health_pb2.HealthCheckResponse(status=status)
+            await asyncio.sleep(_WATCH_S)
+
+    async def _predict(self, request: Any, metadata: dict[str, str], id: str) -> Reply:
+        served = self._served(request.model_name, request.model_version or None)
+        if len(request.input) > _MOST_FIELDS:
+            raise Refused(400, "BadRequest", "a request may have at most 100 fields")
+        traced = {name: metadata[name] for name in ("traceparent",) if name in metadata}
+        call = Call({**traced, "x-request-id": id}, None, dict(request.input), id)
+        with self._access.admitted(metadata.get("authorization", "")):
+            return await self._answer(served, call, rest.timeout_of(metadata))
+
+    async def _answer(self, served: Served, call: Call, timeout: float | None) -> Reply:
+        reply = await served.answer(call, timeout, self._health.down_for)
+        served.weights = reply.weights
+        if reply.code == 200:
+            self._health.succeeded(served.name, reply.weights)
+        return reply
+
+    def _read(self, route: str, model: str | None) -> Response:
+        if route == "livez":
+            return JSONResponse({"live": True})
+        if route == "models":
+            return JSONResponse({"models": list(map(self._entry, self._models.values()))})
+        if route == "ping":
+            ready = self._health.ready
+            return JSONResponse({"status": "Healthy" if ready else "Unhealthy"}, _code(ready))
+        if model is None:
+            report = self._health.report()
+        elif model in self._models:
+            report = self._health.report_model(model)
+        else:
+            raise Refused(404, "ModelNotFound", f"no model {model!r} is served here")
+        return JSONResponse(report, _code(report["ready"]))
+
+    def _entry(self, served: Served) -> dict[str, Any]:
+        return {
+            "name": served.name,
+            "task": served.task,
+            "weights": served.weights,
+            "ready": self._health.report_model(served.name)["ready"],
+            "options": served.options,
+        }
+
+    def _served(self, name: str, version: str | None) -> Served:
+        if self._refuses:
+            raise Refused(503, "Unavailable", "the server is about to end: try again", 5)
+        if name not in self._models:
+            raise self._unknown(name)
+        if version not in (None, VERSION):
+            raise Refused(404, "ModelNotFound", f"the model has no version {version}")
+        return self._models[name]
+
+    def _unknown(self, name: str) -> Refused:
+        models = ", ".join(self._models)
+        return Refused(404, "ModelNotFound", f"there is no model {name!r}: there are {models}")
+
+    def _status(self, service: str) -> int | None:
+        statuses = health_pb2.HealthCheckResponse.ServingStatus
+        if service and service not in self._models:
+            return None
+        ready = self._health.report_model(service)["ready"] if service else self._health.ready
+        return int(statuses.SERVING if ready else statuses.NOT_SERVING)
+
+    def _watch(self) -> None:
+        """Start the tasks that watch the models, on the event loop of the requests."""
+        if not self._tasks:
+            watching = [count_replicas(self._models, self._health, APPLICATION)]
+            watching += [send_canaries(each, self._health) for each in self._models.values()]
+            self._tasks = list(map(asyncio.create_task, watching))
+
+
+def _allow(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise Refused(
+            405, "MethodNotAllowed", "predictions take POST and PUT, the other routes GET"
+        )
+
+
+def _code(ready: bool) -> int:
+    return 200 if ready else 503
+
+
+def _finish(grpc_context: RayServegRPCContext, reply: Reply, id: str) -> None:
+    """Set the status and the trailing metadata of a call."""
+    metadata = {
+        "x-request-id": id,
+        "x-model-weights": reply.weights,
+        "x-error-type": reply.error,
+        "retry-after": str(reply.retry_after or ""),
+    }
+    grpc_context.set_trailing_metadata([(name, value) for name, value in metadata.items() if value])
+    if reply.code != 200:
+        grpc_context.set_code(_STATUS.get(reply.code, grpc.StatusCode.INTERNAL))
+        grpc_context.set_details(reply.body.decode())

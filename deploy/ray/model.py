@@ -1,0 +1,144 @@
+"""A replica of a model: a process that runs one archive, with the archive's own ``handlers``."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.util.metrics import Counter, Histogram
+
+from deploy.ray.archives import fetch, unpack
+from deploy.ray.messages import Call, Reply
+from deploy.ray.options import ArchiveOptions
+
+logger = logging.getLogger("ray.serve")
+
+# Of a node: archives that were downloaded, and those that its replicas run.
+FOLDER = Path(tempfile.gettempdir()) / "vision-archives"
+# A replica that has answered within this time needs no canary.
+IDLE_S = 5.0
+_BOUNDARIES = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120]
+
+
+class Model:
+    """Loads ``archive`` on ``device`` (``gpu`` or ``cpu``); any exception makes the start fail.
+
+    The network has proved its golden example and answered its canary when the replica is ready.
+    """
+
+    def __init__(self, archive: ArchiveOptions, device: str) -> None:
+        folder = unpack(fetch(archive, FOLDER), FOLDER)
+        try:
+            # The archive's own code, whatever this node has installed.
+            sys.path.insert(0, str(folder))
+            import_module("handlers.memory").use_one_heap()
+            unpacked_module = import_module("handlers.unpacked")
+            unpacked = unpacked_module.read(folder)
+            self._service = unpacked.service(unpacked_module.find_device(device), os.environ)
+        finally:
+            # The code is imported and the network is in memory, or mapped; but the decode
+            # processes that are started later import the code again.
+            self._folder = folder
+        self._timeout = unpacked.response_timeout
+        self._answered = time.monotonic()
+        self._busy = False
+        self._thread = ThreadPoolExecutor(1, "network")
+        self._metrics = _Metrics(self._service.metadata.name)
+        self._batch.set_max_batch_size(unpacked.batch_size)  # type: ignore[attr-defined]
+        self._batch.set_batch_wait_timeout_s(  # type: ignore[attr-defined]
+            unpacked.yaml.get("maxBatchDelay", 100) / 1000
+        )
+
+    async def answer(self, call: Call) -> Reply:
+        """Answer one request, in a batch with others that wait; an error affects only its own."""
+        reply: Reply = await self._batch(call)
+        return reply
+
+    async def describe(self) -> dict[str, Any]:
+        """The metadata of the artefact, and how it is served."""
+        description: dict[str, Any] = self._service.describe()
+        return description
+
+    async def check_health(self) -> None:
+        """Ray replaces the replica after three errors in a row."""
+        if self._busy or time.monotonic() - self._answered < IDLE_S:
+            return
+        tasks = import_module("handlers.tasks")
+        canary = tasks.canary(self._service.task)
+        reply = await self.answer(Call(canary.headers, canary.body, {}, "canary"))
+        # The configured limits may be below the canary's size.
+        if reply.code >= 500:
+            raise RuntimeError(f"the canary was answered {reply.body.decode()}")
+
+    def __del__(self) -> None:
+        if service := getattr(self, "_service", None):
+            service.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @serve.batch(max_concurrent_batches=1)
+    async def _batch(self, calls: list[Call]) -> list[Reply]:
+        # The event loop stays free: Ray asks it for health, and it takes the next requests.
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, calls)
+
+    def _compute(self, calls: list[Call]) -> list[Reply]:
+        request, errors = import_module("handlers.request"), import_module("handlers.errors")
+        stages = import_module("handlers.stages").Stages()
+        violations = self._service.pool.violations
+        messages = [request.Message(c.headers, c.body, c.fields, c.id) for c in calls]
+        # As TorchServe does, end a replica whose batch takes too long, even if it hangs in C code.
+        faulthandler.dump_traceback_later(self._timeout, exit=True)
+        self._busy = True
+        try:
+            answers = self._service.answer(messages, stages)
+        finally:
+            self._busy = False
+            faulthandler.cancel_dump_traceback_later()
+        self._answered = time.monotonic()
+        self._metrics.report(stages, len(calls), self._service.pool.violations - violations)
+        import_module("handlers.memory").give_back_after([{"body": c.body} for c in calls])
+        weights = self._service.metadata.weights.name
+        return [
+            Reply(a.code, "application/json", a.to_json(), type(a).__name__, weights)
+            if isinstance(a, errors.RequestError)
+            else Reply(a.code, a.content_type, a.body, "", weights)
+            for a in answers
+        ]
+
+
+class _Metrics:
+    """Those of TorchServe's handler under the same names, which Ray prefixes with ``ray_``."""
+
+    def __init__(self, model: str) -> None:
+        names = import_module("handlers.stages")
+        tags = {"ModelName": model}
+        self._seconds = Histogram(
+            names.SECONDS, "Seconds of a batch in a stage", _BOUNDARIES, ("ModelName", "Stage")
+        )
+        self._members = Histogram(
+            names.BATCH, "Requests in a batch", [1, 2, 4, 8, 16, 32, 64], ("ModelName",)
+        )
+        self._violations = Counter(
+            names.VIOLATIONS.removesuffix("_total"),
+            "Decode processes that broke out",
+            ("ModelName",),
+        )
+        for metric in (self._seconds, self._members, self._violations):
+            metric.set_default_tags(tags)
+
+    def report(self, stages: Any, members: int, violations: int) -> None:
+        for stage, spent in stages.seconds.items():
+            self._seconds.observe(spent, {"Stage": stage})
+        self._members.observe(members)
+        if violations:
+            self._violations.inc(violations)

@@ -1,0 +1,58 @@
+"""Keeps the front's picture of each model's health: Ray's count of replicas, and canaries."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from ray import serve
+from ray.serve._private.common import ReplicaState
+
+from deploy.ray.dispatch import Served
+from deploy.ray.messages import Call, Refused
+from serving.canary import IDLE_S, PICTURE
+from serving.health import Health
+from vision_client.tasks import DECODERS
+
+logger = logging.getLogger("ray.serve")
+
+PAUSE_S = 1.0
+CANARY_TIMEOUT_S = 60.0
+
+
+async def count_replicas(models: Mapping[str, Served], health: Health, application: str) -> None:
+    """Tell ``health`` how many replicas of each model run, until cancelled."""
+    while True:
+        try:
+            status = await asyncio.to_thread(serve.status)
+            deployments = status.applications[application].deployments
+            for name in models:
+                states = deployments[name].replica_states
+                health.set_workers(name, states.get(ReplicaState.RUNNING, 0))
+        except Exception:
+            logger.exception("Ray does not say how many replicas run")
+        await asyncio.sleep(PAUSE_S)
+
+
+async def send_canaries(served: Served, health: Health) -> None:
+    """Send the cheapest request to a model without traffic, until cancelled."""
+    options = DECODERS[served.task].canary
+    headers = {f"x-{name.replace('_', '-')}": str(value) for name, value in options.items()}
+    while True:
+        if health.needs_canary(served.name, IDLE_S):
+            try:
+                reply = await served.answer(
+                    Call(headers, PICTURE, {}, "canary"), CANARY_TIMEOUT_S, health.down_for
+                )
+            except Refused as refusal:
+                # A busy model is not a dead one.
+                if refusal.type != "Overloaded":
+                    health.failed(served.name, f"its canary was answered {refusal.code}")
+            else:
+                if reply.code == 200:
+                    served.weights = reply.weights
+                    health.succeeded(served.name, reply.weights)
+                else:
+                    health.failed(served.name, f"its canary was answered {reply.code}")
+        await asyncio.sleep(PAUSE_S)

@@ -1,0 +1,154 @@
+"""The manifests for KubeRay: valid, consistent with each other, and closed where Ray is open.
+
+Kubernetes' own objects, also those inside the RayService, are checked against Kubernetes' schemas,
+and the Serve configuration against Ray's. No package has the schema of a RayService.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import ray
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+FOLDER = Path(__file__).parents[2] / "deploy/kubernetes/ray"
+KUBERNETES = "1.37"
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((FOLDER / name).read_text())
+
+
+SERVICE = read("rayservice.yaml")["spec"]
+CLUSTER = SERVICE["rayClusterConfig"]
+SERVE = yaml.safe_load(SERVICE["serveConfigV2"])
+GROUPS = {
+    "head": CLUSTER["headGroupSpec"],
+    **{group["groupName"]: group for group in CLUSTER["workerGroupSpecs"]},
+}
+WORKERS = [group["template"] for name, group in GROUPS.items() if name != "head"]
+
+
+def embedded() -> dict[str, Any]:
+    """Kubernetes' objects inside the RayService, as KubeRay creates them."""
+    service = {"apiVersion": "v1", "kind": "Service", **SERVICE["serveService"]}
+    pods = {
+        name: {"apiVersion": "v1", "kind": "Pod", **group["template"]}
+        for name, group in GROUPS.items()
+    }
+    return {"service": service, **pods}
+
+
+OBJECTS = {
+    **{
+        path.name: read(path.name)
+        for path in sorted(FOLDER.glob("*.yaml"))
+        if path.name not in ("rayservice.yaml", "kustomization.yaml")
+    },
+    **embedded(),
+}
+
+
+def validate(manifest: Any) -> None:
+    kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_objects_of_kubernetes_are_valid(name: str) -> None:
+    validate(OBJECTS[name])
+
+
+def test_a_misspelt_field_is_found() -> None:
+    wrong = read("archives.yaml")
+    wrong["spec"]["accessMode"] = wrong["spec"].pop("accessModes")
+    with pytest.raises(kubernetes_validate.ValidationError, match="accessMode"):
+        validate(wrong)
+
+
+def test_kustomize_applies_every_manifest_but_the_pod_that_copies() -> None:
+    files = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml", "copy.yaml"}
+    assert set(read("kustomization.yaml")["resources"]) == files
+
+
+def test_ray_takes_the_serve_configuration() -> None:
+    """Ray ignores keys that it does not know, so the parsed configuration must have all of ours."""
+    assert ServeDeploySchema.model_validate(SERVE).model_dump(exclude_unset=True) == SERVE
+
+
+@pytest.mark.parametrize("path", SERVE["grpc_options"]["grpc_servicer_functions"])
+def test_grpc_services_can_be_imported(path: str) -> None:
+    module, _, name = path.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_the_cluster_runs_the_version_of_ray_that_the_lock_has() -> None:
+    assert CLUSTER["rayVersion"] == ray.__version__
+
+
+def test_clients_find_the_usual_ports() -> None:
+    """The ports of `make serve`, led to Serve's: KubeRay has Ray's metrics on the Pods' 8080."""
+    serve = {"serve": SERVE["http_options"]["port"], "serve-grpc": SERVE["grpc_options"]["port"]}
+    assert 8080 not in serve.values()
+    ports = SERVICE["serveService"]["spec"]["ports"]
+    assert {port["name"]: port["port"] for port in ports} == {"serve": 8080, "serve-grpc": 7070}
+    assert {port["name"]: port["targetPort"] for port in ports} == serve
+    for group in GROUPS.values():
+        [container] = group["template"]["spec"]["containers"]
+        own = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert own.items() >= serve.items()
+
+
+def test_a_worker_has_time_to_drain() -> None:
+    for worker in WORKERS:
+        [container] = worker["spec"]["containers"]
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        drain = int(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        assert worker["spec"]["terminationGracePeriodSeconds"] >= drain + 20
+
+
+def test_policies_select_the_pods() -> None:
+    network, budget = read("network.yaml"), read("disruption.yaml")
+    for group in GROUPS.values():
+        labels = group["template"]["metadata"]["labels"]
+        assert labels.items() >= network["spec"]["podSelector"]["matchLabels"].items()
+    for worker in WORKERS:
+        labels = {**worker["metadata"]["labels"], "ray.io/node-type": "worker"}  # KubeRay's label
+        assert labels.items() >= budget["spec"]["selector"]["matchLabels"].items()
+
+
+def test_only_the_cluster_and_the_operator_reach_rays_own_ports() -> None:
+    cluster, *others = read("network.yaml")["spec"]["ingress"]
+    assert cluster == {"from": [{"podSelector": read("network.yaml")["spec"]["podSelector"]}]}
+    for rule in others:
+        operator = all(
+            "kuberay-operator" in str(peer.get("podSelector")) and "namespaceSelector" in peer
+            for peer in rule["from"]
+        )
+        open_ports = {8000, 9000, 8080} | ({8265, 52365} if operator else set())
+        assert {port["port"] for port in rule["ports"]} <= open_ports
+    assert CLUSTER["authOptions"] == {"mode": "token"}
+
+
+def test_pods_are_as_restricted_as_their_namespace_demands() -> None:
+    labels = read("namespace.yaml")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    pods = [group["template"]["spec"] for group in GROUPS.values()]
+    for pod in [*pods, read("copy.yaml")["spec"]]:
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"]
+        assert security["runAsUser"] == 1000
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            check_container(container["securityContext"])
+    check_container(CLUSTER["autoscalerOptions"]["securityContext"])
+
+
+def check_container(security: dict[str, Any]) -> None:
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["capabilities"] == {"drop": ["ALL"]}
