@@ -102,7 +102,7 @@ def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> 
             with _connected(cluster.address, {}), _serving(host, port, grpc_port):
                 yield cluster
         finally:
-            cluster.shutdown()  # type: ignore[no-untyped-call]
+            cluster.shutdown()
 
 
 def logs() -> Path:
@@ -166,7 +166,7 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
     finally:
         # Ray prints that processes end, which is what they are asked for.
         with contextlib.redirect_stdout(None):
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            serve.shutdown()
 
 
 @contextlib.contextmanager
