@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,15 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from deploy.ray.cluster import GRPC_SERVICES
+from deploy.ray.cluster import ENVIRONMENT, GRPC_SERVICES
 from deploy.ray.options import Options, Placement
 from export.networks import Serving
 
-EXAMPLE = Path(__file__).parents[2] / "deploy/ray/config.yaml"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "deploy/ray/config.yaml"
+KUBERNETES = ROOT / "deploy/kubernetes/ray/rayservice.yaml"
+# What no cluster works well without.
+NEEDED = {"RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"}
 VALUES = (-1, 0, 0.5, 1, 1.5, 2, 100, 101, float("nan"))
 
 
@@ -71,3 +77,25 @@ def test_ray_and_the_application_take_the_example() -> None:
     assert example["grpc_options"]["grpc_servicer_functions"] == GRPC_SERVICES
     [application] = example["applications"]
     Options.model_validate(application["args"])
+
+
+def environments() -> Iterator[tuple[str, dict[str, str]]]:
+    """What the processes of Ray are told in the documentation and in each Pod."""
+    exports = re.findall(r"^export (.*)", (ROOT / "docs/scaling.md").read_text(), re.MULTILINE)
+    yield "docs", dict(pair.split("=", 1) for line in exports for pair in line.split())
+    cluster = yaml.safe_load(KUBERNETES.read_text())["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        [container] = group["template"]["spec"]["containers"]
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        yield group.get("groupName", "head"), environment
+
+
+ENVIRONMENTS = dict(environments())
+
+
+@pytest.mark.parametrize("place", ENVIRONMENTS)
+def test_a_cluster_has_the_environment_of_make_ray_serve(place: str) -> None:
+    environment = ENVIRONMENTS[place]
+    shared = ENVIRONMENT.keys() & environment
+    assert shared >= NEEDED
+    assert {name: environment[name] for name in shared} == {n: ENVIRONMENT[n] for n in shared}
