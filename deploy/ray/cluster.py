@@ -91,5 +91,5 @@ def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
         )
         yield
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        serve.shutdown()
         ray.shutdown()
