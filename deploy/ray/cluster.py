@@ -57,6 +57,13 @@ def prepare_environment() -> None:
             os.environ.setdefault(name, str(probe.getsockname()[1]))
 
 
+def logs() -> Path:
+    """The folder of the logs of this process's Ray. The link LOGS is the latest one's."""
+    from ray._private.worker import global_worker
+
+    return Path(global_worker.node.get_logs_dir_path())
+
+
 @contextlib.contextmanager
 def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
     """Ray with ``cpus`` logical CPUs, and Serve on the two ports, until the end of the block."""

@@ -136,8 +136,7 @@ def _announce(config: Config, archives: Sequence[Archive]) -> None:
     print(f"REST       {config.inference}/predictions/{names}")
     print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
     print(f"health     {config.inference}/readyz")
-    # The link is another server's as soon as one starts.
-    print(f"logs       {cluster.LOGS.resolve()}/serve")
+    print(f"logs       {cluster.logs()}/serve")
     print("Ctrl-C stops it", flush=True)
 
 
