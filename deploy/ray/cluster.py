@@ -72,7 +72,9 @@ def logs() -> Path:
     """The folder of the logs of this process's Ray. The link LOGS is the latest one's."""
     from ray._private.worker import global_worker
 
-    return Path(global_worker.node.get_logs_dir_path())
+    node = global_worker.node
+    assert node is not None, "Ray does not run"
+    return Path(node.get_logs_dir_path())
 
 
 @contextlib.contextmanager

@@ -30,6 +30,6 @@ def test_ports_inside_the_server_are_free_ones(environment: dict[str, str]) -> N
 
 
 def test_the_shells_ports_come_first(environment: dict[str, str]) -> None:
-    environment |= {name: "1234" for name in (*cluster.PORTS, *LOWS, *HIGHS)}
+    environment |= dict.fromkeys((*cluster.PORTS, *LOWS, *HIGHS), "1234")
     cluster.prepare_environment()
     assert {environment[name] for name in (*cluster.PORTS, *LOWS, *HIGHS)} == {"1234"}
