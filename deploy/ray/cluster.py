@@ -44,24 +44,37 @@ PORTS = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
+# Of the replicas of the front. Two servers could share one for gRPC, and each other's calls.
+RANGES = ("RAY_SERVE_DIRECT_INGRESS_{}_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_{}_GRPC_PORT")
+RANGE = 20
 
 
 def prepare_environment() -> None:
-    """Set ENVIRONMENT and PORTS; call it before ``ray`` is imported."""
+    """Set ENVIRONMENT, PORTS and RANGES; call it before ``ray`` is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with contextlib.ExitStack() as probes:
         for name in PORTS:
-            probe = probes.enter_context(socket.socket())
-            probe.bind(("", 0))
-            os.environ.setdefault(name, str(probe.getsockname()[1]))
+            os.environ.setdefault(name, str(_free_port(probes)))
+        for name in RANGES:
+            low = int(os.environ.setdefault(name.format("MIN"), str(_free_port(probes))))
+            os.environ.setdefault(name.format("MAX"), str(min(low + RANGE, 65535)))
+
+
+def _free_port(probes: contextlib.ExitStack) -> int:
+    """A free port, which is taken until the end of ``probes``."""
+    probe = probes.enter_context(socket.socket())
+    probe.bind(("", 0))
+    return int(probe.getsockname()[1])
 
 
 def logs() -> Path:
     """The folder of the logs of this process's Ray. The link LOGS is the latest one's."""
     from ray._private.worker import global_worker
 
-    return Path(global_worker.node.get_logs_dir_path())
+    node = global_worker.node
+    assert node is not None, "Ray does not run"
+    return Path(node.get_logs_dir_path())
 
 
 @contextlib.contextmanager
