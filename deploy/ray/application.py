@@ -13,7 +13,7 @@ from ray.serve.config import AutoscalingConfig
 
 from deploy.ray.archives import fetch
 from deploy.ray.front import Front
-from deploy.ray.model import FOLDER, Model
+from deploy.ray.model import Model
 from deploy.ray.options import ArchiveOptions, Options, Placement
 from handlers.settings import VARIABLES
 from serving.archives import Archive, read_archive
@@ -21,6 +21,8 @@ from serving.plan import WORKER_DEFAULTS
 
 _RESPONSE_TIMEOUT_S = 120
 _QUEUE = 100
+# A cluster does not survive the loss of its head, so it is the safest place for a single front.
+_HEAD = {"node:__internal_head__": 0.001}
 # Seconds between health checks; a replica is replaced after three failed ones.
 _HEALTH_PERIOD_S = 5
 # More than any network takes to load, and to answer a batch.
@@ -33,26 +35,38 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     Each archive is fetched and read here too. Raises ArchiveError or ServingError if one cannot
     be served, pydantic's ValidationError for wrong arguments.
     """
-    options = Options(**arguments)
+    return application(Options(**arguments), Model)
+
+
+def application(options: Options, model: type[Any]) -> serve.Application:
+    """The same with replicas of the class ``model``."""
     device = _device(options.device)
     models: dict[str, dict[str, Any]] = {}
     handles: dict[str, serve.Application] = {}
-    for source in options.archives:
-        archive = read_archive(fetch(source, FOLDER))
-        placement = Placement.of(archive.yaml, options.workers)
+    for each in options.archives:
+        path, digest = fetch(each)
+        archive = read_archive(path)
+        placement = Placement.of(archive.yaml, each.ray, options.workers)
         models[archive.model] = _served(archive, placement)
-        handles[archive.model] = _deployment(source, archive, placement, options, device)
+        # Every replica runs this very file, and another file replaces the replicas.
+        source = each.model_copy(update={"sha256": digest})
+        handles[archive.model] = _deployment(model, source, archive, placement, options, device)
     front = serve.deployment(
         name="front",
         num_replicas=options.fronts,
         max_ongoing_requests=100_000,  # the queues of the models are the limit
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": _HEAD if options.fronts == 1 else {}},
     )
     return front(Front).bind(models, handles, options.request_bytes, options.api_keys)
 
 
 def _deployment(
-    source: ArchiveOptions, archive: Archive, placement: Placement, options: Options, device: str
+    model: type[Any],
+    source: ArchiveOptions,
+    archive: Archive,
+    placement: Placement,
+    options: Options,
+    device: str,
 ) -> serve.Application:
     threads = options.threads or max(math.ceil(placement.num_cpus), 1)
     chosen = {"precision": options.precision, "engine": options.engine}
@@ -75,20 +89,23 @@ def _deployment(
         ray_actor_options={**resources, "runtime_env": {"env_vars": environment}},
         **_replicas(placement),
     )
-    return deployment(Model).bind(source, device)
+    return deployment(model).bind(source, device)
 
 
 def _replicas(placement: Placement) -> dict[str, Any]:
+    most = placement.max_replicas_per_node
+    spread = {"max_replicas_per_node": most} if most else {}
     if placement.min_replicas == placement.max_replicas:
-        return {"num_replicas": placement.min_replicas}
+        return {"num_replicas": placement.min_replicas, **spread}
     return {
+        **spread,
         "autoscaling_config": AutoscalingConfig(
             min_replicas=placement.min_replicas,
             max_replicas=placement.max_replicas,
             target_ongoing_requests=placement.target_ongoing_requests,
             upscale_delay_s=placement.upscale_delay_s,
             downscale_delay_s=placement.downscale_delay_s,
-        )
+        ),
     }
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from serving.errors import ServingError
 
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
 ROOT = Path(__file__).parents[2]
-LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
+# Of the Ray that was started last on this machine.
+LATEST_LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
 GRPC_SERVICES = [
     "vision_client.inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
@@ -34,6 +40,9 @@ ENVIRONMENT = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # Bytes of a message between the front and a replica; Ray's 4 MiB are less than a picture.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**26),
+    # Ray runs the code of whoever reaches its ports. By default they are open to the network on
+    # Linux; this asks for what Ray does on other systems, where they are on loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -68,42 +77,97 @@ def _free_port(probes: contextlib.ExitStack) -> int:
     return int(probe.getsockname()[1])
 
 
-def logs() -> Path:
-    """The folder of the logs of this process's Ray. The link LOGS is the latest one's."""
-    from ray._private.worker import global_worker
+@contextlib.contextmanager
+def started(cpus: int, host: str, port: int, grpc_port: int, metrics_port: int) -> Iterator[None]:
+    """Ray with ``cpus`` logical CPUs, and Serve on the first two ports, until the block ends.
 
-    node = global_worker.node
-    assert node is not None, "Ray does not run"
-    return Path(node.get_logs_dir_path())
+    Ray's own ports are on loopback, with the metrics of everything on ``metrics_port``; those that
+    Serve chooses are not. ServingError if Ray cannot start.
+    """
+    prepare_environment()
+    options = {
+        "num_cpus": cpus,
+        "include_dashboard": False,
+        "_metrics_export_port": metrics_port,
+    }
+    with _connected("local", options), _serving(host, port, grpc_port):
+        yield
 
 
 @contextlib.contextmanager
-def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
-    """Ray with ``cpus`` logical CPUs, and Serve on the two ports, until the end of the block."""
-    prepare_environment()
-    import ray
-    from ray import serve
-    from ray.serve.config import HTTPOptions, gRPCOptions
+def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> Iterator[Cluster]:
+    """The same with a head, which has the proxy, and a worker node for each of ``cpus``.
 
-    # What these say is normal, in words for developers of Ray.
-    for name in ("ray.serve", "ray._private.authentication.authentication_token_setup"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    Nodes can be added and removed. No file of Ray's remains.
+    """
+    prepare_environment()
+    from ray.cluster_utils import Cluster
+
+    with _own_folder():
+        cluster = Cluster()
+        try:
+            with _explained():
+                cluster.add_node(num_cpus=0, include_dashboard=False)
+                for each in cpus:
+                    cluster.add_node(num_cpus=each)
+            with _connected(cluster.address, {}), _serving(host, port, grpc_port):
+                yield cluster
+        finally:
+            cluster.shutdown()
+
+
+def logs() -> Path:
+    """The folder of the logs of Ray, inside ``started`` or ``started_nodes``."""
+    from ray._private.worker import global_worker
+
+    assert global_worker.node is not None
+    return Path(global_worker.node.get_logs_dir_path())
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[None]:
+    """Sessions of Ray that start in the block have their files in a folder that is then removed."""
+    before = os.environ.get("RAY_TMPDIR")
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a short path: it has sockets
+    os.environ["RAY_TMPDIR"] = folder
     try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RAY_TMPDIR"]
+        else:
+            os.environ["RAY_TMPDIR"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
+    import ray
+
+    with _explained():
         ray.init(
-            "local",  # never somebody's cluster
-            num_cpus=cpus,
-            include_dashboard=False,
+            address,
             log_to_driver=False,
             configure_logging=False,
             runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+            **options,
         )
-    except Exception as error:
-        raise ServingError(
-            f"Ray cannot start: {error} A busy machine may need a second attempt; {LOGS} has Ray's "
-            "logs"
-        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
+    from ray import serve
+    from ray.serve.config import HTTPOptions, gRPCOptions
+
+    # What it says of a start is normal, in words for developers of Ray.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         serve.start(
+            proxy_location="HeadOnly",
             http_options=HTTPOptions(host=host, port=port),
             grpc_options=gRPCOptions(
                 port=grpc_port, grpc_servicer_functions=GRPC_SERVICES, enable_reflection=False
@@ -111,5 +175,21 @@ def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
         )
         yield
     finally:
-        serve.shutdown()
-        ray.shutdown()
+        # Ray prints that processes end, which is what they are asked for.
+        with contextlib.redirect_stdout(None):
+            serve.shutdown()
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """The start of Ray; what it fails with becomes a ServingError."""
+    # That it has made a token is normal.
+    setup = "ray._private.authentication.authentication_token_setup"
+    logging.getLogger(setup).setLevel(logging.ERROR)
+    try:
+        yield
+    except Exception as error:
+        raise ServingError(
+            f"Ray cannot start: {error} A busy machine may need a second attempt; Ray's logs: "
+            f"{LATEST_LOGS}"
+        ) from error

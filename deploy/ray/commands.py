@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +50,10 @@ def serve(config: Config, choices: Choices) -> int:
     cpus = max(machine.count_cores(), len(archives) * (choices.workers or 1))
     host, port = config.addresses["inference_address"]
     grpc_port = config.addresses["grpc_inference_port"][1]
+    metrics_port = config.addresses["metrics_address"][1]
     print("starting Ray", flush=True)
-    with cluster.started(cpus, host, port, grpc_port):
-        _run(arguments)
+    with cluster.started(cpus, host, port, grpc_port, metrics_port):
+        run(arguments)
         _announce(config, archives)
         stop = StopRequest(may_drain=True)
         with handled(stop):
@@ -92,7 +94,11 @@ def _arguments(config: Config, archives: Sequence[Archive], choices: Choices) ->
     }
 
 
-def _run(arguments: dict[str, Any]) -> None:
+def run(arguments: dict[str, Any]) -> None:
+    """Run the application on this process's cluster, until all models answer.
+
+    ServingError if one cannot be loaded.
+    """
     from ray import serve
 
     from deploy.ray.application import build
@@ -102,6 +108,24 @@ def _run(arguments: dict[str, Any]) -> None:
         serve.run(build(arguments), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise ServingError(f"Ray Serve cannot start the models: {_reason(error)}") from error
+
+
+def places(models: Collection[str]) -> dict[str, list[str]]:
+    """Which of ``models`` run on which node, by its id: an entry for each running replica."""
+    from ray.serve.context import _get_global_client
+
+    from deploy.ray.front import APPLICATION
+
+    client = _get_global_client()
+    assert client is not None
+    details = client.get_serve_details()
+    deployments = details["applications"][APPLICATION]["deployments"]
+    found: dict[str, list[str]] = defaultdict(list)
+    for model in models:
+        for replica in deployments[model]["replicas"]:
+            if replica["state"] == "RUNNING":
+                found[replica["node_id"]].append(model)
+    return found
 
 
 def _reason(error: RuntimeError) -> str:
@@ -136,6 +160,7 @@ def _announce(config: Config, archives: Sequence[Archive]) -> None:
     print(f"REST       {config.inference}/predictions/{names}")
     print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
     print(f"health     {config.inference}/readyz")
+    print(f"metrics    http://127.0.0.1:{config.addresses['metrics_address'][1]}/metrics")
     print(f"logs       {cluster.logs()}/serve")
     print("Ctrl-C stops it", flush=True)
 

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from grpc.aio import AioRpcError
 from ray.exceptions import RayActorError
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-)
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deploy.ray.messages import Call, Refused, Reply
@@ -22,9 +20,12 @@ logger = logging.getLogger("ray.serve")
 
 # A replica that dies takes its requests with it: each is sent to another one, once.
 ATTEMPTS = 2
+# What Ray raises then; the latter if the connection to the replica broke in another way.
+DIED = (RayActorError, AioRpcError)
 # Requests wait while a model has no replica. When it has had none for longer than this, in
 # seconds, they are refused.
 DOWN_S = 15.0
+POLL_S = 1.0
 _SMOOTHING = 0.1
 
 
@@ -58,7 +59,7 @@ class Served:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     reply = await self._ask(call, deadline, down_for)
-                except RayActorError:
+                except DIED:
                     if attempt == ATTEMPTS:
                         raise
                     logger.warning("a replica of %s ended: sending %s again", self.name, call.id)
@@ -72,7 +73,7 @@ class Served:
             ) from None
         except DeploymentUnavailableError:
             raise self._unavailable() from None
-        except RayActorError:
+        except DIED:
             raise Refused(
                 507, "WorkerDied", "the worker ended while it had this request: try once more"
             ) from None
@@ -89,7 +90,7 @@ class Served:
                     raise Refused(
                         504, "DeadlineExceeded", "the time that the client allows has passed"
                     )
-                await asyncio.wait([waiting], timeout=min(left, 1.0))
+                await asyncio.wait([waiting], timeout=min(left, POLL_S))
                 if waiting.done():
                     reply: Reply = waiting.result()
                     return reply

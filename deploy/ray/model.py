@@ -6,26 +6,21 @@ import asyncio
 import faulthandler
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.util.metrics import Counter, Histogram
 
-from deploy.ray.archives import fetch, unpack
+from deploy.ray.archives import unpack
 from deploy.ray.messages import Call, Reply
 from deploy.ray.options import ArchiveOptions
 
 logger = logging.getLogger("ray.serve")
 
-# Of a node: archives that were downloaded, and those that its replicas run.
-FOLDER = Path(tempfile.gettempdir()) / "vision-archives"
 # A replica that has answered within this time needs no canary.
 IDLE_S = 5.0
 _BOUNDARIES = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120]
@@ -39,18 +34,14 @@ class Model:
 
     def __init__(self, archive: ArchiveOptions, device: str) -> None:
         _log_requests()
-        folder = unpack(fetch(archive, FOLDER), FOLDER)
-        try:
-            # The archive's own code, whatever this node has installed.
-            sys.path.insert(0, str(folder))
-            import_module("handlers.memory").use_one_heap()
-            unpacked_module = import_module("handlers.unpacked")
-            unpacked = unpacked_module.read(folder)
-            self._service = unpacked.service(unpacked_module.find_device(device), os.environ)
-        finally:
-            # The code is imported and the network is in memory, or mapped; but the decode
-            # processes that are started later import the code again.
-            self._folder = folder
+        # For as long as this process: decode processes that start later import the code again.
+        folder = unpack(archive).path
+        # The archive's own code, whatever this node has installed.
+        sys.path.insert(0, str(folder))
+        import_module("handlers.memory").use_one_heap()
+        unpacked_module = import_module("handlers.unpacked")
+        unpacked = unpacked_module.read(folder)
+        self._service = unpacked.service(unpacked_module.find_device(device), os.environ)
         self._timeout = unpacked.response_timeout
         self._answered = time.monotonic()
         self._busy = False
@@ -85,7 +76,6 @@ class Model:
     def __del__(self) -> None:
         if service := getattr(self, "_service", None):
             service.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     @serve.batch(max_concurrent_batches=1)
     async def _batch(self, calls: list[Call]) -> list[Reply]:

@@ -11,12 +11,16 @@ _URL = ("http://", "https://")
 
 
 class ArchiveOptions(BaseModel):
-    """``source`` is a path that every node has, or a URL, which needs its sha256."""
+    """``source`` is a path that every node has, or a URL, which needs its sha256.
+
+    ``ray`` has keys of Placement, which come before those in the archive.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     source: str
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    ray: dict[str, float] = Field(default_factory=dict)
 
     @property
     def is_remote(self) -> bool:
@@ -58,7 +62,7 @@ class Placement(BaseModel):
     ``num_cpus`` and ``num_gpus`` are what Ray reserves for a replica; ``num_gpus`` counts only if
     the model is served on GPUs. The replicas vary between ``min_replicas`` and ``max_replicas``
     so that each has ``target_ongoing_requests``, after it was more or less for ``upscale_delay_s``
-    or ``downscale_delay_s`` seconds.
+    or ``downscale_delay_s`` seconds. A node has at most ``max_replicas_per_node`` of them.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -67,6 +71,7 @@ class Placement(BaseModel):
     num_gpus: float = Field(1, gt=0)
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(1, ge=1)
+    max_replicas_per_node: int | None = Field(None, ge=1, le=100)
     target_ongoing_requests: float = Field(8, gt=0)
     upscale_delay_s: float = Field(30, ge=0)
     downscale_delay_s: float = Field(600, ge=0)
@@ -78,14 +83,20 @@ class Placement(BaseModel):
         return self
 
     @classmethod
-    def of(cls, yaml: Mapping[str, Any], workers: int | None = None) -> Placement:
-        """The placement of an archive with ``yaml``; ``workers`` fixes the number of replicas.
+    def of(
+        cls,
+        yaml: Mapping[str, Any],
+        chosen: Mapping[str, float] | None = None,
+        workers: int | None = None,
+    ) -> Placement:
+        """The placement of an archive with ``yaml``, where ``chosen`` comes before its section.
 
-        Without ``min_replicas``, TorchServe's minWorkers and maxWorkers count.
+        ``workers`` fixes the number of replicas. Without ``min_replicas``, TorchServe's minWorkers
+        and maxWorkers count.
         """
         low, high = yaml.get("minWorkers", 1), yaml.get("maxWorkers", 1)
         low, high = (low, high) if 0 < low <= high else (1, 1)
-        section = yaml.get("ray") or {}
+        section = {**(yaml.get("ray") or {}), **(chosen or {})}
         defaults = {
             "min_replicas": low,
             "max_replicas": max(high, section.get("min_replicas", low)),

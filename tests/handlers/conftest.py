@@ -10,9 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 from ts.service import Service
 
 from handlers.torchserve import Handler
@@ -24,7 +22,7 @@ from tests.handlers.support import (
     Save,
     Sent,
     WriteArtefact,
-    tiny_metadata,
+    write_artefact,
 )
 
 
@@ -74,33 +72,13 @@ def load() -> Iterator[Load]:
         handler.service.close()
 
 
-def raw(tensor: torch.Tensor) -> bytes:
-    """The tensor as golden examples are stored: little-endian float32."""
-    data: bytes = tensor.detach().numpy().astype("<f4").tobytes()
-    return data
-
-
 @pytest.fixture
 def artefact(tmp_path: Path) -> WriteArtefact:
     """Writes a ``.pt`` as export does, of a network with one operation.
 
     ``changes`` replace extra files by name, with ``__`` for the dot; an empty one is left out.
     """
-
-    def write(**changes: bytes) -> Path:
-        example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
-        files = {
-            "model.json": tiny_metadata(),
-            "golden_input.f32": raw(example),
-            "golden_output.f32": raw(example.tanh()),
-        }
-        files |= {name.replace("__", "."): data for name, data in changes.items()}
-        path = tmp_path / "tiny.pt"
-        traced = torch.jit.trace(nn.Tanh(), example)
-        torch.jit.save(traced, path, {name: data for name, data in files.items() if data})
-        return path
-
-    return write
+    return lambda **changes: write_artefact(tmp_path / "tiny.pt", **changes)
 
 
 @pytest.fixture

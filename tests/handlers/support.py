@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import psutil
 import torch
+from torch import nn
 
 from handlers.errors import RequestError
 from handlers.metadata import Golden, Metadata, Weights
@@ -41,6 +42,26 @@ def tiny_metadata(**engines: Any) -> bytes:
         torch=torch.__version__,
     )
     return json.dumps(metadata.to_map()).encode()
+
+
+def raw(tensor: torch.Tensor) -> bytes:
+    """The tensor as golden examples are stored: little-endian float32."""
+    data: bytes = tensor.detach().numpy().astype("<f4").tobytes()
+    return data
+
+
+def write_artefact(path: Path, **changes: bytes) -> Path:
+    """The fixture ``artefact`` for any scope."""
+    example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
+    files = {
+        "model.json": tiny_metadata(),
+        "golden_input.f32": raw(example),
+        "golden_output.f32": raw(example.tanh()),
+    }
+    files |= {name.replace("__", "."): data for name, data in changes.items()}
+    traced = torch.jit.trace(nn.Tanh(), example)
+    torch.jit.save(traced, path, {name: data for name, data in files.items() if data})
+    return path
 
 
 REST = {"Host": "localhost:8080"}

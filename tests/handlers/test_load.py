@@ -12,8 +12,7 @@ import torch
 
 from handlers.errors import LoadError
 from handlers.network.batches import exit_if_lost
-from tests.handlers.conftest import raw
-from tests.handlers.support import Load, WriteArtefact
+from tests.handlers.support import Load, WriteArtefact, raw
 from tests.specs import CYCLEGAN
 
 ROOT = Path(__file__).parents[2]

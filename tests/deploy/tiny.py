@@ -1,0 +1,58 @@
+"""Archives of a network with one operation, whose code fails when a request asks for it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+from export.archive import HANDLERS, handler_files
+from handlers.unpacked import MANIFEST
+from tests.handlers.support import tiny_metadata, write_artefact
+
+MODEL = "tiny"
+# Added to the archive's own `handlers/service.py`. The header `x-fault` is a word and perhaps a
+# path: `exit PATH` ends the process unless PATH exists, which it then makes.
+FAULTS = """
+
+_well = Service.answer
+
+
+def _answer(self, messages, stages=None):
+    import os
+    from pathlib import Path
+
+    for message in messages:
+        word, _, argument = message.headers.get("x-fault", "").partition(" ")
+        if word == "sleep":
+            time.sleep(float(argument))
+        elif word == "exit" and not Path(argument).exists():
+            Path(argument).touch()
+            os._exit(3)
+        elif word == "break":
+            self.broken = True
+    if getattr(self, "broken", False):
+        raise RuntimeError("it is broken")
+    return _well(self, messages, stages)
+
+
+Service.answer = _answer
+"""
+
+
+def write(mar: Path, yaml: str, *, weights: str = "untrained") -> Path:
+    """The archive of the model ``tiny`` with the text ``yaml``; its weights have that name."""
+    metadata = tiny_metadata().replace(b'"untrained"', json.dumps(weights).encode())
+    pt = write_artefact(mar.with_suffix(".pt"), model__json=metadata)
+    names = {"serializedFile": "tiny.pt", "configFile": "tiny.yaml", "handler": "torchserve.py"}
+    with zipfile.ZipFile(mar, "w") as file:
+        file.writestr(MANIFEST, json.dumps({"model": {"modelName": MODEL, **names}}))
+        file.write(pt, "tiny.pt")
+        file.writestr("tiny.json", metadata)
+        file.writestr("tiny.yaml", yaml)
+        file.writestr("torchserve.py", "")
+        for path in handler_files("translate"):
+            name = str(path.relative_to(HANDLERS.parent))
+            added = FAULTS if name == "handlers/service.py" else ""
+            file.writestr(name, path.read_text() + added)
+    return mar
