@@ -39,6 +39,8 @@ ENVIRONMENT = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # Bytes of a message between the front and a replica; Ray's 4 MiB are less than a picture.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**26),
+    # What nodes say when they end is in Ray's logs, not on the terminal.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -148,6 +150,8 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     """The start of Ray; what it fails with becomes a ServingError."""
+    from ray import serve  # noqa: F401  sets the levels of its loggers
+
     # What these say is normal, in words for developers of Ray.
     for name in ("ray.serve", "ray._private.authentication.authentication_token_setup"):
         logging.getLogger(name).setLevel(logging.ERROR)
