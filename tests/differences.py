@@ -111,4 +111,33 @@ BARE = _by_case(
     }
 )
 
-RAY = _by_case({})
+RAY = _by_case(
+    {
+        "an unknown version is 404 `ModelNotFound` over REST too": {
+            "POST /predictions/resnet101/2.0": (404, "ModelNotFound"),
+        },
+        "a full queue is 503 `Overloaded`; no fairness": {
+            "a full queue": (503, "Overloaded", True),
+        },
+        "an `x-request-id` that is unsafe to log is answered as it came": {
+            "an id that is unsafe to log is kept": True,
+        },
+        "over gRPC, `x-model-weights` and `x-request-id` are in the trailing metadata": {
+            "gRPC: metadata of an answer": [None, None],
+        },
+        "a gRPC message that cannot be parsed is UNKNOWN, compressed ones are read": {
+            "gRPC: endless field": "UNKNOWN",
+            "gRPC: cut field": "UNKNOWN",
+            "gRPC: 0xff": "UNKNOWN",
+            "gRPC: another field": "NOT_FOUND",
+            "gRPC: compressed": "OK",
+        },
+        "each port serves one protocol": {
+            "the port of gRPC serves REST": False,
+        },
+        "a form with folded headers is 400 `BadRequest`": {
+            "a folded name": (400, "BadRequest"),
+            "a folded option": (400, "BadRequest"),
+        },
+    }
+)

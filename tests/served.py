@@ -133,7 +133,9 @@ def log_of_replicas(logs: Path) -> str:
 STARTS: dict[str, Start] = {"bare": bare, "ray": ray}
 
 
-@pytest.fixture(scope="session", params=["gateway", pytest.param("bare", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="session", params=["gateway", "ray", pytest.param("bare", marks=pytest.mark.slow)]
+)
 def served(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

@@ -119,5 +119,5 @@ def _served(archive: Archive, placement: Placement) -> dict[str, Any]:
 def _device(wanted: str) -> str:
     if wanted != "auto":
         return wanted
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources = ray.cluster_resources()
     return "gpu" if resources.get("GPU") else "cpu"

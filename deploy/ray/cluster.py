@@ -144,7 +144,7 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
         )
         yield
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        serve.shutdown()
 
 
 @contextlib.contextmanager

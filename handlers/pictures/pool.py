@@ -63,7 +63,8 @@ sys.path.insert(0, sys.argv[1])
 from handlers.pictures import process
 process.serve()
 """
-_ROOT = Path(__file__).parents[2]
+# The processes have another working directory than what may be relative in sys.path.
+_ROOT = Path(__file__).absolute().parents[2]
 
 # A process is replaced if its resident memory between two pictures has grown by more than this
 # since its start, because decode_bytes is meant for pictures. Valid files of 50 million pixels

@@ -112,6 +112,7 @@ def test_python(
     script = folder / "example.py"
     script.write_text(localized(example, server, server.config.inference))
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     runpy.run_path(str(script))
     assert capsys.readouterr().out.strip()
 

@@ -240,7 +240,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_archive_runs_by_its_own_code_in_a_script(
     mar: Path, chelsea: bytes, tmp_path: Path
 ) -> None:
-    """Without this checkout, and without a guard of the main module."""
+    """Without this checkout, by a relative path, and without a guard of the main module."""
     (tmp_path / "picture.png").write_bytes(chelsea)
     script = tmp_path / "script.py"
     script.write_text(
@@ -253,7 +253,7 @@ def test_an_archive_runs_by_its_own_code_in_a_script(
         "print(model.answer(Path(sys.argv[2]).read_bytes(), size=64).content_type)\n"
     )
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", script, mar, tmp_path / "picture.png"],
+        [sys.executable, "-W", "ignore", script.name, mar.name, "picture.png"],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         capture_output=True,
