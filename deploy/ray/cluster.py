@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -144,14 +145,20 @@ def _own_folder() -> Iterator[None]:
 def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     import ray
 
+    connect = functools.partial(
+        ray.init,
+        address,
+        log_to_driver=False,
+        configure_logging=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+        **options,
+    )
     with _explained():
-        ray.init(
-            address,
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-            **options,
-        )
+        try:
+            connect()
+        except Exception:  # it waits for 30 s, which are too few on a busy machine
+            ray.shutdown()
+            connect()
     try:
         yield
     finally:
@@ -189,7 +196,4 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ServingError(
-            f"Ray cannot start: {error} A busy machine may need a second attempt; Ray's logs: "
-            f"{LATEST_LOGS}"
-        ) from error
+        raise ServingError(f"Ray cannot start: {error} Ray's logs: {LATEST_LOGS}") from error
