@@ -156,7 +156,7 @@ def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     with _explained():
         try:
             connect()
-        except Exception:  # it waits for 30 s, which are too few on a busy machine
+        except Exception:  # noqa: BLE001 - Ray waits for 30 s, too few on a busy machine
             ray.shutdown()
             connect()
     try:
