@@ -25,7 +25,7 @@ TIMEOUT_S = 60
 # Archives that no replica uses any more, for replicas that come back.
 KEPT = 4
 _CHUNK = 2**20
-_MAR, _CONTENT, _GONE = "archive.mar", "content", ".gone-"
+_MAR, _CONTENT, _PART, _GONE = "archive.mar", "content", ".part", ".gone-"
 # What zipfile raises for a damaged, foreign or encrypted file.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError, OSError)
 
@@ -56,7 +56,7 @@ def fetch(archive: ArchiveOptions, folder: Path = FOLDER) -> tuple[Path, str]:
     if not archive.is_remote:
         return _local(archive)
     assert archive.sha256 is not None
-    place, lock = _lock(folder, archive.sha256)
+    place, lock = _lock(folder, archive.sha256, fcntl.LOCK_SH)
     try:
         return _downloaded(archive, place), archive.sha256
     finally:
@@ -72,28 +72,27 @@ def unpack(archive: ArchiveOptions, folder: Path = FOLDER) -> Unpacked:
     """
     assert archive.sha256 is not None
     while True:
-        place, lock = _lock(folder, archive.sha256)
-        try:
-            content = place / _CONTENT
-            if not content.is_dir():
-                _fill(
-                    content,
-                    _downloaded(archive, place) if archive.is_remote else _local(archive)[0],
-                )
-            os.utime(place)
-            # Not atomic: another process may have removed the folder in between.
-            fcntl.flock(lock, fcntl.LOCK_SH)
-        except BaseException:
-            os.close(lock)
-            raise
+        place, lock = _lock(folder, archive.sha256, fcntl.LOCK_SH)
+        content = place / _CONTENT
         if content.is_dir():
+            os.utime(place)
             _remove_unused(folder)
             return Unpacked(content, lock)
         os.close(lock)
+        place, lock = _lock(folder, archive.sha256, fcntl.LOCK_EX)
+        try:
+            if not content.is_dir():
+                remote = archive.is_remote
+                _fill(content, _downloaded(archive, place) if remote else _local(archive)[0])
+        finally:
+            os.close(lock)
 
 
-def _lock(folder: Path, name: str) -> tuple[Path, int]:
-    """The folder of an archive in ``folder``, and the descriptor that locks it exclusively."""
+def _lock(folder: Path, name: str, kind: int) -> tuple[Path, int]:
+    """The folder of an archive in ``folder``, and the descriptor that locks it.
+
+    LOCK_EX is for filling and removing it, LOCK_SH for using its content.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     owner = folder.lstat()
     # What is in it is executed.
@@ -104,7 +103,7 @@ def _lock(folder: Path, name: str) -> tuple[Path, int]:
         with contextlib.suppress(FileNotFoundError):  # removed in between
             place.mkdir(exist_ok=True)
             lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, kind)
             if place.is_dir() and os.path.samestat(os.fstat(lock), place.stat()):
                 return place, lock
             os.close(lock)
@@ -121,29 +120,31 @@ def _local(archive: ArchiveOptions) -> tuple[Path, str]:
 
 
 def _downloaded(archive: ArchiveOptions, place: Path) -> Path:
-    path, part = place / _MAR, place / ".part.mar"
+    path = place / _MAR
     if path.is_file():
         return path
+    descriptor, part = tempfile.mkstemp(prefix=_PART, dir=place)
     try:
         with (
-            part.open("wb") as file,
+            os.fdopen(descriptor, "wb") as file,
             httpx.stream("GET", archive.source, timeout=TIMEOUT_S, follow_redirects=True) as reply,
         ):
             reply.raise_for_status()
             for chunk in reply.iter_bytes(_CHUNK):
                 file.write(chunk)
-        _digest(part, archive)
-        part.replace(path)
+        _digest(Path(part), archive)
+        Path(part).replace(path)
     except (httpx.HTTPError, OSError) as error:
         raise ArchiveError(f"{archive.source} cannot be downloaded: {error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        Path(part).unlink(missing_ok=True)
     return path
 
 
 def _fill(content: Path, mar: Path) -> None:
-    part = content.with_name(".part")
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    for left in content.parent.glob(f"{_PART}*"):  # by processes that were killed
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    part = content.with_name(_PART)
     try:
         with zipfile.ZipFile(mar) as file:
             file.extractall(part)  # it never leaves the folder, whatever the members' names

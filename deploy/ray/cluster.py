@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -53,17 +54,28 @@ PORTS = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
+# Of the replicas of the front. Two servers could share one for gRPC, and each other's calls.
+RANGES = ("RAY_SERVE_DIRECT_INGRESS_{}_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_{}_GRPC_PORT")
+RANGE = 20
 
 
 def prepare_environment() -> None:
-    """Set ENVIRONMENT and PORTS; call it before ``ray`` is imported."""
+    """Set ENVIRONMENT, PORTS and RANGES; call it before ``ray`` is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with contextlib.ExitStack() as probes:
         for name in PORTS:
-            probe = probes.enter_context(socket.socket())
-            probe.bind(("", 0))
-            os.environ.setdefault(name, str(probe.getsockname()[1]))
+            os.environ.setdefault(name, str(_free_port(probes)))
+        for name in RANGES:
+            low = int(os.environ.setdefault(name.format("MIN"), str(_free_port(probes))))
+            os.environ.setdefault(name.format("MAX"), str(min(low + RANGE, 65535)))
+
+
+def _free_port(probes: contextlib.ExitStack) -> int:
+    """A free port, which is taken until the end of ``probes``."""
+    probe = probes.enter_context(socket.socket())
+    probe.bind(("", 0))
+    return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -133,14 +145,20 @@ def _own_folder() -> Iterator[None]:
 def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     import ray
 
+    connect = functools.partial(
+        ray.init,
+        address,
+        log_to_driver=False,
+        configure_logging=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+        **options,
+    )
     with _explained():
-        ray.init(
-            address,
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-            **options,
-        )
+        try:
+            connect()
+        except Exception:  # noqa: BLE001 - Ray waits for 30 s, too few on a busy machine
+            ray.shutdown()
+            connect()
     try:
         yield
     finally:
@@ -178,7 +196,4 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ServingError(
-            f"Ray cannot start: {error} A busy machine may need a second attempt; Ray's logs: "
-            f"{LATEST_LOGS}"
-        ) from error
+        raise ServingError(f"Ray cannot start: {error} Ray's logs: {LATEST_LOGS}") from error

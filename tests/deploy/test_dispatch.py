@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -60,7 +60,7 @@ class Handle:
 
 def answer(
     handle: Any, timeout: float | None = None, down_for: Callable[[str], float] = lambda _: 0.0
-) -> Awaitable[Reply]:
+) -> Coroutine[Any, Any, Reply]:
     served = Served("tiny", "translate", {}, 4, 10.0, 1, handle)
     return served.answer(Call(), timeout, down_for)
 
