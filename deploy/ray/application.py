@@ -42,7 +42,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
 
 
 def application(options: Options, model: type[Any]) -> serve.Application:
-    """The same with replicas of the class ``model``."""
+    """The application whose replicas are instances of ``model``: Model, or a stand-in for it."""
     device = _device(options.device)
     models: dict[str, dict[str, Any]] = {}
     handles: dict[str, serve.Application] = {}

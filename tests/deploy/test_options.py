@@ -12,8 +12,12 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from deploy.ray.cluster import ENVIRONMENT, GRPC_SERVICES
+from deploy.ray.commands import reserved_cpus
 from deploy.ray.options import Options, Placement
 from export.networks import Serving
+from handlers.settings import Settings
+from serving.archives import Archive
+from serving.errors import ServingError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "deploy/ray/config.yaml"
@@ -62,6 +66,22 @@ def test_more_workers_than_replicas_are_refused_at_the_export() -> None:
 def test_a_fixed_number_of_replicas_counts_more_than_the_archive() -> None:
     placement = Placement.of({"ray": {"min_replicas": 2, "max_replicas": 4}}, workers=1)
     assert (placement.min_replicas, placement.max_replicas) == (1, 1)
+
+
+def archive(**yaml: object) -> Archive:
+    return Archive(Path("net.mar"), "net", "classify", "untrained", yaml, Settings(), {})
+
+
+def test_one_machine_has_cpus_for_every_replica_at_its_most() -> None:
+    """Else a replica would wait for ever, and `make ray-serve` with it."""
+    own = archive(ray={"num_cpus": 2.5, "max_replicas": 3})
+    assert reserved_cpus([own, archive(minWorkers=2, maxWorkers=2)], None) == 10
+    assert reserved_cpus([own, archive()], 4) == 14
+
+
+def test_a_wrong_section_of_an_archive_is_refused_with_its_path() -> None:
+    with pytest.raises(ServingError, match=r"(?s)net\.mar: its section `ray`.*num_cpu\b"):
+        reserved_cpus([archive(ray={"num_cpu": 2})], None)
 
 
 def test_an_address_needs_its_digest() -> None:
