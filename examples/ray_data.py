@@ -79,7 +79,8 @@ def rows_of(path: str, answer: Any) -> Iterator[dict[str, Any]]:
 
 def actors() -> dict[str, Any]:
     """The pool of actors for the nodes that are there now, as options of ``map_batches``."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    found = ray.nodes()
+    nodes = [node["Resources"] for node in found if node["Alive"]]
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     # GPUs wait for the decoders, which need CPUs. A head node may have none to give.
     shares = [

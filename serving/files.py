@@ -16,11 +16,15 @@ PUBLIC = 0o644
 
 
 def read_private(path: Path) -> bytes:
-    """The content of ``path``. ServingError if it is unreadable or open to group or others."""
+    """The content of ``path``. ServingError if it is unreadable or open to other users.
+
+    The group may read a file of root's, if this process is not root: how Kubernetes mounts secrets.
+    """
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
-            if mode & 0o077:
+            found = os.fstat(file.fileno())
+            mode = found.st_mode & 0o777
+            if mode & (0o037 if found.st_uid == 0 != os.getuid() else 0o077):
                 raise ServingError(
                     f"{path} is open to other users (mode {mode:04o}): chmod 600 {path}"
                 )

@@ -19,6 +19,8 @@ logger = logging.getLogger("ray.serve")
 
 PAUSE_S = 1.0
 CANARY_TIMEOUT_S = 60.0
+# The second: its node drains, and it answers until its replacement does.
+_ANSWERING = (ReplicaState.RUNNING, ReplicaState.PENDING_MIGRATION)
 
 
 async def count_replicas(models: Mapping[str, Served], health: Health, application: str) -> None:
@@ -29,7 +31,7 @@ async def count_replicas(models: Mapping[str, Served], health: Health, applicati
             deployments = status.applications[application].deployments
             for name in models:
                 states = deployments[name].replica_states
-                health.set_workers(name, states.get(ReplicaState.RUNNING, 0))
+                health.set_workers(name, sum(states.get(state, 0) for state in _ANSWERING))
         except Exception:
             logger.exception("Ray does not say how many replicas run")
         await asyncio.sleep(PAUSE_S)

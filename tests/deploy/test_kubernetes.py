@@ -16,6 +16,10 @@ import ray
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from deploy.ray.cluster import ENVIRONMENT, GRPC_SERVICES
+from deploy.ray.options import Options
+from export.networks import registered
+
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes/ray"
 KUBERNETES = "1.37"
 
@@ -32,6 +36,15 @@ GROUPS = {
     **{group["groupName"]: group for group in CLUSTER["workerGroupSpecs"]},
 }
 WORKERS = [group["template"] for name, group in GROUPS.items() if name != "head"]
+# The rest is for one machine, or for a server that ends by our own command.
+SHARED = {
+    "RAY_USAGE_STATS_ENABLED", "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"
+}  # fmt: skip
+
+
+def environment(pod: Any) -> dict[str, str]:
+    [container] = pod["spec"]["containers"]
+    return {entry["name"]: entry["value"] for entry in container["env"]}
 
 
 def embedded() -> dict[str, Any]:
@@ -80,10 +93,20 @@ def test_ray_takes_the_serve_configuration() -> None:
     assert ServeDeploySchema.model_validate(SERVE).model_dump(exclude_unset=True) == SERVE
 
 
-@pytest.mark.parametrize("path", SERVE["grpc_options"]["grpc_servicer_functions"])
-def test_grpc_services_can_be_imported(path: str) -> None:
-    module, _, name = path.rpartition(".")
+def test_the_application_is_ours_and_takes_its_arguments() -> None:
+    [application] = SERVE["applications"]
+    module, _, name = application["import_path"].partition(":")
     assert callable(getattr(importlib.import_module(module), name))
+    Options(**application["args"])
+    assert SERVE["grpc_options"]["grpc_servicer_functions"] == GRPC_SERVICES
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_ray_is_configured_as_on_one_machine(name: str) -> None:
+    assert (
+        environment(GROUPS[name]["template"]).items()
+        >= {key: ENVIRONMENT[key] for key in SHARED}.items()
+    )
 
 
 def test_the_cluster_runs_the_version_of_ray_that_the_lock_has() -> None:
@@ -104,10 +127,11 @@ def test_clients_find_the_usual_ports() -> None:
 
 
 def test_a_worker_has_time_to_drain() -> None:
+    """A replica with less than its response timeout left ends before its replacement is there."""
+    longest = max(net.serving.response_timeout_s for net in registered().values())
     for worker in WORKERS:
-        [container] = worker["spec"]["containers"]
-        environment = {entry["name"]: entry["value"] for entry in container["env"]}
-        drain = int(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        drain = int(environment(worker)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        assert drain >= longest + 120
         assert worker["spec"]["terminationGracePeriodSeconds"] >= drain + 20
 
 

@@ -163,14 +163,16 @@ def test_interrupted_export_leaves_the_artefacts(
     moment: str,
     status: int,
     command: Command,
-    own: Path,
-    store: Path,
     tmp_path: Path,
 ) -> None:
-    before = _states(store)
-    scratch = tmp_path / "tmp"
+    store, scratch = tmp_path / "store", tmp_path / "tmp"
+    store.mkdir()
     scratch.mkdir()
-    command_line = command("export", "resnet101", "--resnet101", own, "--model-store", store)
+    for suffix in ("pt", "json", "mar"):
+        (store / f"tiny_classifier.{suffix}").write_text("of before")
+    before = _states(store)
+    options = ("--weights", "random", "--model-store", store)
+    command_line = command("export", ROOT / "tests/networks/tiny_classifier.py", *options)
     process = _start(command_line, until=moment, TMPDIR=str(scratch))
     process.send_signal(number)
     output, _ = process.communicate()

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,23 @@ def test_only_the_owner_may_have_rights(path: Path, mode: int) -> None:
         with pytest.raises(ServingError, match="chmod 600"):
             add_key(path, "bob")
     else:
+        assert len(read_keys(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "accepted"),
+    [(0, 0o440, True), (1000, 0o440, False), (0, 0o460, False), (0, 0o444, False)],
+)
+def test_the_group_may_read_what_root_has_given_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, mode: int, accepted: bool
+) -> None:
+    """Kubernetes mounts a Secret so for a process that is not root."""
+    write(path, f"alice: {KEYS[0]}\n")
+    found = list(path.stat())
+    found[stat.ST_MODE], found[stat.ST_UID] = stat.S_IFREG | mode, owner
+    monkeypatch.setattr(os, "fstat", lambda _: os.stat_result(found))
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    with nullcontext() if accepted else pytest.raises(ServingError, match="open to other users"):
         assert len(read_keys(path)) == 1
 
 
