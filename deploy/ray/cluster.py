@@ -69,6 +69,7 @@ def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
     """Ray with ``cpus`` logical CPUs, and Serve on the two ports, until the end of the block."""
     prepare_environment()
     options = {"num_cpus": cpus, "include_dashboard": False}
+    # "local": never somebody's cluster
     with _connected("local", options), _serving(host, port, grpc_port):
         yield
 
@@ -87,12 +88,18 @@ def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> 
         try:
             with _explained():
                 cluster.add_node(num_cpus=0, include_dashboard=False)
-                for each in cpus:
-                    cluster.add_node(num_cpus=each)
+            for each in cpus:
+                add_node(cluster, each)
             with _connected(cluster.address, {}), _serving(host, port, grpc_port):
                 yield cluster
         finally:
             cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def add_node(cluster: Cluster, cpus: int) -> None:
+    """Add a worker node with ``cpus`` logical CPUs. ServingError if it does not start."""
+    with _explained():
+        cluster.add_node(num_cpus=cpus)
 
 
 @contextlib.contextmanager

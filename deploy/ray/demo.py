@@ -87,7 +87,7 @@ def _lose_a_node(nodes: Any, archives: Sequence[Archive], seen: Mapping[str, See
     _print_rates("without it", seen, killed)
     print("adding a node", flush=True)
     added = time.monotonic()
-    nodes.add_node(num_cpus=len(archives))
+    cluster.add_node(nodes, len(archives))
     wanted = sum(map(_replicas, archives))
     while True:
         places = commands.places(seen)

@@ -188,11 +188,14 @@ def test_a_replica_that_ends_in_a_handler_is_replaced_and_its_requests_are_sent_
 
 @pytest.mark.slow
 def test_a_crash_of_a_decoder_is_not_one_of_the_replica(running: Running) -> None:
+    """It is blamed on the picture."""
     before = running.pids
     for pid in before:
         for decoder in psutil.Process(pid).children():
             decoder.send_signal(signal.SIGSEGV)
-    assert [running.post().status_code for _ in range(4)] == [200] * 4
+    statuses = Counter(running.post().status_code for _ in range(8))
+    assert statuses.keys() == {200, 400}
+    assert statuses[400] <= len(before)
     assert running.pids == before
 
 
@@ -204,7 +207,7 @@ def test_a_node_is_lost_under_load(running: Running) -> None:
         lost = running.nodes.worker_nodes.copy().pop()
         running.nodes.remove_node(lost, allow_graceful=False)
         _wait_for_answers(seen[MODEL], 20)
-        running.nodes.add_node(num_cpus=4)
+        cluster.add_node(running.nodes, 4)
         running.wait(lambda: len(running.replicas) == 2 and lost.node_id not in running.replicas)
         _wait_for_answers(seen[MODEL], 20)
     assert seen[MODEL].failed == {}
