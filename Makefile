@@ -45,7 +45,7 @@ help: ## this list
 	@echo '         NAME_WEIGHTS, NAME_LABELS, NAME_PREPROCESS: the same for one network, NAME in capitals; they select it'
 	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  (serve, start, ray-serve)  GATEWAY=0  (serve, start)'
 	@echo '         PRECISION=auto|float32|bfloat16|float16|int8  ENGINE=auto|torchscript|openvino  (the same; tests: float32)'
-	@echo '         HOST=127.0.0.1  PORT=8080  GRPC_PORT=7070  (serve, start, ray-serve)  METRICS_PORT=8082  (serve, start)'
+	@echo '         HOST=127.0.0.1  PORT=8080  GRPC_PORT=7070  METRICS_PORT=8082  (serve, start, ray-serve)'
 	@echo '         RUN=run: the folder of a server  (serve, start, stop, status, verify, profile)  JSON=1  (status)'
 	@echo '         STORE=model_store  (export, archive, serve, start, ray-serve; bench: the archives to measure)'
 	@echo '         SERVER=http://127.0.0.1:8080  PORT=7860: of the page  (ui)  SECONDS=60 (fuzz)  MINUTES=10 (soak)'
@@ -151,10 +151,11 @@ switch = $(if $(is_on),--$(2))
 # From the command line alone: shells and container platforms have a HOST, a PORT and a NAME for other programs.
 given = $(if $(call is_given,$(1)),$(option))
 ADDRESS_OPTIONS = $(call given,HOST,host) $(call given,PORT,port) $(call given,GRPC_PORT,grpc-port) $(call given,STORE,model-store)
-SERVER_OPTIONS = $(ADDRESS_OPTIONS) $(call given,METRICS_PORT,metrics-port) $(call given,RUN,run-dir)
+METRICS_OPTION = $(call given,METRICS_PORT,metrics-port)
+SERVER_OPTIONS = $(ADDRESS_OPTIONS) $(METRICS_OPTION) $(call given,RUN,run-dir)
 MODEL_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WORKERS,workers) $(call option,PRECISION,precision) $(call option,ENGINE,engine)
 # With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
 EXPORT_OPTIONS = $(call option,TASK,task) $(call option,WEIGHTS,weights) $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(call switch,AOTI,aoti) \
 	$(call option,INT8,int8) $(call option,INT8_AGREEMENT,int8-agreement) $(call switch,INT8_ONLY,int8-only)
-RAY_OPTIONS = $(ADDRESS_OPTIONS) $(MODEL_OPTIONS)
+RAY_OPTIONS = $(ADDRESS_OPTIONS) $(METRICS_OPTION) $(MODEL_OPTIONS)
 SERVE_OPTIONS = $(SERVER_OPTIONS) $(MODEL_OPTIONS) $(if $(GATEWAY),$(if $(call is_on,GATEWAY),,--no-gateway))

@@ -1,14 +1,34 @@
-"""How TorchServe serves an archive by default: the values of the archive's YAML."""
+"""How TorchServe and Ray serve an archive by default: the values of the archive's YAML."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from handlers.settings import Settings
+
+_NUMBER, _ABOVE_0 = "a number of 0 or more", "a number above 0"
+_COUNT, _COUNT_100 = "a whole number of 1 or more", "a whole number from 1 to 100"
+_HOLDS: dict[str, Callable[[float], bool]] = {
+    _NUMBER: lambda value: value >= 0,
+    _ABOVE_0: lambda value: value > 0,
+    _COUNT: lambda value: value >= 1 and value == int(value),
+    _COUNT_100: lambda value: 1 <= value <= 100 and value == int(value),
+}
+# The section `ray`; docs/scaling.md explains its names.
+_RAY = {
+    "num_cpus": _NUMBER,
+    "num_gpus": _ABOVE_0,
+    "min_replicas": _COUNT,
+    "max_replicas": _COUNT,
+    "max_replicas_per_node": _COUNT_100,
+    "target_ongoing_requests": _ABOVE_0,
+    "upscale_delay_s": _NUMBER,
+    "downscale_delay_s": _NUMBER,
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,7 @@ class Serving:
                             else TorchScript
     ``limits``              what one request may cost; see ``handlers/pictures/limits.py``
     ``cpu_batch_pixels``    input pixels that go through the network together on a CPU; None is all
+    ``ray``                 placement and scaling of replicas under Ray; see docs/scaling.md
     """
 
     workers: int = 1
@@ -44,13 +65,15 @@ class Serving:
     engine: str = "auto"
     limits: Mapping[str, float] = field(default_factory=dict)
     cpu_batch_pixels: int | None = None
+    ray: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.limits, Mapping):
-            raise ValueError("serving: limits must be a map of names to numbers")
+        for section in ("limits", "ray"):
+            if not isinstance(getattr(self, section), Mapping):
+                raise ValueError(f"serving: {section} must be a map of names to numbers")
         for name, value in vars(self).items():
             optional = name in ("job_queue_size", "cpu_batch_pixels")
-            if name in ("precision", "engine", "limits") or (optional and value is None):
+            if name in ("precision", "engine", "limits", "ray") or (optional and value is None):
                 continue
             if type(value) is not int or value < 1:
                 raise ValueError(f"serving: {name} must be a whole number above 0, not {value!r}")
@@ -58,6 +81,18 @@ class Serving:
             Settings.from_yaml({"handler": self._handler()})
         except ValueError as error:
             raise ValueError(f"serving: {error}") from error
+        self._check_ray()
+
+    def _check_ray(self) -> None:
+        for name, value in self.ray.items():
+            if name not in _RAY:
+                raise ValueError(f"serving: ray has no {name!r}: there are {', '.join(_RAY)}")
+            if type(value) not in (int, float) or not _HOLDS[_RAY[name]](value):
+                raise ValueError(f"serving: ray: {name} must be {_RAY[name]}, not {value!r}")
+        low = self.ray.get("min_replicas", self.workers)
+        high = self.ray.get("max_replicas", low)
+        if low > high:
+            raise ValueError(f"serving: ray: max_replicas is {high}, below min_replicas, {low}")
 
     def to_yaml(self) -> str:
         """The archive's YAML, in TorchServe's names."""
@@ -77,6 +112,8 @@ class Serving:
             config["jobQueueSize"] = self.job_queue_size
         if handler := self._handler():
             config["handler"] = handler
+        if self.ray:
+            config["ray"] = dict(self.ray)
         return yaml.safe_dump(config, sort_keys=False)
 
     def _handler(self) -> dict[str, Any]:

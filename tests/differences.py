@@ -45,6 +45,8 @@ BARE = _by_case(
             "GET /models/resnet101": _JAVA_404,
             "DELETE /models/resnet101": _JAVA_404,
             "GET /metrics": _JAVA_404,
+            "GET /-/routes": _JAVA_404,
+            "GET /-/healthz": _JAVA_404,
             "POST /predictions/resnet101/../../models": _NO_VERSION,
             "POST /predictions/resnet101/%2e%2e/%2e%2e/explanations/resnet101": _NO_VERSION,
             "POST /predictions/resnet101%5c..": (404, "ModelNotFoundException"),
@@ -113,6 +115,10 @@ BARE = _by_case(
 
 RAY = _by_case(
     {
+        "the proxy's own routes `/-/routes` and `/-/healthz` are open": {
+            "GET /-/routes": (200, ""),
+            "GET /-/healthz": (200, ""),
+        },
         "an unknown version is 404 `ModelNotFound` over REST too": {
             "POST /predictions/resnet101/2.0": (404, "ModelNotFound"),
         },

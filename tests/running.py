@@ -40,6 +40,7 @@ DEVICE = os.environ.get("DEVICE", "auto")
 PRECISION = precision(os.environ.get("PRECISION", "float32"))
 
 TIMEOUT_S = 120
+START_S = 300  # of a server, on a busy machine
 
 
 class Command(Protocol):
@@ -139,7 +140,7 @@ def serve(
         )  # fmt: skip
     server = Foreground(process, log.read_text)
     try:
-        wait_until(lambda: process.poll() is not None or until in server.said())
+        wait_until(lambda: process.poll() is not None or until in server.said(), START_S)
         assert process.poll() is None, server.said()
         yield server
     finally:
@@ -150,11 +151,11 @@ def serve(
             process.kill()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """AssertionError if ``condition`` does not hold within TIMEOUT_S."""
-    deadline = time.monotonic() + TIMEOUT_S
+def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
+    """AssertionError if ``condition`` does not hold within ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {TIMEOUT_S} s"
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
         time.sleep(0.05)
 
 

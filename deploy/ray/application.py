@@ -35,23 +35,22 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     Each archive is fetched and read here too. Raises ArchiveError or ServingError if one cannot
     be served, pydantic's ValidationError for wrong arguments.
     """
-    options = Options(**arguments)
+    return application(Options(**arguments), Model)
+
+
+def application(options: Options, model: type[Any]) -> serve.Application:
+    """The same with replicas of the class ``model``."""
     device = _device(options.device)
     models: dict[str, dict[str, Any]] = {}
     handles: dict[str, serve.Application] = {}
-    for source in options.archives:
-        path, digest = fetch(source)
+    for each in options.archives:
+        path, digest = fetch(each)
         archive = read_archive(path)
-        placement = Placement.of(archive.yaml, source.ray, options.workers)
+        placement = Placement.of(archive.yaml, each.ray, options.workers)
         models[archive.model] = _served(archive, placement)
-        handles[archive.model] = _deployment(
-            # Every replica runs this very file, and another file replaces the replicas.
-            source.model_copy(update={"sha256": digest}),
-            archive,
-            placement,
-            options,
-            device,
-        )
+        # Every replica runs this very file, and another file replaces the replicas.
+        source = each.model_copy(update={"sha256": digest})
+        handles[archive.model] = _deployment(model, source, archive, placement, options, device)
     front = serve.deployment(
         name="front",
         num_replicas=options.fronts,
@@ -62,7 +61,12 @@ def build(arguments: dict[str, Any]) -> serve.Application:
 
 
 def _deployment(
-    source: ArchiveOptions, archive: Archive, placement: Placement, options: Options, device: str
+    model: type[Any],
+    source: ArchiveOptions,
+    archive: Archive,
+    placement: Placement,
+    options: Options,
+    device: str,
 ) -> serve.Application:
     threads = options.threads or max(math.ceil(placement.num_cpus), 1)
     chosen = {"precision": options.precision, "engine": options.engine}
@@ -85,7 +89,7 @@ def _deployment(
         ray_actor_options={**resources, "runtime_env": {"env_vars": environment}},
         **_replicas(placement),
     )
-    return deployment(Model).bind(source, device)
+    return deployment(model).bind(source, device)
 
 
 def _replicas(placement: Placement) -> dict[str, Any]:

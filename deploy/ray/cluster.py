@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).parents[2]
-LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
+# Of the Ray that was started last on this machine.
+LATEST_LOGS = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray/session_latest/logs")
 GRPC_SERVICES = [
     "vision_client.inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
@@ -39,7 +41,10 @@ ENVIRONMENT = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # Bytes of a message between the front and a replica; Ray's 4 MiB are less than a picture.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**26),
-    # What nodes say when they end is in Ray's logs, not on the terminal.
+    # Ray runs the code of whoever reaches its ports. By default they are open to the network on
+    # Linux; this asks for what Ray does on other systems, where they are on loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # What nodes and processes say when they end is in Ray's logs, not on the terminal.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -51,24 +56,43 @@ PORTS = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
+# Of the replicas of the front. Two servers could share one for gRPC, and each other's calls.
+RANGES = ("RAY_SERVE_DIRECT_INGRESS_{}_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_{}_GRPC_PORT")
+RANGE = 20
 
 
 def prepare_environment() -> None:
-    """Set ENVIRONMENT and PORTS; call it before ``ray`` is imported."""
+    """Set ENVIRONMENT, PORTS and RANGES; call it before ``ray`` is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with contextlib.ExitStack() as probes:
         for name in PORTS:
-            probe = probes.enter_context(socket.socket())
-            probe.bind(("", 0))
-            os.environ.setdefault(name, str(probe.getsockname()[1]))
+            os.environ.setdefault(name, str(_free_port(probes)))
+        for name in RANGES:
+            low = int(os.environ.setdefault(name.format("MIN"), str(_free_port(probes))))
+            os.environ.setdefault(name.format("MAX"), str(min(low + RANGE, 65535)))
+
+
+def _free_port(probes: contextlib.ExitStack) -> int:
+    """A free port, which is taken until the end of ``probes``."""
+    probe = probes.enter_context(socket.socket())
+    probe.bind(("", 0))
+    return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
-def started(cpus: int, host: str, port: int, grpc_port: int) -> Iterator[None]:
-    """Ray with ``cpus`` logical CPUs, and Serve on the two ports, until the end of the block."""
+def started(cpus: int, host: str, port: int, grpc_port: int, metrics_port: int) -> Iterator[None]:
+    """Ray with ``cpus`` logical CPUs, and Serve on the first two ports, until the block ends.
+
+    Ray's own ports are on loopback, with the metrics of everything on ``metrics_port``; those that
+    Serve chooses are not. ServingError if Ray cannot start.
+    """
     prepare_environment()
-    options = {"num_cpus": cpus, "include_dashboard": False}
+    options = {
+        "num_cpus": cpus,
+        "include_dashboard": False,
+        "_metrics_export_port": metrics_port,
+    }
     # "local": never somebody's cluster
     with _connected("local", options), _serving(host, port, grpc_port):
         yield
@@ -93,7 +117,15 @@ def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> 
             with _connected(cluster.address, {}), _serving(host, port, grpc_port):
                 yield cluster
         finally:
-            cluster.shutdown()  # type: ignore[no-untyped-call]
+            cluster.shutdown()
+
+
+def logs() -> Path:
+    """The folder of the logs of Ray, inside ``started`` or ``started_nodes``."""
+    from ray._private.worker import global_worker
+
+    assert global_worker.node is not None
+    return Path(global_worker.node.get_logs_dir_path())
 
 
 def add_node(cluster: Cluster, cpus: int) -> None:
@@ -122,14 +154,20 @@ def _own_folder() -> Iterator[None]:
 def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     import ray
 
+    connect = functools.partial(
+        ray.init,
+        address,
+        log_to_driver=False,
+        configure_logging=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+        **options,
+    )
     with _explained():
-        ray.init(
-            address,
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-            **options,
-        )
+        try:
+            connect()
+        except Exception:  # noqa: BLE001 - Ray waits for 30 s, too few on a busy machine
+            ray.shutdown()
+            connect()
     try:
         yield
     finally:
@@ -141,6 +179,8 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
     from ray import serve
     from ray.serve.config import HTTPOptions, gRPCOptions
 
+    # What it says of a start is normal, in words for developers of Ray.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         serve.start(
             proxy_location="HeadOnly",
@@ -157,15 +197,10 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     """The start of Ray; what it fails with becomes a ServingError."""
-    from ray import serve  # noqa: F401  sets the levels of its loggers
-
-    # What these say is normal, in words for developers of Ray.
-    for name in ("ray.serve", "ray._private.authentication.authentication_token_setup"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # That it has made a token is normal.
+    setup = "ray._private.authentication.authentication_token_setup"
+    logging.getLogger(setup).setLevel(logging.ERROR)
     try:
         yield
     except Exception as error:
-        raise ServingError(
-            f"Ray cannot start: {error} A busy machine may need a second attempt; {LOGS} has Ray's "
-            "logs"
-        ) from error
+        raise ServingError(f"Ray cannot start: {error} Ray's logs: {LATEST_LOGS}") from error

@@ -50,8 +50,9 @@ def serve(config: Config, choices: Choices) -> int:
     cpus = max(machine.count_cores(), len(archives) * (choices.workers or 1))
     host, port = config.addresses["inference_address"]
     grpc_port = config.addresses["grpc_inference_port"][1]
+    metrics_port = config.addresses["metrics_address"][1]
     print("starting Ray", flush=True)
-    with cluster.started(cpus, host, port, grpc_port):
+    with cluster.started(cpus, host, port, grpc_port, metrics_port):
         run(arguments)
         _announce(config, archives)
         stop = StopRequest(may_drain=True)
@@ -159,8 +160,8 @@ def _announce(config: Config, archives: Sequence[Archive]) -> None:
     print(f"REST       {config.inference}/predictions/{names}")
     print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
     print(f"health     {config.inference}/readyz")
-    # The link is another server's as soon as one starts.
-    print(f"logs       {cluster.LOGS.resolve()}/serve")
+    print(f"metrics    http://127.0.0.1:{config.addresses['metrics_address'][1]}/metrics")
+    print(f"logs       {cluster.logs()}/serve")
     print("Ctrl-C stops it", flush=True)
 
 

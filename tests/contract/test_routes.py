@@ -61,6 +61,8 @@ def send(server: Server, verb: str, path: str) -> tuple[int, str]:
         ("GET /models/resnet101", 404, "NotFound"),
         ("DELETE /models/resnet101", 404, "NotFound"),
         ("GET /metrics", 404, "NotFound"),
+        ("GET /-/routes", 404, "NotFound"),
+        ("GET /-/healthz", 404, "NotFound"),
         ("POST /predictions/resnet101/../../models", 405, "MethodNotAllowed"),
         (
             "POST /predictions/resnet101/%2e%2e/%2e%2e/explanations/resnet101",

@@ -98,7 +98,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A head and two worker nodes; a replica on each of these."""
     folder = tmp_path_factory.mktemp("ray")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        for name in (*cluster.ENVIRONMENT, *cluster.PORTS):
+        ranges = [name.format(end) for name in cluster.RANGES for end in ("MIN", "MAX")]
+        for name in (*cluster.ENVIRONMENT, *cluster.PORTS, *ranges):
             patch.delenv(name, raising=False)
         patch.setenv("TMPDIR", str(folder))
         listeners = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(2)]

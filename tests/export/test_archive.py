@@ -319,8 +319,9 @@ def test_serving_defaults_in_torchserve_s_names() -> None:
         "jobQueueSize": 8,
         "handler": {"cpu_batch_pixels": 65536},
     }
-    own = Serving(precision="float32", limits={"pixels": 1_000_000})
-    assert yaml.safe_load(own.to_yaml())["handler"] == {
-        "precision": "float32",
-        "limits": {"pixels": 1_000_000},
-    }
+    own = Serving(precision="float32", limits={"pixels": 1_000_000}, ray={"num_cpus": 2})
+    section = {"precision": "float32", "limits": {"pixels": 1_000_000}}
+    assert (
+        yaml.safe_load(own.to_yaml()).items()
+        >= {"handler": section, "ray": {"num_cpus": 2}}.items()
+    )

@@ -182,6 +182,8 @@ def test_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (GOOD.replace("variants", "serving=Serving(limits={'mega': 5}), variants"), "mega"),
         (GOOD.replace("variants", "serving=Serving(limits=[]), variants"), "limits must be a map"),
         (GOOD.replace("variants", "serving=Serving(workers=None), variants"), "workers must be"),
+        (GOOD.replace("variants", "serving=Serving(ray={'gpus': 1}), variants"), "no 'gpus'"),
+        (GOOD.replace("variants", "serving=Serving(ray={'num_cpus': '2'}), variants"), "not '2'"),
         (GOOD.replace("variants", "serving=None, variants"), "serving must be a Serving"),
         (GOOD.replace('("a", "b")', '("a",)'), "needs labels, at least two"),
         (GOOD.replace("crop=64", "crop=1500"), "1500x1500 pixels; the limit network_pixels"),

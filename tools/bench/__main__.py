@@ -1,8 +1,9 @@
 """Measures the speed of the bundle, of the bare networks, of stock TorchServe and LitServe.
 
 Commands: compare (the default), threads (one worker with all cores beside several), gpu (what
-limits classifiers on a GPU), profile (the time that a request spends in each stage of the running
-server). Unmet goals do not change the exit status.
+limits classifiers on a GPU), ray (Ray Serve beside the bundle, and the limit of its proxy), profile
+(the time that a request spends in each stage of the running server). Unmet goals do not change the
+exit status.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ def main() -> int:
     from serving.machine import count_gpus
     from serving.runfolder import RunFolder
     from tools import bundle, server
-    from tools.bench import compare, gpu, profile, threads
+    from tools.bench import compare, gpu, profile, ray_serve, threads
     from tools.bench.common import STORE
 
     commands: dict[str, Callable[[Config, str, bool, Path], int]] = {
-        "compare": compare.run, "threads": threads.run, "gpu": gpu.run
+        "compare": compare.run, "threads": threads.run, "gpu": gpu.run,
+        "ray": ray_serve.run,
     }  # fmt: skip
     parser = server.parser("tools.bench", __doc__)
     parser.add_argument("command", nargs="?", choices=[*commands, "profile"], default="compare")

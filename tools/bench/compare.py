@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from export.networks import registered
+from export.networks import Network, registered
 from serving.config import Config
 from serving.management import Management
 from serving.runfolder import RunFolder
@@ -159,13 +159,18 @@ def run(_config: Config, device: str, quick: bool, store: Path) -> int:
     return 0
 
 
+def networks(store: Path) -> list[Network]:
+    """The networks of ours that ``store`` has, classifiers first."""
+    known = (network for network in registered().values() if network.task in TASKS)
+    found = [network for network in known if (store / f"{network.name}.mar").exists()]
+    return sorted(found, key=lambda network: network.task)
+
+
 def start(
     stack: contextlib.ExitStack, store: Path, device: str, quick: bool
 ) -> tuple[list[Subject], float]:
     """Everything that is compared, and the seconds that the bundle took to start."""
-    known = (network for network in registered().values() if network.task in TASKS)
-    networks = [network for network in known if (store / f"{network.name}.mar").exists()]
-    networks.sort(key=lambda network: network.task)  # classifiers have the headline
+    found = networks(store)
     scale = QUICK_SCALE if quick else SCALE
     tasks = {name: replace(each, seconds=scale * each.seconds) for name, each in TASKS.items()}
     traces, pictures, run_folder = (
@@ -173,9 +178,9 @@ def start(
         photographs(FOLDER),
         RunFolder(FOLDER / "server"),
     )
-    archive(traces, networks)
-    rivals: dict[str, dict[str, str]] = {network.name: {} for network in networks}
-    for network in networks:
+    archive(traces, found)
+    rivals: dict[str, dict[str, str]] = {network.name: {} for network in found}
+    for network in found:
         if network.task == "classify":
             logging.info("starting LitServe")
             server = lit.Server(traces / f"{network.name}.pt", native(device), device)
@@ -193,7 +198,7 @@ def start(
     config, start_s = stack.enter_context(bundle.started(store, run_folder.path, device))
     shared = config, Management.of(run_folder), pictures
     subjects = []
-    for network in networks:
+    for network in found:
         task, pt = tasks[network.task], store / f"{network.name}.pt"
         floor = bare(pt, device, pictures["1280x720"], max(task.batches))
         own_floor, others = stack.enter_context(floor), rivals[network.name]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +14,8 @@ from typing import NamedTuple
 from serving.errors import ServingError
 from tools.bench.common import Task
 from tools.bench.load import Load, measure
-from tools.bundle import ROOT, free_addresses
-
-START_TIMEOUT_S = 300
+from tools.bench.spawn import spawned
+from tools.bundle import free_addresses
 
 
 class Tuning(NamedTuple):
@@ -49,22 +45,8 @@ class Server:
         command += [self.precision, url.rpartition(":")[2], f"--device={self.device}"]
         command += [f"--workers={tuning.workers}", f"--batch-timeout={tuning.wait_s}"]
         log = self.pt.with_suffix(".litserve.log")
-        with log.open("wb") as output:
-            server = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True,
-            )  # fmt: skip
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while not self._answers(url, picture):
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise ServingError(f"LitServe did not start: see {log}")
-                time.sleep(0.5)
+        with spawned(command, log, lambda: self._answers(url, picture), signal.SIGKILL):
             yield url
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
 
     def _answers(self, url: str, picture: Path) -> bool:
         try:

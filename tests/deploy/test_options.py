@@ -1,0 +1,73 @@
+"""The arguments of the application, an archive's section `ray:`, and the example of a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+from deploy.ray.cluster import GRPC_SERVICES
+from deploy.ray.options import Options, Placement
+from export.networks import Serving
+
+EXAMPLE = Path(__file__).parents[2] / "deploy/ray/config.yaml"
+VALUES = (-1, 0, 0.5, 1, 1.5, 2, 100, 101, float("nan"))
+
+
+@pytest.mark.parametrize("name", [*Placement.model_fields, "min_replica"])
+@pytest.mark.parametrize("value", VALUES)
+def test_an_export_refuses_what_ray_would_refuse(name: str, value: float) -> None:
+    """A network's file is checked at export, without Ray, by the same rules."""
+    accepted = []
+    for check in (lambda: Serving(ray={name: value}), lambda: Placement.of({"ray": {name: value}})):
+        try:
+            check()
+            accepted.append(True)
+        except (ValueError, ValidationError):
+            accepted.append(False)
+    assert accepted[0] == accepted[1]
+
+
+@pytest.mark.parametrize(
+    ("serving", "replicas"),
+    [
+        (Serving(), (1, 1)),
+        (Serving(workers=3), (3, 3)),
+        (Serving(ray={"max_replicas": 4}), (1, 4)),
+        (Serving(workers=2, ray={"min_replicas": 3}), (3, 3)),
+        (Serving(ray={"min_replicas": 2, "max_replicas": 4}), (2, 4)),
+    ],
+)
+def test_an_archive_says_how_many_replicas_there_are(
+    serving: Serving, replicas: tuple[int, int]
+) -> None:
+    placement = Placement.of(yaml.safe_load(serving.to_yaml()))
+    assert (placement.min_replicas, placement.max_replicas) == replicas
+
+
+def test_more_workers_than_replicas_are_refused_at_the_export() -> None:
+    with pytest.raises(ValueError, match="max_replicas is 2, below min_replicas, 3"):
+        Serving(workers=3, ray={"max_replicas": 2})
+
+
+def test_a_fixed_number_of_replicas_counts_more_than_the_archive() -> None:
+    placement = Placement.of({"ray": {"min_replicas": 2, "max_replicas": 4}}, workers=1)
+    assert (placement.min_replicas, placement.max_replicas) == (1, 1)
+
+
+def test_an_address_needs_its_digest() -> None:
+    with pytest.raises(ValidationError, match="needs its sha256"):
+        Options.model_validate({"archives": [{"source": "https://example.com/a.mar"}]})
+
+
+def test_ray_and_the_application_take_the_example() -> None:
+    """Ray ignores keys that it does not know, so the parsed configuration must have all of ours."""
+    example = yaml.safe_load(EXAMPLE.read_text())
+    parsed = ServeDeploySchema.model_validate(example)
+    assert parsed.model_dump(exclude_unset=True) == example
+    assert example["grpc_options"]["grpc_servicer_functions"] == GRPC_SERVICES
+    [application] = example["applications"]
+    Options.model_validate(application["args"])
