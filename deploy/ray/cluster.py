@@ -44,6 +44,8 @@ ENVIRONMENT = {
     # Ray runs the code of whoever reaches its ports. By default they are open to the network on
     # Linux; this asks for what Ray does on other systems, where they are on loopback.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # What nodes and processes say when they end is in Ray's logs, not on the terminal.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -91,6 +93,7 @@ def started(cpus: int, host: str, port: int, grpc_port: int, metrics_port: int) 
         "include_dashboard": False,
         "_metrics_export_port": metrics_port,
     }
+    # "local": never somebody's cluster
     with _connected("local", options), _serving(host, port, grpc_port):
         yield
 
@@ -109,8 +112,8 @@ def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> 
         try:
             with _explained():
                 cluster.add_node(num_cpus=0, include_dashboard=False)
-                for each in cpus:
-                    cluster.add_node(num_cpus=each)
+            for each in cpus:
+                add_node(cluster, each)
             with _connected(cluster.address, {}), _serving(host, port, grpc_port):
                 yield cluster
         finally:
@@ -123,6 +126,12 @@ def logs() -> Path:
 
     assert global_worker.node is not None
     return Path(global_worker.node.get_logs_dir_path())
+
+
+def add_node(cluster: Cluster, cpus: int) -> None:
+    """Add a worker node with ``cpus`` logical CPUs. ServingError if it does not start."""
+    with _explained():
+        cluster.add_node(num_cpus=cpus)
 
 
 @contextlib.contextmanager
@@ -182,9 +191,7 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
         )
         yield
     finally:
-        # Ray prints that processes end, which is what they are asked for.
-        with contextlib.redirect_stdout(None):
-            serve.shutdown()
+        serve.shutdown()
 
 
 @contextlib.contextmanager

@@ -60,6 +60,7 @@ def demo(archives: Sequence[Archive]) -> int:
     print("starting Ray: a head and two worker nodes on this machine", flush=True)
     # Either node has room for a replica of each model.
     with cluster.started_nodes([len(archives)] * 2, HOST, port, grpc_port) as nodes:
+        signal.signal(signal.SIGTERM, _interrupt)  # Ray has set its own
         print("loading the models", flush=True)
         commands.run(_arguments(archives))
         server = f"http://{HOST}:{port}"
@@ -87,7 +88,7 @@ def _lose_a_node(nodes: Any, archives: Sequence[Archive], seen: Mapping[str, See
     _print_rates("without it", seen, killed)
     print("adding a node", flush=True)
     added = time.monotonic()
-    nodes.add_node(num_cpus=len(archives))
+    cluster.add_node(nodes, len(archives))
     wanted = sum(map(_replicas, archives))
     while True:
         places = commands.places(seen)

@@ -10,10 +10,10 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import httpx
@@ -29,6 +29,7 @@ from tests.deploy import tiny
 from tests.deploy.tiny import MODEL
 from vision_client import inference_pb2, inference_pb2_grpc
 
+T = TypeVar("T")
 HOST = "127.0.0.1"
 # Longer than a replica takes to start on a busy machine.
 START_S = 120.0
@@ -97,7 +98,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A head and two worker nodes; a replica on each of these."""
     folder = tmp_path_factory.mktemp("ray")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        for name in (*cluster.ENVIRONMENT, *cluster.PORTS):
+        ranges = [name.format(end) for name in cluster.RANGES for end in ("MIN", "MAX")]
+        for name in (*cluster.ENVIRONMENT, *cluster.PORTS, *ranges):
             patch.delenv(name, raising=False)
         patch.setenv("TMPDIR", str(folder))
         listeners = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(2)]
@@ -121,7 +123,7 @@ def crowd() -> Iterator[ThreadPoolExecutor]:
 def test_requests_beyond_the_queue_are_refused_at_once(
     running: Running, crowd: ThreadPoolExecutor
 ) -> None:
-    sent = [crowd.submit(running.post, "sleep 2") for _ in range(ROOM + 6)]
+    sent = _submit(crowd, ROOM + 6, running.post, "sleep 2")
     while not any(each.done() for each in sent):
         time.sleep(0.01)
     with grpc.insecure_channel(running.grpc) as channel:
@@ -134,7 +136,9 @@ def test_requests_beyond_the_queue_are_refused_at_once(
     assert metadata["x-error-type"] == "Overloaded"
     assert int(metadata["retry-after"]) >= 1
     answers = [each.result() for each in sent]
-    assert Counter(answer.status_code for answer in answers) == {200: ROOM, 503: 6}
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses.keys() == {200, 503}
+    assert QUEUE <= statuses[200] <= ROOM
     for answer in answers:
         if answer.status_code == 503:
             assert answer.json()["type"] == "Overloaded"
@@ -148,20 +152,21 @@ def test_requests_that_nobody_waits_for_make_room(
 ) -> None:
     """Clients have left, or their time has passed, long before their batches end."""
 
-    def give_up() -> int | None:
+    def give_up() -> int:
         if not leaves:
             return running.post("sleep 3", **{"x-timeout-ms": "500"}).status_code
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(
-                f"{running.url}/predictions/{MODEL}",
-                content=PICTURE,
-                headers={"x-fault": "sleep 3"},
-                timeout=httpx.Timeout(START_S, read=0.5),
-            )
-        return 504
+        try:
+            # Only the wait for the answer is limited.
+            timeout = httpx.Timeout(START_S, read=0.5)
+            url = f"{running.url}/predictions/{MODEL}"
+            headers = {"x-fault": "sleep 3"}
+            return httpx.post(url, content=PICTURE, headers=headers, timeout=timeout).status_code
+        except httpx.ReadTimeout:
+            return 504
 
-    sent = [crowd.submit(give_up) for _ in range(ROOM)]
-    assert {each.result() for each in sent} == {504}
+    statuses = Counter(each.result() for each in _submit(crowd, ROOM + 2, give_up))
+    assert statuses.keys() <= {504, 503}
+    assert statuses[504] > QUEUE
     deadline = time.monotonic() + 3
     while (answer := running.post()).status_code == 503 and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -175,7 +180,7 @@ def test_a_replica_that_ends_in_a_handler_is_replaced_and_its_requests_are_sent_
     before = running.pids
     decoders = {pid: psutil.Process(pid).children() for pid in before}
     assert all(decoders.values())
-    sent = [crowd.submit(running.post, f"exit {tmp_path / 'ended'}") for _ in range(8)]
+    sent = _submit(crowd, 8, running.post, f"exit {tmp_path / 'ended'}")
     assert [each.result().status_code for each in sent] == [200] * 8
     running.wait(lambda: len(running.pids) == 2 and running.pids != before)
     [ended] = before - running.pids
@@ -184,11 +189,14 @@ def test_a_replica_that_ends_in_a_handler_is_replaced_and_its_requests_are_sent_
 
 @pytest.mark.slow
 def test_a_crash_of_a_decoder_is_not_one_of_the_replica(running: Running) -> None:
+    """It is blamed on the picture."""
     before = running.pids
     for pid in before:
         for decoder in psutil.Process(pid).children():
             decoder.send_signal(signal.SIGSEGV)
-    assert [running.post().status_code for _ in range(4)] == [200] * 4
+    statuses = Counter(running.post().status_code for _ in range(8))
+    assert statuses.keys() == {200, 400}
+    assert statuses[400] <= len(before)
     assert running.pids == before
 
 
@@ -200,7 +208,7 @@ def test_a_node_is_lost_under_load(running: Running) -> None:
         lost = running.nodes.worker_nodes.copy().pop()
         running.nodes.remove_node(lost, allow_graceful=False)
         _wait_for_answers(seen[MODEL], 20)
-        running.nodes.add_node(num_cpus=4)
+        cluster.add_node(running.nodes, 4)
         running.wait(lambda: len(running.replicas) == 2 and lost.node_id not in running.replicas)
         _wait_for_answers(seen[MODEL], 20)
     assert seen[MODEL].failed == {}
@@ -242,6 +250,17 @@ def test_killed_replicas_leave_one_unpacked_copy_of_an_archive(running: Running)
     [folder] = running.folder.glob("vision-archives-*")
     assert all((place / "content").is_dir() for place in folder.iterdir())
     assert len(list(folder.iterdir())) == 2
+
+
+def _submit(
+    crowd: ThreadPoolExecutor, number: int, call: Callable[..., T], *arguments: Any
+) -> list[Future[T]]:
+    """Calls at once, but one after the other, as Ray counts those that come together as waiting."""
+    sent = []
+    for _ in range(number):
+        sent.append(crowd.submit(call, *arguments))
+        time.sleep(0.02)
+    return sent
 
 
 def _wait_for_answers(seen: Seen, number: int) -> None:
