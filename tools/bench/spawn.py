@@ -46,7 +46,8 @@ def spawned(
         yield psutil.Process(server.pid)
     finally:
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(server.pid, end)
+            # Not to its children: Ray's would end before they have ended theirs.
+            server.send_signal(end)
             server.wait(END_TIMEOUT_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
