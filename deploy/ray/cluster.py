@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import logging
@@ -39,6 +40,8 @@ ENVIRONMENT = {
     # than Ray's 5 and 10, and Ray would kill it.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # Seconds for a node to start; a busy machine takes more than Ray's 30.
+    "RAY_raylet_start_wait_time_s": "60",
     # Bytes of a message between the front and a replica; Ray's 4 MiB are less than a picture.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**26),
     # Ray runs the code of whoever reaches its ports. By default they are open to the network on
@@ -139,6 +142,8 @@ def _own_folder() -> Iterator[None]:
     """Sessions of Ray that start in the block have their files in a folder that is then removed."""
     before = os.environ.get("RAY_TMPDIR")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a short path: it has sockets
+    # Again at the end, when Ray has killed what a node that did not start has left.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["RAY_TMPDIR"] = folder
     try:
         yield
@@ -165,7 +170,7 @@ def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     with _explained():
         try:
             connect()
-        except Exception:  # noqa: BLE001 - Ray waits for 30 s, too few on a busy machine
+        except Exception:  # noqa: BLE001 - a busy machine may take longer than Ray waits
             ray.shutdown()
             connect()
     try:
