@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import logging
@@ -13,6 +12,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from serving.errors import ServingError
 
@@ -113,8 +114,7 @@ def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> 
     with _own_folder():
         cluster = Cluster()
         try:
-            with _explained():
-                cluster.add_node(num_cpus=0, include_dashboard=False)
+            add_node(cluster, 0, include_dashboard=False)
             for each in cpus:
                 add_node(cluster, each)
             with _connected(cluster.address, {}), _serving(host, port, grpc_port):
@@ -131,10 +131,23 @@ def logs() -> Path:
     return Path(global_worker.node.get_logs_dir_path())
 
 
-def add_node(cluster: Cluster, cpus: int) -> None:
-    """Add a worker node with ``cpus`` logical CPUs. ServingError if it does not start."""
+def add_node(cluster: Cluster, cpus: int, **options: Any) -> None:
+    """Add a node with ``cpus`` logical CPUs. ServingError if it does not start, twice."""
+    before = set(psutil.Process().children())
+
+    def add() -> None:
+        try:
+            cluster.add_node(num_cpus=cpus, **options)
+        except BaseException:  # Ray leaves what it has started
+            for child in set(psutil.Process().children()) - before:
+                child.kill()
+            raise
+
     with _explained():
-        cluster.add_node(num_cpus=cpus)
+        try:
+            add()
+        except Exception:  # noqa: BLE001 - a busy machine may take longer than Ray waits
+            add()
 
 
 @contextlib.contextmanager
@@ -142,8 +155,6 @@ def _own_folder() -> Iterator[None]:
     """Sessions of Ray that start in the block have their files in a folder that is then removed."""
     before = os.environ.get("RAY_TMPDIR")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a short path: it has sockets
-    # Again at the end, when Ray has killed what a node that did not start has left.
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["RAY_TMPDIR"] = folder
     try:
         yield
