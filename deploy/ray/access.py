@@ -17,13 +17,15 @@ from serving.keys import Client, read_keys
 logger = logging.getLogger("ray.serve")
 
 _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
+# Seconds between two looks at the file.
 _LOOK_S = 1.0
 
 
 class Access:
     """The clients of the keys file at ``path``; None lets everybody in.
 
-    Raises ServingError if the file cannot be read at the start. Later, the keys of before count.
+    Raises ServingError if the file cannot be read. If that happens later, when it has changed, the
+    keys that were read before stay valid.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -36,7 +38,7 @@ class Access:
 
     @contextlib.contextmanager
     def admitted(self, authorization: str) -> Iterator[None]:
-        """The time of a request with this header. Raises Refused if it may not be served."""
+        """Count a request with this header until the block ends. Raises Refused if it may not."""
         if self._path is None:
             yield
             return

@@ -23,6 +23,9 @@ _RESPONSE_TIMEOUT_S = 120
 _QUEUE = 100
 # A cluster does not survive the loss of its head, so it is the safest place for a single front.
 _HEAD = {"node:__internal_head__": 0.001}
+# Of the replicas, at least one: an update starts as many new ones before it ends old ones. Ray's
+# default, 0, ends them first.
+_SURGE_PERCENT = 20
 # Seconds between health checks; a replica is replaced after three failed ones.
 _HEALTH_PERIOD_S = 5
 # More than any network takes to load, and to answer a batch.
@@ -39,7 +42,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
 
 
 def application(options: Options, model: type[Any]) -> serve.Application:
-    """The same with replicas of the class ``model``."""
+    """The application whose replicas are instances of ``model``: Model, or a stand-in for it."""
     device = _device(options.device)
     models: dict[str, dict[str, Any]] = {}
     handles: dict[str, serve.Application] = {}
@@ -55,6 +58,7 @@ def application(options: Options, model: type[Any]) -> serve.Application:
         name="front",
         num_replicas=options.fronts,
         max_ongoing_requests=100_000,  # the queues of the models are the limit
+        max_surge_percent=_SURGE_PERCENT,
         ray_actor_options={"num_cpus": 0, "resources": _HEAD if options.fronts == 1 else {}},
     )
     return front(Front).bind(models, handles, options.request_bytes, options.api_keys)
@@ -82,6 +86,7 @@ def _deployment(
         # As under TorchServe: two batches per replica, and the others wait.
         max_ongoing_requests=2 * batch,
         max_queued_requests=archive.yaml.get("jobQueueSize") or _QUEUE,
+        max_surge_percent=_SURGE_PERCENT,
         logging_config={"enable_access_log": False},  # the front has one
         health_check_period_s=_HEALTH_PERIOD_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -10,7 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from deploy.ray import cluster
+from deploy.ray.options import Placement
 from serving import machine, preflight
 from serving.archives import Archive, read_archives
 from serving.config import DEFAULT_SIZE, Config
@@ -19,7 +23,7 @@ from serving.errors import ServingError
 from serving.gateway.credentials import Credentials
 from serving.signals import StopRequest, handled
 
-# Ray's own time for a call of the front.
+# Seconds for a call of the front or of a model.
 _CALL_TIMEOUT_S = 30
 _PAUSE_S = 0.1
 # Requests that are being computed when the server ends get this long, in seconds.
@@ -46,8 +50,7 @@ def serve(config: Config, choices: Choices) -> int:
     archives = read_archives(config)
     _check(config)
     arguments = _arguments(config, archives, choices)
-    # Ray's CPUs are what it reserves for replicas, and here these take turns with all cores.
-    cpus = max(machine.count_cores(), len(archives) * (choices.workers or 1))
+    cpus = max(machine.count_cores(), reserved_cpus(archives, choices.workers))
     host, port = config.addresses["inference_address"]
     grpc_port = config.addresses["grpc_inference_port"][1]
     metrics_port = config.addresses["metrics_address"][1]
@@ -65,6 +68,24 @@ def serve(config: Config, choices: Choices) -> int:
             drain(stop, server.poll, server, open_s=open_s, timeout_s=_DRAIN_LIMIT_S)
     print("stopped")
     return 0
+
+
+def reserved_cpus(archives: Sequence[Archive], workers: int | None) -> int:
+    """What Ray reserves if all replicas run; on one machine they share the cores.
+
+    ServingError if an archive's section ``ray`` is wrong.
+    """
+    cpus = 0.0
+    for archive in archives:
+        try:
+            placement = Placement.of(archive.yaml, workers=workers)
+        except ValidationError as error:
+            raise ServingError(
+                f"{archive.path}: its section `ray` cannot be used: {error}. Change `ray` in its "
+                "network's file, and run `make archive`"
+            ) from error
+        cpus += placement.num_cpus * placement.max_replicas
+    return math.ceil(cpus)
 
 
 def _check(config: Config) -> None:
@@ -166,7 +187,7 @@ def _announce(config: Config, archives: Sequence[Archive]) -> None:
 
 
 class _Server:
-    """The server as ``drain`` sees it; readiness fails from the beginning."""
+    """The server as ``drain`` needs it; readiness fails from the first ``poll`` on."""
 
     def __init__(self) -> None:
         from ray import serve

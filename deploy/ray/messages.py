@@ -22,7 +22,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, or an error as JSON. ``error`` is its type, ``weights`` the name of the model's.
+    """An answer, or an error as JSON. ``error`` is the error's type, ``weights`` a name.
 
     ``retry_after`` is in seconds; 0 means that the answer has no such header.
     """

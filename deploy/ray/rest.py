@@ -1,4 +1,4 @@
-"""HTTP requests -> calls, and replies -> HTTP answers, as the contract has them."""
+"""An HTTP request becomes a call, and a reply an HTTP answer, as the contract says."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def path_of(request: Request) -> str:
 
 
 async def read_call(request: Request, id: str, most_bytes: int) -> Call:
-    """The call of a prediction. Raises Refused if its body is too large or no form."""
+    """The call of a prediction. Raises Refused if its body is too large or an invalid form."""
     headers = {**dict(request.headers), "x-request-id": id}
     body = await _body(request, most_bytes)
     kind, parameters = parse_options_header(headers.get("content-type"))
@@ -69,7 +69,7 @@ def timeout_of(headers: dict[str, str]) -> float | None:
 
 
 def check_query(query: str, options: Collection[str]) -> None:
-    """Raise Refused if a prediction has a query string: nobody reads it."""
+    """Raise Refused if there is a query string, which nobody would read."""
     if not query:
         return
     name = query.partition("&")[0].partition("=")[0].lower().replace("-", "_")

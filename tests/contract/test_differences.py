@@ -22,7 +22,7 @@ def test_the_table_is_complete(differs: Mapping[str, Differs], column: int) -> N
     assert named == {each.why for each in differs.values()}
 
 
-@pytest.mark.parametrize("case", sorted(BARE.keys() | RAY.keys()))
+@pytest.mark.parametrize("case", sorted({*BARE, *RAY}))
 def test_a_difference_is_asserted(case: str) -> None:
     sources = "".join(path.read_text() for path in FOLDER.glob("test_*.py"))
     assert f'"{case}"' in sources

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,19 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from deploy.ray.cluster import GRPC_SERVICES
+from deploy.ray.cluster import ENVIRONMENT, GRPC_SERVICES
+from deploy.ray.commands import reserved_cpus
 from deploy.ray.options import Options, Placement
 from export.networks import Serving
+from handlers.settings import Settings
+from serving.archives import Archive
+from serving.errors import ServingError
 
-EXAMPLE = Path(__file__).parents[2] / "deploy/ray/config.yaml"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "deploy/ray/config.yaml"
+KUBERNETES = ROOT / "deploy/kubernetes/ray/rayservice.yaml"
+# What no cluster works well without.
+NEEDED = {"RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"}
 VALUES = (-1, 0, 0.5, 1, 1.5, 2, 100, 101, float("nan"))
 
 
@@ -60,11 +70,27 @@ def test_a_fixed_number_of_replicas_counts_more_than_the_archive() -> None:
 
 def test_what_stands_beside_the_source_counts_more_than_the_archive() -> None:
     source = {"source": "a.mar", "ray": {"max_replicas": 3, "max_replicas_per_node": 1}}
-    [archive] = Options.model_validate({"archives": [source]}).archives
+    [chosen] = Options.model_validate({"archives": [source]}).archives
     section = {"min_replicas": 2, "max_replicas": 4, "num_cpus": 2}
-    placement = Placement.of({"ray": section}, archive.ray)
+    placement = Placement.of({"ray": section}, chosen.ray)
     assert (placement.min_replicas, placement.max_replicas) == (2, 3)
     assert (placement.max_replicas_per_node, placement.num_cpus) == (1, 2)
+
+
+def archive(**yaml: object) -> Archive:
+    return Archive(Path("net.mar"), "net", "classify", "untrained", yaml, Settings(), {})
+
+
+def test_one_machine_has_cpus_for_every_replica_at_its_most() -> None:
+    """Else a replica would wait for ever, and `make ray-serve` with it."""
+    own = archive(ray={"num_cpus": 2.5, "max_replicas": 3})
+    assert reserved_cpus([own, archive(minWorkers=2, maxWorkers=2)], None) == 10
+    assert reserved_cpus([own, archive()], 4) == 14
+
+
+def test_a_wrong_section_of_an_archive_is_refused_with_its_path() -> None:
+    with pytest.raises(ServingError, match=r"(?s)net\.mar: its section `ray`.*num_cpu\b"):
+        reserved_cpus([archive(ray={"num_cpu": 2})], None)
 
 
 def test_an_address_needs_its_digest() -> None:
@@ -80,3 +106,25 @@ def test_ray_and_the_application_take_the_example() -> None:
     assert example["grpc_options"]["grpc_servicer_functions"] == GRPC_SERVICES
     [application] = example["applications"]
     Options.model_validate(application["args"])
+
+
+def environments() -> Iterator[tuple[str, dict[str, str]]]:
+    """What the processes of Ray are told in the documentation and in each Pod."""
+    exports = re.findall(r"^export (.*)", (ROOT / "docs/scaling.md").read_text(), re.MULTILINE)
+    yield "docs", dict(pair.split("=", 1) for line in exports for pair in line.split())
+    cluster = yaml.safe_load(KUBERNETES.read_text())["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        [container] = group["template"]["spec"]["containers"]
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        yield group.get("groupName", "head"), environment
+
+
+ENVIRONMENTS = dict(environments())
+
+
+@pytest.mark.parametrize("place", ENVIRONMENTS)
+def test_a_cluster_has_the_environment_of_make_ray_serve(place: str) -> None:
+    environment = ENVIRONMENTS[place]
+    shared = ENVIRONMENT.keys() & environment
+    assert shared >= NEEDED
+    assert {name: environment[name] for name in shared} == {n: ENVIRONMENT[n] for n in shared}

@@ -82,8 +82,8 @@ def test_the_limit_says_how_many_gpus_one_proxy_and_one_front_serve() -> None:
     parts = {"proxy": 0.5, "front": 4.0, "others": 3.0}
     lines = ray_proxy.lines({"HAProxy": ray_proxy.Limit(result, result, parts)})
     assert lines[-1] == (
-        "  HAProxy: a core has 2000 requests/s, enough for 2.00 GPUs; a front behind it 250, "
-        "0.25 GPUs"
+        "  HAProxy: 2000 requests/s of a core, for 2.00 GPUs; one front behind it: 250 requests/s, "
+        "for 0.25 GPUs"
     )
 
 
@@ -134,7 +134,7 @@ def test_rounds_alternate(
     lone = "cyclegan, lone client: Ray's p50 above the bundle's"
     assert report.goal(lone, 0.0, "<=", 10.0, "ms") in printed
     for proxy in ray_proxy.PROXIES:
-        assert f"  {proxy}: a core has 2000 requests/s" in printed
+        assert f"  {proxy}: 2000 requests/s of a core" in printed
 
 
 def test_what_a_process_uses_is_measured() -> None:

@@ -91,7 +91,7 @@ def lines(limits: Mapping[str, Limit]) -> list[str]:
     for name, each in limits.items():
         proxy, front = (1e3 / each.cpu_ms[part] for part in ("proxy", "front"))
         table.append(
-            f"  {name}: a core has {proxy:.0f} requests/s, enough for {proxy / GPU_RATE:.2f} GPUs; "
-            f"a front behind it {front:.0f}, {front / GPU_RATE:.2f} GPUs"
+            f"  {name}: {proxy:.0f} requests/s of a core, for {proxy / GPU_RATE:.2f} GPUs; one "
+            f"front behind it: {front:.0f} requests/s, for {front / GPU_RATE:.2f} GPUs"
         )
     return table
