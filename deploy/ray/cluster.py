@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from serving.errors import ServingError
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ ENVIRONMENT = {
     # than Ray's 5 and 10, and Ray would kill it.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # Seconds for a node to start; a busy machine takes more than Ray's 30.
+    "RAY_raylet_start_wait_time_s": "60",
     # Bytes of a message between the front and a replica; Ray's 4 MiB are less than a picture.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**26),
     # Ray runs the code of whoever reaches its ports. By default they are open to the network on
@@ -110,8 +114,7 @@ def started_nodes(cpus: Sequence[int], host: str, port: int, grpc_port: int) -> 
     with _own_folder():
         cluster = Cluster()
         try:
-            with _explained():
-                cluster.add_node(num_cpus=0, include_dashboard=False)
+            add_node(cluster, 0, include_dashboard=False)
             for each in cpus:
                 add_node(cluster, each)
             with _connected(cluster.address, {}), _serving(host, port, grpc_port):
@@ -128,10 +131,23 @@ def logs() -> Path:
     return Path(global_worker.node.get_logs_dir_path())
 
 
-def add_node(cluster: Cluster, cpus: int) -> None:
-    """Add a worker node with ``cpus`` logical CPUs. ServingError if it does not start."""
+def add_node(cluster: Cluster, cpus: int, **options: Any) -> None:
+    """Add a node with ``cpus`` logical CPUs. ServingError if it does not start, twice."""
+    before = set(psutil.Process().children())
+
+    def add() -> None:
+        try:
+            cluster.add_node(num_cpus=cpus, **options)
+        except BaseException:  # Ray leaves what it has started
+            for child in set(psutil.Process().children()) - before:
+                child.kill()
+            raise
+
     with _explained():
-        cluster.add_node(num_cpus=cpus)
+        try:
+            add()
+        except Exception:  # noqa: BLE001 - a busy machine may take longer than Ray waits
+            add()
 
 
 @contextlib.contextmanager
@@ -165,7 +181,7 @@ def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     with _explained():
         try:
             connect()
-        except Exception:  # noqa: BLE001 - Ray waits for 30 s, too few on a busy machine
+        except Exception:  # noqa: BLE001 - a busy machine may take longer than Ray waits
             ray.shutdown()
             connect()
     try:

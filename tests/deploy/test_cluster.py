@@ -1,12 +1,16 @@
-"""Two servers of one machine share no port."""
+"""Two servers of one machine share no port, and a node that does not start leaves nothing."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+from typing import Any
 
 import pytest
 
 from deploy.ray import cluster
+from serving.errors import ServingError
 
 LOWS = [name.format("MIN") for name in cluster.RANGES]
 HIGHS = [name.format("MAX") for name in cluster.RANGES]
@@ -33,3 +37,28 @@ def test_the_shells_ports_come_first(environment: dict[str, str]) -> None:
     environment |= dict.fromkeys((*cluster.PORTS, *LOWS, *HIGHS), "1234")
     cluster.prepare_environment()
     assert {environment[name] for name in (*cluster.PORTS, *LOWS, *HIGHS)} == {"1234"}
+
+
+class Nodes:
+    """A cluster of which the first ``failures`` nodes do not start, but leave a process."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.left: list[subprocess.Popen[bytes]] = []
+
+    def add_node(self, **options: object) -> None:
+        assert options == {"num_cpus": 2}
+        if len(self.left) < self.failures:
+            self.left.append(subprocess.Popen(["sleep", "60"]))
+            raise Exception("The current node timed out during startup.")
+
+
+def test_a_node_that_does_not_start_has_a_second_attempt() -> None:
+    for failures in (1, 2):
+        nodes: Any = Nodes(failures)
+        if failures == 1:
+            cluster.add_node(nodes, 2)
+        else:
+            with pytest.raises(ServingError, match="Ray cannot start: The current node timed out"):
+                cluster.add_node(nodes, 2)
+        assert [process.wait(10) for process in nodes.left] == [-signal.SIGKILL] * failures

@@ -68,6 +68,15 @@ def test_a_fixed_number_of_replicas_counts_more_than_the_archive() -> None:
     assert (placement.min_replicas, placement.max_replicas) == (1, 1)
 
 
+def test_what_stands_beside_the_source_counts_more_than_the_archive() -> None:
+    source = {"source": "a.mar", "ray": {"max_replicas": 3, "max_replicas_per_node": 1}}
+    [chosen] = Options.model_validate({"archives": [source]}).archives
+    section = {"min_replicas": 2, "max_replicas": 4, "num_cpus": 2}
+    placement = Placement.of({"ray": section}, chosen.ray)
+    assert (placement.min_replicas, placement.max_replicas) == (2, 3)
+    assert (placement.max_replicas_per_node, placement.num_cpus) == (1, 2)
+
+
 def archive(**yaml: object) -> Archive:
     return Archive(Path("net.mar"), "net", "classify", "untrained", yaml, Settings(), {})
 
