@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.ray.messages import Refused
 from serving.errors import ServingError
 from serving.keys import Client, read_keys
+from serving.refusals import Refused
 
 logger = logging.getLogger("ray.serve")
 
@@ -37,10 +37,13 @@ class Access:
             self._read(path)
 
     @contextlib.contextmanager
-    def admitted(self, authorization: str) -> Iterator[None]:
-        """Count a request with this header until the block ends. Raises Refused if it may not."""
+    def admitted(self, authorization: str) -> Iterator[str | None]:
+        """Count a request with this header until the block ends. Raises Refused if it may not.
+
+        The value is the client's name, or None without keys.
+        """
         if self._path is None:
-            yield
+            yield None
             return
         client = self._client(self._path, authorization)
         if client.concurrent is not None and self._present[client.name] >= client.concurrent:
@@ -52,7 +55,7 @@ class Access:
             )
         self._present[client.name] += 1
         try:
-            yield
+            yield client.name
         finally:
             self._present[client.name] -= 1
 

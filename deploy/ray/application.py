@@ -61,7 +61,9 @@ def application(options: Options, model: type[Any]) -> serve.Application:
         max_surge_percent=_SURGE_PERCENT,
         ray_actor_options={"num_cpus": 0, "resources": _HEAD if options.fronts == 1 else {}},
     )
-    return front(Front).bind(models, handles, options.request_bytes, options.api_keys)
+    return front(Front).bind(
+        models, handles, options.request_bytes, options.memory_bytes, options.api_keys
+    )
 
 
 def _deployment(
@@ -119,7 +121,6 @@ def _served(archive: Archive, placement: Placement) -> dict[str, Any]:
         "name": archive.model,
         "task": archive.task,
         "options": {name: asdict(option) for name, option in archive.options.items()},
-        "slots": 2 * archive.yaml.get("batchSize", 1) * placement.max_replicas,
         "longest": archive.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S),
         "replicas": placement.min_replicas,
     }

@@ -17,7 +17,7 @@ from deploy.ray import cluster
 from deploy.ray.options import Placement
 from serving import machine, preflight
 from serving.archives import Archive, read_archives
-from serving.config import DEFAULT_SIZE, Config
+from serving.config import DEFAULT_GATEWAY_MEMORY, DEFAULT_SIZE, Config
 from serving.drain import drain
 from serving.errors import ServingError
 from serving.gateway.credentials import Credentials
@@ -111,6 +111,7 @@ def _arguments(config: Config, archives: Sequence[Archive], choices: Choices) ->
         "workers": choices.workers,
         "threads": max(machine.count_cores() // (choices.workers or 1), 1),
         "request_bytes": config.number("max_request_size", DEFAULT_SIZE),
+        "memory_bytes": config.number("gateway_memory_bytes", DEFAULT_GATEWAY_MEMORY),
         "api_keys": str(keys.resolve()) if keys else None,
     }
 

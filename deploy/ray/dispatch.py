@@ -14,7 +14,8 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from deploy.ray.messages import Call, Refused, Reply
+from deploy.ray.messages import Call, Reply
+from serving.refusals import Refused
 
 logger = logging.getLogger("ray.serve")
 
@@ -33,14 +34,14 @@ _SMOOTHING = 0.1
 class Served:
     """A model as the front knows it; ``options`` are the whole numbers that a request may choose.
 
-    ``slots`` are the requests that all of its replicas take at once. ``longest`` is how long a
-    request may take, in seconds.
+    ``longest`` is how long a request may take, in seconds, ``replicas`` the least number of
+    replicas. ``open`` counts the requests that are not answered yet; ``mean_s`` is the mean time of
+    an answer lately, in seconds.
     """
 
     name: str
     task: str
     options: dict[str, dict[str, int]]
-    slots: int
     longest: float
     replicas: int
     handle: DeploymentHandle[Any]
@@ -105,7 +106,7 @@ class Served:
         return Refused(503, "Unavailable", f"{self.name} has no worker: try again", 5)
 
     def _retry_after(self) -> int:
-        """When the replicas will have answered what they have, in seconds from 1 to 60."""
+        """The time in which a request is answered now, in seconds from 1 to 60."""
         return round(min(max(self.mean_s, 1), 60))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from starlette.responses import JSONResponse, Response
 from deploy.ray import rest
 from deploy.ray.access import Access
 from deploy.ray.dispatch import Served
-from deploy.ray.messages import Call, Refused, Reply
+from deploy.ray.messages import Call, Reply, refusal
 from deploy.ray.watch import count_replicas, send_canaries
+from serving.gateway.uploads import SMALL_BYTES, Uploads
 from serving.health import Health
+from serving.refusals import GRPC_STATUS, Refused, check_query
 from vision_client import inference_pb2
 
 logger = logging.getLogger("ray.serve")
@@ -32,25 +35,16 @@ _PREDICTION = re.compile(r"/predictions/([^/]+)(?:/([0-9]+(?:\.[0-9]+)?))?")
 _READS = re.compile("/(livez|readyz|models|ping)|/readyz/([^/]+)")
 _WATCH_S = 0.5
 _MOST_FIELDS = 100
-_STATUS = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    404: grpc.StatusCode.NOT_FOUND,
-    406: grpc.StatusCode.INVALID_ARGUMENT,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    415: grpc.StatusCode.FAILED_PRECONDITION,
-    422: grpc.StatusCode.FAILED_PRECONDITION,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-    507: grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
+_STATUS = {status.value[0]: status for status in grpc.StatusCode}
 _BUG = Refused(500, "InternalError", "the server failed on this request; its log says why")
 
 
 class Front:
     """``models`` are the arguments of Served by name, ``handles`` the deployments of the models.
 
-    A request has at most ``most_bytes``. ``api_keys`` is the path of a keys file, or None.
+    A request has at most ``most_bytes``, and those of more than 1 MiB together at most half of
+    ``memory_bytes``, from their headers until their answers. ``api_keys`` is the path of a keys
+    file, or None.
     """
 
     def __init__(
@@ -58,6 +52,7 @@ class Front:
         models: dict[str, dict[str, Any]],
         handles: dict[str, DeploymentHandle[Any]],
         most_bytes: int,
+        memory_bytes: int,
         api_keys: str | None,
     ) -> None:
         self._access = Access(Path(api_keys) if api_keys else None)
@@ -69,6 +64,8 @@ class Front:
             for name, model in models.items()
         }
         self._most_bytes = most_bytes
+        # As in the gateway: the other half is for small requests and answers.
+        self._uploads = Uploads(memory_bytes // 2)
         self._health = Health({name: served.replicas for name, served in self._models.items()})
         self._refuses = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,20 +88,21 @@ class Front:
         id = rest.request_id(dict(request.headers))
         try:
             return await self._respond(request, id)
-        except Refused as refusal:
-            return rest.response(refusal.reply())
+        except Refused as refused:
+            return rest.response(refusal(refused))
         except Exception:
             logger.exception("%s failed because of a bug", id)
-            return rest.response(_BUG.reply())
+            return rest.response(refusal(_BUG))
 
     async def _respond(self, request: Request, id: str) -> Response:
         path, method = rest.path_of(request), request.method
         if match := _PREDICTION.fullmatch(path):
             _allow(method, "POST", "PUT")
             served = self._served(match[1], match[2])
-            rest.check_query(request.url.query, served.options)
+            check_query(request.url.query, served.options)
             timeout = rest.timeout_of(dict(request.headers))
-            with self._access.admitted(request.headers.get("authorization", "")):
+            size = rest.size_of(request.headers, self._most_bytes)
+            with self._present(request.headers.get("authorization", ""), id, size):
                 call = await rest.read_call(request, id, self._most_bytes)
                 return rest.response(await self._answer(served, call, timeout))
         if re.match("/predictions/.", path):
@@ -124,11 +122,11 @@ class Front:
         id = rest.request_id(metadata)
         try:
             reply = await self._predict(request, metadata, id)
-        except Refused as refusal:
-            reply = refusal.reply()
+        except Refused as refused:
+            reply = refusal(refused)
         except Exception:
             logger.exception("%s failed because of a bug", id)
-            reply = _BUG.reply()
+            reply = refusal(_BUG)
         _finish(grpc_context, reply, id)
         if reply.code != 200:
             return inference_pb2.PredictionResponse()
@@ -177,8 +175,20 @@ class Front:
             raise Refused(400, "BadRequest", "a request may have at most 100 fields")
         traced = {name: metadata[name] for name in ("traceparent",) if name in metadata}
         call = Call({**traced, "x-request-id": id}, None, dict(request.input), id)
-        with self._access.admitted(metadata.get("authorization", "")):
+        size = sum(map(len, request.input.values()))
+        with self._present(metadata.get("authorization", ""), id, size):
             return await self._answer(served, call, rest.timeout_of(metadata))
+
+    @contextlib.contextmanager
+    def _present(self, authorization: str, id: str, size: int) -> Iterator[None]:
+        """The time of a request of ``size`` bytes. Raises Refused if it may not be served now."""
+        with self._access.admitted(authorization) as client:
+            if size <= SMALL_BYTES:
+                yield
+                return
+            # Without keys the front cannot tell clients apart: they come through a proxy.
+            with self._uploads.counted(client or id, size):
+                yield
 
     async def _answer(self, served: Served, call: Call, timeout: float | None) -> Reply:
         reply = await served.answer(call, timeout, self._health.down_for)
@@ -261,5 +271,5 @@ def _finish(grpc_context: RayServegRPCContext, reply: Reply, id: str) -> None:
     }
     grpc_context.set_trailing_metadata([(name, value) for name, value in metadata.items() if value])
     if reply.code != 200:
-        grpc_context.set_code(_STATUS.get(reply.code, grpc.StatusCode.INTERNAL))
+        grpc_context.set_code(_STATUS[GRPC_STATUS[reply.code]])
         grpc_context.set_details(reply.body.decode())

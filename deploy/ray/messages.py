@@ -1,13 +1,14 @@
-"""What the front and the replicas of a model send each other, and the errors of the front.
+"""What the front and the replicas of a model send each other.
 
 The front does not import ``handlers``: each replica runs the copy in its own archive.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from serving.refusals import Refused
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,12 @@ class Reply:
     retry_after: int = 0
 
 
-class Refused(Exception):
-    """A request is answered with an error of the contract: its status, type and message.
-
-    ``retry_after`` is in seconds; 0 means that a retry does not help.
-    """
-
-    def __init__(self, code: int, type: str, message: str, retry_after: int = 0) -> None:
-        super().__init__(message)
-        self.code = code
-        self.type = type
-        self.retry_after = retry_after
-
-    def reply(self) -> Reply:
-        error = {"code": self.code, "type": self.type, "message": str(self)}
-        body = json.dumps(error).encode()
-        return Reply(self.code, "application/json", body, self.type, "", self.retry_after)
+def refusal(refused: Refused) -> Reply:
+    """The reply to a request that the front refuses."""
+    return Reply(
+        refused.code,
+        "application/json",
+        refused.to_json(),
+        refused.type,
+        retry_after=refused.retry_after,
+    )

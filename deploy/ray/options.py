@@ -40,7 +40,8 @@ class Options(BaseModel):
     model; None means the value in its archive. ``workers`` fixes the replicas of each model.
     ``threads`` are those of a replica's network on a CPU; None is as many as the CPUs that Ray
     reserves for it. ``fronts`` are the replicas of the front, ``request_bytes`` the most bytes of
-    a request. ``api_keys`` is the path of a keys file, which every node has.
+    a request. In each front, requests of more than 1 MiB get half of ``memory_bytes``; more are
+    refused. ``api_keys`` is the path of a keys file, which every node has.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -53,6 +54,7 @@ class Options(BaseModel):
     threads: int | None = Field(None, ge=1)
     fronts: int = Field(1, ge=1)
     request_bytes: int = Field(24 * 2**20, ge=1)
+    memory_bytes: int = Field(2**30, ge=1)
     api_keys: str | None = None
 
 

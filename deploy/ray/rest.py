@@ -6,7 +6,7 @@ import asyncio
 import posixpath
 import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Mapping
 from io import BytesIO
 
 from python_multipart import FormParser
@@ -15,12 +15,12 @@ from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deploy.ray.messages import Call, Refused, Reply
+from deploy.ray.messages import Call, Reply
+from serving import refusals
+from serving.refusals import Refused
 
 _ID = re.compile(r"(?!-$)[\w.-]{1,128}", re.ASCII)
 _ESCAPED_SLASH = re.compile(b"%2f|%5c", re.IGNORECASE)
-_TIMEOUT = re.compile("[0-9]{1,8}")
-_LONGEST_TIMEOUT_MS = 86_400_000
 # As in handlers/request.py; checked here too, because the parser takes 40 us for each field.
 _MOST_FIELDS = 100
 # A form of 20 MB takes 0.1 s, so larger ones are parsed in a thread.
@@ -42,6 +42,12 @@ def path_of(request: Request) -> str:
     return posixpath.normpath(path) + "/" * (len(path) > 1 and path.endswith("/"))
 
 
+def size_of(headers: Mapping[str, str], most_bytes: int) -> int:
+    """The most bytes that the body can have; a chunked one can have as many as are allowed."""
+    length = headers.get("content-length", "")
+    return min(int(length), most_bytes) if length.isdecimal() else most_bytes
+
+
 async def read_call(request: Request, id: str, most_bytes: int) -> Call:
     """The call of a prediction. Raises Refused if its body is too large or an invalid form."""
     headers = {**dict(request.headers), "x-request-id": id}
@@ -58,24 +64,10 @@ async def read_call(request: Request, id: str, most_bytes: int) -> Call:
     return Call(headers, None, _form(body, boundary), id)
 
 
-def timeout_of(headers: dict[str, str]) -> float | None:
-    """The seconds that the client waits. Raises Refused if ``x-timeout-ms`` is invalid."""
+def timeout_of(headers: Mapping[str, str]) -> float | None:
+    """The seconds that the client waits, or None. Raises Refused if the header is invalid."""
     text = headers.get("x-timeout-ms")
-    if text is None:
-        return None
-    if not _TIMEOUT.fullmatch(text) or not 0 < int(text) <= _LONGEST_TIMEOUT_MS:
-        raise Refused(422, "InvalidOption", f"x-timeout-ms must be from 1 to {_LONGEST_TIMEOUT_MS}")
-    return int(text) / 1000
-
-
-def check_query(query: str, options: Collection[str]) -> None:
-    """Raise Refused if there is a query string, which nobody would read."""
-    if not query:
-        return
-    name = query.partition("&")[0].partition("=")[0].lower().replace("-", "_")
-    header = f"x-{name.replace('_', '-')}"
-    remedy = f"send {name} as the header {header}" if name in options else "options are headers"
-    raise Refused(400, "BadRequest", f"a prediction has no query string: {remedy}")
+    return refusals.timeout_of(text) if text else None
 
 
 def response(reply: Reply) -> Response:

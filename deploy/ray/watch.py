@@ -10,9 +10,10 @@ from ray import serve
 from ray.serve._private.common import ReplicaState
 
 from deploy.ray.dispatch import Served
-from deploy.ray.messages import Call, Refused
+from deploy.ray.messages import Call
 from serving.canary import IDLE_S, PICTURE
 from serving.health import Health
+from serving.refusals import Refused
 from vision_client.tasks import DECODERS
 
 logger = logging.getLogger("ray.serve")

@@ -14,6 +14,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from serving.refusals import Refused
+
 # A gentle client (see Capacity) counts as active for this many seconds after its last request.
 RECENT_S = 10.0
 # The queue remembers at most this many gentle clients.
@@ -39,20 +41,6 @@ class Capacity:
     waiting: int
     per_client: int
     gentle: int
-
-
-class Refused(Exception):
-    """A request is refused, with the status, type and message of the contract's error.
-
-    ``retry_after`` is in seconds; 0 means that a retry does not help.
-    """
-
-    def __init__(self, code: int, type: str, message: str, retry_after: int = 0) -> None:
-        super().__init__(message)
-        self.code = code
-        self.type = type
-        self.message = message
-        self.retry_after = retry_after
 
 
 @dataclass

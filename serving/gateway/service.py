@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
@@ -12,14 +11,13 @@ from typing import Any
 import grpc
 
 from serving.gateway import ext_proc
-from serving.gateway.admission import ModelQueue, Refused, place
+from serving.gateway.admission import ModelQueue, place
 from serving.gateway.configuration import GatewayLimits
 from serving.gateway.uploads import SMALL_BYTES, Uploads
+from serving.refusals import GRPC_STATUS, Refused, check_query, timeout_of
 
-_GRPC_STATUS = {400: 3, 404: 5, 422: 9, 429: 8, 503: 14, 504: 4}
 # gRPC's units of a deadline, in seconds.
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-_LONGEST_TIMEOUT_MS = 86_400_000
 
 
 class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -88,7 +86,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._present[client] += 1
         try:
             queue = self._queue(headers)
-            _check_query(headers, self._options[queue.model])
+            check_query(headers.get(":path", "").partition("?")[2], self._options[queue.model])
             deadline = _deadline(headers, arrived)
             self._check_limit(client)
             longest = arrived + self._longest_wait
@@ -154,42 +152,26 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             )
 
 
-def _check_query(headers: Mapping[str, str], options: Collection[str]) -> None:
-    """Raise Refused if the path has a query string: nobody reads it."""
-    query = headers.get(":path", "").partition("?")[2]
-    if not query:
-        return
-    name = query.partition("&")[0].partition("=")[0].lower().replace("-", "_")
-    header = f"x-{name.replace('_', '-')}"
-    remedy = f"send {name} as the header {header}" if name in options else "options are headers"
-    raise Refused(400, "BadRequest", f"a prediction has no query string: {remedy}")
-
-
 def _deadline(headers: Mapping[str, str], arrived: float) -> float | None:
     """The client's deadline on the clock of ``arrived``, or None if it has sent none.
 
     Raises Refused if ``x-timeout-ms`` is invalid.
     """
     if text := headers.get("x-timeout-ms"):
-        if not re.fullmatch("[0-9]{1,8}", text) or not 0 < int(text) <= _LONGEST_TIMEOUT_MS:
-            raise Refused(
-                422, "InvalidOption", f"x-timeout-ms must be from 1 to {_LONGEST_TIMEOUT_MS}"
-            )
-        return arrived + int(text) / 1000
+        return arrived + timeout_of(text)
     if match := re.fullmatch("([0-9]{1,8})([HMSmun])", headers.get("grpc-timeout", "")):
         return arrived + int(match[1]) * _UNITS[match[2]]
     return None
 
 
 def _refuse(refusal: Refused) -> Any:
-    body = {"code": refusal.code, "type": refusal.type, "message": str(refusal)}
     headers = {"content-type": "application/json", "x-error-type": refusal.type}
     if refusal.retry_after:
         headers["retry-after"] = str(refusal.retry_after)
     return ext_proc.refuse(
         refusal.code,
-        _GRPC_STATUS[refusal.code],
-        json.dumps(body).encode(),
+        GRPC_STATUS[refusal.code],
+        refusal.to_json(),
         headers,
         refusal.type,
     )

@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 
-from serving.gateway.admission import Refused
+from serving.refusals import Refused
 
 # Requests of at most this many bytes are not counted.
 SMALL_BYTES = 2**20

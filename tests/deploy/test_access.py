@@ -8,8 +8,8 @@ import pytest
 
 from deploy.ray import access
 from deploy.ray.access import Access
-from deploy.ray.messages import Refused
 from serving.keys import add_key
+from serving.refusals import Refused
 
 
 @pytest.fixture

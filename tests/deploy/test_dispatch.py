@@ -15,7 +15,8 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deploy.ray import dispatch
 from deploy.ray.dispatch import Served
-from deploy.ray.messages import Call, Refused, Reply
+from deploy.ray.messages import Call, Reply
+from serving.refusals import Refused
 
 REPLY = Reply(200, "application/json", b"{}")
 DIED = ActorDiedError()
@@ -61,7 +62,7 @@ class Handle:
 def answer(
     handle: Any, timeout: float | None = None, down_for: Callable[[str], float] = lambda _: 0.0
 ) -> Coroutine[Any, Any, Reply]:
-    served = Served("tiny", "translate", {}, 4, 10.0, 1, handle)
+    served = Served("tiny", "translate", {}, 10.0, 1, handle)
     return served.answer(Call(), timeout, down_for)
 
 

@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import Request
 
 from deploy.ray.front import Front
+from serving.refusals import Refused
 from vision_client import inference_pb2
 
 
@@ -43,7 +44,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Front:
     monkeypatch.setattr(Front, "_watch", lambda _: None)
     monkeypatch.setattr(Front, "_respond", fail)
     monkeypatch.setattr(Front, "_predict", fail)
-    return Front({}, {}, 100, None)
+    return Front({}, {}, 100, 100, None)
 
 
 def test_a_bug_is_json(broken: Front, caplog: pytest.LogCaptureFixture) -> None:
@@ -60,3 +61,16 @@ def test_a_bug_is_a_status_over_grpc(broken: Front, caplog: pytest.LogCaptureFix
     assert context.status is grpc.StatusCode.INTERNAL
     assert json.loads(context.text)["type"] == "InternalError"
     assert "ZeroDivisionError: secret" in caplog.text
+
+
+def test_large_requests_get_half_of_the_memory() -> None:
+    front, large = Front({}, {}, 2**24, 2**23, None), 3 * 2**19
+    with front._present("", "first", large), front._present("", "second", large):
+        third = front._present("", "third", large)
+        with pytest.raises(Refused, match="too many large") as caught, third:
+            pass
+        assert (caught.value.code, caught.value.type) == (503, "Overloaded")
+        with front._present("", "small", 2**20):
+            pass
+    with front._present("", "third", large):
+        pass

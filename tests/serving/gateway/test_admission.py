@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from serving.gateway import admission
-from serving.gateway.admission import Capacity, ModelQueue, Refused, place
-from serving.gateway.service import _check_query
+from serving.gateway.admission import Capacity, ModelQueue, place
+from serving.refusals import Refused, check_query
 
 CAPACITY = Capacity(slots=2, waiting=6, per_client=4, gentle=1)
 
@@ -256,6 +256,6 @@ def test_clients_without_requests_are_not_kept() -> None:
     ],
 )
 def test_a_query_string_is_refused(query: str, remedy: str) -> None:
-    _check_query({":path": "/predictions/m"}, ("top_k", "format"))
+    check_query("", ("top_k", "format"))
     with pytest.raises(Refused, match=f"a prediction has no query string: {remedy}$"):
-        _check_query({":path": f"/predictions/m?{query}"}, ("top_k", "format"))
+        check_query(query, ("top_k", "format"))

@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 
-from serving.gateway.admission import Refused
 from serving.gateway.uploads import Uploads
+from serving.refusals import Refused
 
 
 def refusal(uploads: Uploads, client: str, size: int) -> int | None:
