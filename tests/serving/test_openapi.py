@@ -1,66 +1,56 @@
 """docs/openapi.yaml and docs/contract.md against the code and the running server.
 
-Each number of the description is compared with the code, its examples are sent to the server, and
-schemathesis generates requests from it.
+Each number of the description is compared with the code, and schemathesis generates requests from
+it. tests/contract/test_openapi.py sends its examples.
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
-import io
 import itertools
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import schemathesis
-import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
-from export.networks import find, registered
+from export.networks import registered
 from handlers import tasks
-from handlers.errors import RequestError
 from handlers.pictures.limits import LIMITS
 from handlers.request import Switch
-from tests.routes import Server
+from tests.description import (
+    DESCRIPTION,
+    ERRORS,
+    FEATURES,
+    OPERATIONS,
+    PICTURES,
+    PREDICTIONS,
+    resolved,
+)
 from tests.running import Running
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = (ROOT / "docs/contract.md").read_text()
-DESCRIPTION: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
 SCHEMAS = DESCRIPTION["components"]["schemas"]
-# (code, type)
-ERRORS = {(error.code, error.__name__) for error in RequestError.__subclasses__()}
 # Those of the gateway; some over gRPC alone.
 GATEWAY = {
     path.name: {
         (int(code), name)
         for code, name in re.findall(r'\b([45]\d\d),\s*(?:"type": )?"([A-Z]\w+)"', path.read_text())
     }
-    for path in (ROOT / "serving/gateway").iterdir()
+    for path in (*(ROOT / "serving/gateway").iterdir(), ROOT / "serving/refusals.py")
     if path.is_file()
 }
 ALL_ERRORS = ERRORS.union(*GATEWAY.values())
 # Answers to a route or a method that is not described, and those over gRPC.
 UNDESCRIBED = {(404, "NotFound"), (405, "MethodNotAllowed"), *(GATEWAY["grpc.lua"] - ERRORS)}
-OPERATIONS = [
-    (path, verb)
-    for path, item in DESCRIPTION["paths"].items()
-    for verb in ("get", "post", "put")
-    if verb in item
-]
-# The features of resnet101 are described, and not served by this server.
-FEATURES = find("resnet101", "embed")
-OPERATIONS = [one for one in OPERATIONS if not one[0].endswith(FEATURES.name)]
-PREDICTIONS = [operation for operation in OPERATIONS if "predictions" in operation[0]]
 # By network, as with the published weights.
 OFFERS = {
     network.name: tasks.load(dataclasses.replace(network.spec(), labels=("",) * 1000)).offer
@@ -74,27 +64,6 @@ CHECKS: list[Any] = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
 ]
-
-
-def picture(format: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.linear_gradient("L").resize((12, 9)).convert("RGB").save(buffer, format)
-    return buffer.getvalue()
-
-
-PICTURES = {f"image/{name}": picture(name) for name in ("png", "jpeg", "webp", "gif", "bmp")}
-
-
-def resolved(value: Any) -> Any:
-    """``value`` with its ``$ref``s replaced by their targets; none is recursive."""
-    if isinstance(value, Mapping):
-        if "$ref" in value:
-            target: Any = DESCRIPTION
-            for name in value["$ref"].removeprefix("#/").split("/"):
-                target = target[name]
-            return resolved(target)
-        return {key: resolved(item) for key, item in value.items()}
-    return [resolved(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.fixture(scope="module")
@@ -166,45 +135,6 @@ def test_generated_requests_are_answered_as_described(
         assert answer.status_code < 500 or "ErrorDataDecoderException" in answer.text
 
     ask()
-
-
-@pytest.mark.parametrize(("path", "verb"), PREDICTIONS)
-def test_examples_are_answered_as_described(served: Server, path: str, verb: str) -> None:
-    """A request's example gets the response example of the same name."""
-    operation = resolved(DESCRIPTION["paths"][path][verb])
-    url = served.rest + path
-    promised = {
-        name: (int(code), example)
-        for code, response in operation["responses"].items()
-        for content in response.get("content", {}).values()
-        for name, example in content.get("examples", {}).items()
-    }
-    examples = operation["requestBody"]["content"]["application/json"]["examples"]
-    for name, example in examples.items():
-        body, headers = example["value"], example.get("x-headers", {})
-        answer = requests.request(verb, url, json=body, headers=headers, timeout=TIMEOUT_S)
-        code, expected = promised.pop(name)
-        assert answer.status_code == code, f"{name}: {answer.text}"
-        if code != requests.codes.ok:
-            assert answer.json() == expected["value"]
-        elif "value" in expected:  # the numbers are those of the published weights
-            predictions, documented = (
-                reply["predictions"] for reply in (answer.json(), expected["value"])
-            )
-            assert [list(item) for item in predictions] == [list(item) for item in documented]
-        else:
-            assert answer.headers["content-type"] == "image/webp"
-    assert {code for code, _ in promised.values()} <= {code for code, _ in ERRORS}
-
-
-@pytest.mark.parametrize("path", [path for path, verb in PREDICTIONS if verb == "post"])
-def test_examples_of_parameters_are_accepted(served: Server, path: str) -> None:
-    described = DESCRIPTION["paths"][path]
-    parameters = resolved(described["parameters"] + described["post"]["parameters"])
-    headers = {parameter["name"]: str(parameter["example"]) for parameter in parameters}
-    url, picture = served.rest + path, PICTURES["image/png"]
-    answer = requests.post(url, data=picture, headers=headers, timeout=TIMEOUT_S)
-    assert answer.status_code == requests.codes.ok, answer.text
 
 
 def test_errors_are_those_of_the_code() -> None:
