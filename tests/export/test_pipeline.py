@@ -31,9 +31,9 @@ def _artefacts(store: Path) -> set[str]:
     return {path.name for path in store.iterdir() if path.name != ".lock"}
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vit_b_32"])
-def test_classifiers_of_torchvision(name: str, tmp_path: Path) -> None:
+def test_a_classifier_of_torchvision(tmp_path: Path) -> None:
     """A ViT takes one size only, and is traced and proved at that size."""
+    name = "vit_b_32"
     network = find(name)
     [report] = export([Job(network, "random")], tmp_path)
     assert report.worst <= 1e-4

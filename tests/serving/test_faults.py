@@ -154,25 +154,6 @@ def test_stalled_uploads_take_bounded_memory(lone: Lone, jpeg: bytes) -> None:
     wait_until(lambda: lone.post(bytes(15_000_000)).status_code == 400)
 
 
-def test_accepted_requests_are_answered_before_the_end(config: Path, jpeg: bytes) -> None:
-    clients = 30  # some with TorchServe, some in the queue
-    with serve(config) as server, ThreadPoolExecutor(clients) as pool:
-        worker = server.worker()
-        worker.suspend()
-        try:
-            answers = [pool.submit(server.post, jpeg) for _ in range(clients)]
-            wait_until(lambda: server.active() == clients)
-            server.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: "finishing accepted requests" in server.said())
-            with pytest.raises(ConnectionRefusedError):
-                server.connect()
-        finally:
-            worker.resume()
-        assert [answer.result().status_code for answer in answers] == [200] * clients
-        assert server.process.wait(60) == 0
-        assert server.said().endswith("stopped\n")
-
-
 def test_a_second_signal_does_not_wait(config: Path, jpeg: bytes) -> None:
     with serve(config) as server, ThreadPoolExecutor(1) as pool:
         server.worker().suspend()
