@@ -50,6 +50,8 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # What nodes and processes say when they end is in Ray's logs, not on the terminal.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    # Ray would run the replicas at a lower priority than every other process of the machine.
+    "RAY_worker_niceness": "0",
     # Nothing is sent to the makers of Ray.
     "RAY_USAGE_STATS_ENABLED": "0",
 }

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import logging
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from ray import serve
 from ray.util.metrics import Counter, Histogram
 
 from deploy.ray.archives import unpack
+from deploy.ray.batches import Batches
 from deploy.ray.messages import Call, Reply
 from deploy.ray.options import ArchiveOptions
 
@@ -45,17 +44,13 @@ class Model:
         self._timeout = unpacked.response_timeout
         self._answered = time.monotonic()
         self._busy = False
-        self._thread = ThreadPoolExecutor(1, "network")
         self._metrics = _Metrics(self._service.metadata.name)
-        self._batch.set_max_batch_size(unpacked.batch_size)  # type: ignore[attr-defined]
-        self._batch.set_batch_wait_timeout_s(  # type: ignore[attr-defined]
-            unpacked.yaml.get("maxBatchDelay", 100) / 1000
-        )
+        delay_s = unpacked.yaml.get("maxBatchDelay", 100) / 1000
+        self._batches = Batches(self._compute, unpacked.batch_size, delay_s)
 
     async def answer(self, call: Call) -> Reply:
         """Answer one request, in a batch with others that wait; an error affects only its own."""
-        reply: Reply = await self._batch(call)
-        return reply
+        return await self._batches.answer(call)
 
     async def describe(self) -> dict[str, Any]:
         """The metadata of the artefact, and how it is served."""
@@ -77,12 +72,7 @@ class Model:
         if service := getattr(self, "_service", None):
             service.close()
 
-    @serve.batch(max_concurrent_batches=1)
-    async def _batch(self, calls: list[Call]) -> list[Reply]:
-        # The event loop stays free: Ray asks it for health, and it takes the next requests.
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, calls)
-
-    def _compute(self, calls: list[Call]) -> list[Reply]:
+    def _compute(self, calls: Sequence[Call]) -> list[Reply]:
         request, errors = import_module("handlers.request"), import_module("handlers.errors")
         stages = import_module("handlers.stages").Stages()
         violations = self._service.pool.violations
