@@ -14,6 +14,7 @@ from deploy.ray.messages import Call
 from serving.canary import IDLE_S, PICTURE
 from serving.health import Health
 from serving.refusals import Refused
+from vision_client.rest import request_headers
 from vision_client.tasks import DECODERS
 
 logger = logging.getLogger("ray.serve")
@@ -41,7 +42,8 @@ async def count_replicas(models: Mapping[str, Served], health: Health, applicati
 async def send_canaries(served: Served, health: Health) -> None:
     """Send the cheapest request to a model without traffic, until cancelled."""
     options = DECODERS[served.task].canary
-    headers = {f"x-{name.replace('_', '-')}": str(value) for name, value in options.items()}
+    texts = {name: str(value) for name, value in options.items()}
+    headers = request_headers(texts, CANARY_TIMEOUT_S)
     while True:
         if health.needs_canary(served.name, IDLE_S):
             try:
@@ -52,9 +54,11 @@ async def send_canaries(served: Served, health: Health) -> None:
                 # A busy model is not a dead one.
                 if refusal.type != "Overloaded":
                     health.failed(served.name, f"its canary was answered {refusal.code}")
+            except Exception:  # of the replica; the canaries go on
+                logger.exception("the canary of %s failed because of a bug", served.name)
+                health.failed(served.name, "its canary failed: the log of the front says why")
             else:
                 if reply.code == 200:
-                    served.weights = reply.weights
                     health.succeeded(served.name, reply.weights)
                 else:
                     health.failed(served.name, f"its canary was answered {reply.code}")
