@@ -19,6 +19,9 @@ from serving.config import Config
 from serving.errors import ServingError
 from vision_client.tasks import DECODERS
 
+# TorchServe's default, in seconds.
+_RESPONSE_TIMEOUT_S = 120
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -34,6 +37,16 @@ class Archive:
     yaml: Mapping[str, Any]
     settings: Settings
     options: Mapping[str, Integer]
+
+    @property
+    def batch_size(self) -> int:
+        """The most requests of a batch."""
+        return int(self.yaml.get("batchSize", 1))
+
+    @property
+    def response_timeout(self) -> int:
+        """Seconds that a batch may take; TorchServe kills a worker that has not answered then."""
+        return int(self.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S))
 
 
 def read_archives(config: Config) -> list[Archive]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import psutil
@@ -84,14 +84,9 @@ def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> Non
     print()
     for model in workers:
         description = server.management.describe(model)
-        weights = description["weights"]
-        warning = "" if weights["trained"] else ": the answers mean nothing"
         devices = ", ".join(f"{worker.device} (process {worker.pid})" for worker in workers[model])
-        how = f"in {description['precision']} by {description['engine']}"
-        print(f"{model:<10} on {devices} {how}, weights {weights['name']}{warning}")
-    names = ",".join(workers) if len(workers) == 1 else f"{{{','.join(workers)}}}"
-    print(f"REST       {config.inference}/predictions/{names}")
-    print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
+        print_model(model, devices, description)
+    print_addresses(config, list(workers))
     print(f"health     {config.metrics}/readyz   metrics {config.metrics}/metrics")
     print(f"logs       {server.run.logs}")
     where, page = "", ""
@@ -101,6 +96,22 @@ def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> Non
     if not server.plan.gateway:
         print(f"warning: {UNGUARDED}")
     sys.stdout.flush()
+
+
+def print_model(model: str, devices: str, description: Mapping[str, Any]) -> None:
+    """A line for a model that answers; ``description`` is its worker's own."""
+    weights = description["weights"]
+    warning = "" if weights["trained"] else ": the answers mean nothing"
+    how = f"in {description['precision']} by {description['engine']}"
+    print(f"{model:<10} on {devices} {how}, weights {weights['name']}{warning}")
+
+
+def print_addresses(config: Config, models: Sequence[str]) -> None:
+    """Where predictions of ``models`` are answered."""
+    names = ",".join(models)
+    names = names if len(models) == 1 else f"{{{names}}}"
+    print(f"REST       {config.inference}/predictions/{names}")
+    print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
 
 
 def start(run: RunFolder, arguments: Sequence[str]) -> int:

@@ -214,10 +214,8 @@ def _grpc_handlers(health: Health) -> list[grpc.GenericRpcHandler]:
 
     def status(service: str) -> int | None:
         """The status of a model, or of the server if ``service`` is empty; None if unknown."""
-        if service and service not in health.models:
-            return None
-        ready = health.report_model(service)["ready"] if service else health.ready
-        return int(serving.SERVING if ready else serving.NOT_SERVING)
+        ready = health.find(service)
+        return None if ready is None else int(serving.SERVING if ready else serving.NOT_SERVING)
 
     async def check(request: Any, context: Any) -> Any:
         found = status(request.service)

@@ -109,6 +109,12 @@ class Health:
         """Whether every model answers and the server is not about to end."""
         return not self.draining and all(map(self.is_ready, self._records))
 
+    def find(self, service: str) -> bool | None:
+        """Whether a model answers, or the server under the empty name; None if there is none."""
+        if service and service not in self._records:
+            return None
+        return bool(self.report_model(service)["ready"]) if service else self.ready
+
     def report_model(self, model: str) -> dict[str, Any]:
         """The state of ``model``, for JSON."""
         with self._lock:

@@ -36,8 +36,6 @@ _LEAST_HEAP = 2**30
 _WORKER_BYTES = 2 * 2**30
 # The tokens of TorchServe are only for this server's own processes and end with it.
 _CENTURY_MIN = 100 * 365 * 24 * 60
-# TorchServe's default, in seconds.
-_RESPONSE_TIMEOUT_S = 120
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -83,7 +81,7 @@ class ModelPlan:
     @property
     def response_timeout(self) -> int:
         """Seconds after which TorchServe kills a worker that has not answered."""
-        return int(self.archive.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S))
+        return self.archive.response_timeout
 
 
 @dataclass(frozen=True)
@@ -204,7 +202,7 @@ def _plan_model(config: Config, archive: Archive, gpus: int, workers: int | None
     return ModelPlan(
         archive,
         workers or max(configured, gpus, 1),
-        yaml.get("batchSize", 1),
+        archive.batch_size,
         yaml.get("jobQueueSize") or config.number("job_queue_size", 100),
     )
 

@@ -33,6 +33,24 @@ class Refused(Exception):
         return json.dumps(error).encode()
 
 
+def deadline_exceeded() -> Refused:
+    return Refused(504, "DeadlineExceeded", "the time that the client allows has passed")
+
+
+def no_worker(model: str) -> Refused:
+    return Refused(503, "Unavailable", f"{model} has no worker: try again", 5)
+
+
+def queue_full(retry_after: int) -> Refused:
+    return Refused(503, "Overloaded", "the queue is full: try again", retry_after)
+
+
+def too_many_at_once(most: int) -> Refused:
+    return Refused(
+        429, "TooManyRequests", f"this client may have {most} requests at once: try again", 1
+    )
+
+
 def check_query(query: str, options: Collection[str]) -> None:
     """Raise Refused unless the query string of a prediction is empty: nobody reads it."""
     if not query:

@@ -1,7 +1,9 @@
-"""The unix sockets through which the processes of one server reach each other."""
+"""The unix sockets and ports through which the processes of one server reach each other."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,3 +94,12 @@ def client(socket: Path, token: Callable[[], str | None] = lambda: None) -> http
         auth=Token(token),
         event_hooks={"request": [check]},
     )
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Different free ports of the address ``host``; empty: of every interface."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [probe.getsockname()[1] for probe in probes]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from serving.plan import Plan
 from serving.restarts import Restarts
 from serving.runfolder import RunFolder
 from serving.signals import Stopped, StopRequest, handled
-from serving.sockets import Sockets
+from serving.sockets import Sockets, free_ports
 from serving.torchserve import TorchServe
 from serving.watchdog import Watchdog
 from serving.workers import Workers
@@ -175,7 +174,7 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
         # Paths of sockets must be short. The folder is 0700.
         tempfile.TemporaryDirectory(prefix="torchserve-", ignore_cleanup_errors=True) as temporary,
     ):
-        sockets = Sockets(Path(temporary), *_free_ports(2))
+        sockets = Sockets(Path(temporary), *free_ports(2))
         run.link(sockets)
         server = Supervisor(plan, run, sockets, stop)
         try:
@@ -191,15 +190,6 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
         finally:
             server.end()
             run.clear_state()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Different free ports of the loopback interface."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def _make_gateway(plan: Plan, run: RunFolder, sockets: Sockets, health: Health) -> Gateway | None:

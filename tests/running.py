@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 import psutil
@@ -28,6 +27,7 @@ from serving.config import Config
 from serving.inference import connect
 from serving.management import Management
 from serving.runfolder import RunFolder
+from serving.sockets import free_ports
 from tests.guardian import Guardian
 from tests.routes import UNLIMITED, Server
 from vision_client import inference_pb2_grpc
@@ -59,7 +59,7 @@ class MakeConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Running(Server):
-    """TorchServe behind the gateway."""
+    """TorchServe, usually behind the gateway."""
 
     config: Config
     run: RunFolder
@@ -72,10 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -192,27 +189,40 @@ def stub_of(address: str) -> Iterator[inference_pb2_grpc.InferenceAPIsServiceStu
 
 
 @contextlib.contextmanager
+def reached(config: Config) -> Iterator[dict[str, Any]]:
+    """The fields of a Server that follow from its configuration."""
+    with stub_of(config.grpc) as stub, connect(config, timeout=TIMEOUT_S) as client:
+        yield {
+            "rest": config.inference,
+            "grpc_address": config.grpc,
+            "grpc": stub,
+            "client": client,
+        }
+
+
+def of_torchserve(config: Config, run: RunFolder) -> dict[str, Any]:
+    """The fields of Running that follow from its configuration and its run folder."""
+    management = Management.of(run)
+    return {
+        "workers": partial(pids, management),
+        "log": (run.logs / "model_log.log").read_text,
+        "config": config,
+        "run": run,
+        "management": management,
+    }
+
+
+@contextlib.contextmanager
 def started(folder: Path, config_path: Path, serving: Command, precision: str) -> Iterator[Running]:
     """A server of all models from ``start`` to ``stop``, which must leave no process behind."""
     where = ("--config", config_path, "--run-dir", folder / "run")
     start = serving("start", *where, "--device", DEVICE, "--precision", precision)
     assert start.returncode == 0, start.stdout + start.stderr
     config, run = Config.read(config_path), RunFolder(folder / "run")
-    management = Management.of(run)
-    with stub_of(config.grpc) as stub, connect(config, timeout=TIMEOUT_S) as client:
-        yield Running(
-            rest=config.inference,
-            health=config.inference,
-            grpc_address=config.grpc,
-            grpc=stub,
-            client=client,
-            workers=partial(pids, management),
-            log=(run.logs / "model_log.log").read_text,
-            config=config,
-            run=run,
-            management=management,
-        )
-        workers = [pid for model in management.models() for pid in pids(management, model)]
+    with reached(config) as common:
+        running = Running(**common, **of_torchserve(config, run), health=config.inference)
+        yield running
+        workers = [pid for model in running.management.models() for pid in running.workers(model)]
         java = [process.ppid() for process in map(psutil.Process, workers)]
     stop = serving("stop", *where)
     assert stop.returncode == 0, stop.stdout + stop.stderr

@@ -22,12 +22,10 @@ import pytest
 
 from export.networks import registered
 from serving.config import Config
-from serving.inference import connect
-from serving.management import Management
 from serving.runfolder import RunFolder
 from tests.differences import BARE, RAY
-from tests.routes import TIMEOUT_S, Server
-from tests.running import DEVICE, MakeConfig, pids, serve, stub_of
+from tests.routes import Server
+from tests.running import DEVICE, MakeConfig, Running, of_torchserve, reached, serve
 
 
 class Start(Protocol):
@@ -39,14 +37,11 @@ class Start(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bare(Server):
+class Bare(Running):
     """TorchServe without the gateway (GATEWAY=0); ``said()`` is its output so far."""
 
     process: subprocess.Popen[bytes]
     said: Callable[[], str]
-    config: Config
-    run: RunFolder
-    management: Management
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,27 +58,15 @@ def bare(folder: Path, model_store: Path, make_config: MakeConfig) -> Iterator[B
     path = make_config(folder, model_store)
     config, run = Config.read(path), RunFolder(folder / "run")
     options = ["--no-gateway", "--device", DEVICE, "--precision", "float32"]
-    with (
-        serve(path, options=options) as server,
-        stub_of(config.grpc) as stub,
-        connect(config, timeout=TIMEOUT_S) as client,
-    ):
-        management = Management.of(run)
+    with serve(path, options=options) as server, reached(config) as common:
         yield Bare(
-            rest=config.inference,
+            **common,
+            **of_torchserve(config, run),
             health=config.metrics,
-            grpc_address=config.grpc,
-            grpc=stub,
-            client=client,
-            workers=partial(pids, management),
-            log=(run.logs / "model_log.log").read_text,
             differs=BARE,
             corpus_step=6,
             process=server.process,
             said=server.said,
-            config=config,
-            run=run,
-            management=management,
         )
 
 
@@ -92,20 +75,13 @@ def ray(folder: Path, model_store: Path, make_config: MakeConfig) -> Iterator[Ra
     path = make_config(folder, model_store)
     config = Config.read(path)
     options = ["--device", DEVICE, "--precision", "float32"]
-    with (
-        serve(path, module="deploy.ray", options=options) as server,
-        stub_of(config.grpc) as stub,
-        connect(config, timeout=TIMEOUT_S) as client,
-    ):
+    with serve(path, module="deploy.ray", options=options) as server, reached(config) as common:
         found = re.search("^logs +(.+)$", server.said(), re.MULTILINE)
         assert found, server.said()
         logs = Path(found[1])
         yield Ray(
-            rest=config.inference,
+            **common,
             health=config.inference,
-            grpc_address=config.grpc,
-            grpc=stub,
-            client=client,
             workers=partial(replicas, server.process.pid),
             log=partial(log_of_replicas, logs),
             differs=RAY,

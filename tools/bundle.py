@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from serving.config import Config
 from serving.errors import ServingError
+from serving.sockets import free_ports
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,10 +72,6 @@ def python(module: str, *arguments: str, **environment: str) -> None:
 
 def free_addresses(*apis: str) -> dict[str, str]:
     """The address properties of REST ``apis`` and of gRPC, on free ports of loopback."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2 * len(apis))]
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        ports = [str(free.getsockname()[1]) for free in sockets]
+    ports = list(map(str, free_ports(2 * len(apis))))
     urls = {f"{api}_address": f"http://127.0.0.1:{ports.pop()}" for api in apis}
     return urls | {f"grpc_{api}_port": ports.pop() for api in apis if api != "metrics"}

@@ -11,6 +11,7 @@ import sys
 
 from deploy.ray import commands
 from serving import commandline
+from serving.plan import Options
 
 EPILOG = """\
 Exit status: 0 after Ctrl-C or SIGTERM, else 1 (2: a wrong option), and the reason is printed.
@@ -21,14 +22,14 @@ Ctrl-C and SIGTERM let the server answer what it has accepted; a second one drop
 
 def main() -> int:
     arguments = _parser().parse_args()
-    choices = commands.Choices(
+    options = Options(
         arguments.device,
         arguments.models,
         arguments.workers,
         arguments.precision,
         arguments.engine,
     )
-    return commandline.run(lambda config, _: commands.serve(config, choices), arguments)
+    return commandline.run(lambda config, _: commands.serve(config, options), arguments)
 
 
 def _parser() -> commandline.Parser:

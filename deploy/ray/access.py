@@ -12,7 +12,7 @@ from pathlib import Path
 
 from serving.errors import ServingError
 from serving.keys import Client, read_keys
-from serving.refusals import Refused
+from serving.refusals import Refused, too_many_at_once
 
 logger = logging.getLogger("ray.serve")
 
@@ -47,12 +47,7 @@ class Access:
             return
         client = self._client(self._path, authorization)
         if client.concurrent is not None and self._present[client.name] >= client.concurrent:
-            raise Refused(
-                429,
-                "TooManyRequests",
-                f"this client may have {client.concurrent} requests at once: try again",
-                1,
-            )
+            raise too_many_at_once(client.concurrent)
         self._present[client.name] += 1
         try:
             yield client.name

@@ -19,7 +19,6 @@ from handlers.settings import VARIABLES
 from serving.archives import Archive, read_archive
 from serving.plan import WORKER_DEFAULTS
 
-_RESPONSE_TIMEOUT_S = 120
 _QUEUE = 100
 # A cluster does not survive the loss of its head, so it is the safest place for a single front.
 _HEAD = {"node:__internal_head__": 0.001}
@@ -82,17 +81,16 @@ def _deployment(
         **{VARIABLES[key]: value for key, value in chosen.items() if value},
     }
     resources = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus * (device == "gpu")}
-    batch = archive.yaml.get("batchSize", 1)
     deployment = serve.deployment(
         name=archive.model,
         # As under TorchServe: two batches per replica, and the others wait.
-        max_ongoing_requests=2 * batch,
+        max_ongoing_requests=2 * archive.batch_size,
         max_queued_requests=archive.yaml.get("jobQueueSize") or _QUEUE,
         max_surge_percent=_SURGE_PERCENT,
         logging_config={"enable_access_log": False},  # the front has one
         health_check_period_s=_HEALTH_PERIOD_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
-        graceful_shutdown_timeout_s=archive.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S),
+        graceful_shutdown_timeout_s=archive.response_timeout,
         ray_actor_options={**resources, "runtime_env": {"env_vars": environment}},
         **_replicas(placement),
     )
@@ -121,7 +119,7 @@ def _served(archive: Archive, placement: Placement) -> dict[str, Any]:
         "name": archive.model,
         "task": archive.task,
         "options": {name: asdict(option) for name, option in archive.options.items()},
-        "longest": archive.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S),
+        "longest": archive.response_timeout,
         "replicas": placement.min_replicas,
     }
 

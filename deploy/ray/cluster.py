@@ -7,15 +7,15 @@ import functools
 import logging
 import os
 import shutil
-import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from serving.errors import ServingError
+from serving.sockets import free_ports
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -65,25 +65,19 @@ PORTS = (
 # Of the replicas of the front. Two servers could share one for gRPC, and each other's calls.
 RANGES = ("RAY_SERVE_DIRECT_INGRESS_{}_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_{}_GRPC_PORT")
 RANGE = 20
+ATTEMPTS = 2
 
 
 def prepare_environment() -> None:
     """Set ENVIRONMENT, PORTS and RANGES; call it before ``ray`` is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with contextlib.ExitStack() as probes:
-        for name in PORTS:
-            os.environ.setdefault(name, str(_free_port(probes)))
-        for name in RANGES:
-            low = int(os.environ.setdefault(name.format("MIN"), str(_free_port(probes))))
-            os.environ.setdefault(name.format("MAX"), str(min(low + RANGE, 65535)))
-
-
-def _free_port(probes: contextlib.ExitStack) -> int:
-    """A free port, which is taken until the end of ``probes``."""
-    probe = probes.enter_context(socket.socket())
-    probe.bind(("", 0))
-    return int(probe.getsockname()[1])
+    names = [*PORTS, *(name.format("MIN") for name in RANGES)]
+    for name, port in zip(names, free_ports(len(names), ""), strict=True):
+        os.environ.setdefault(name, str(port))
+    for name in RANGES:
+        low = int(os.environ[name.format("MIN")])
+        os.environ.setdefault(name.format("MAX"), str(min(low + RANGE, 65535)))
 
 
 @contextlib.contextmanager
@@ -137,19 +131,11 @@ def add_node(cluster: Cluster, cpus: int, **options: Any) -> None:
     """Add a node with ``cpus`` logical CPUs. ServingError if it does not start, twice."""
     before = set(psutil.Process().children())
 
-    def add() -> None:
-        try:
-            cluster.add_node(num_cpus=cpus, **options)
-        except BaseException:  # Ray leaves what it has started
-            for child in set(psutil.Process().children()) - before:
-                child.kill()
-            raise
+    def kill_new() -> None:  # Ray leaves what it has started
+        for child in set(psutil.Process().children()) - before:
+            child.kill()
 
-    with _explained():
-        try:
-            add()
-        except Exception:  # noqa: BLE001 - a busy machine may take longer than Ray waits
-            add()
+    _start(functools.partial(cluster.add_node, num_cpus=cpus, **options), kill_new)
 
 
 @contextlib.contextmanager
@@ -180,12 +166,7 @@ def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
         runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
         **options,
     )
-    with _explained():
-        try:
-            connect()
-        except Exception:  # noqa: BLE001 - a busy machine may take longer than Ray waits
-            ray.shutdown()
-            connect()
+    _start(connect, ray.shutdown)
     try:
         yield
     finally:
@@ -212,13 +193,23 @@ def _serving(host: str, port: int, grpc_port: int) -> Iterator[None]:
         serve.shutdown()
 
 
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """The start of Ray; what it fails with becomes a ServingError."""
-    # That it has made a token is normal.
+def _start(start: Callable[[], object], undo: Callable[[], object]) -> None:
+    """Call ``start``, and once more if it fails; ``undo`` removes what a failed one has left.
+
+    ServingError if it fails twice: a busy machine may take longer than Ray waits.
+    """
+    # That Ray has made a token is normal.
     setup = "ray._private.authentication.authentication_token_setup"
     logging.getLogger(setup).setLevel(logging.ERROR)
-    try:
-        yield
-    except Exception as error:
-        raise ServingError(f"Ray cannot start: {error} Ray's logs: {LATEST_LOGS}") from error
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            start()
+            return
+        except BaseException as error:
+            undo()
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
+            if attempt == ATTEMPTS:
+                raise ServingError(
+                    f"Ray cannot start: {error} Ray's logs: {LATEST_LOGS}"
+                ) from error

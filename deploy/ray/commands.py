@@ -8,19 +8,20 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from deploy.ray import cluster
-from deploy.ray.options import Placement
+from deploy.ray.options import APPLICATION, Placement
 from serving import machine, preflight
 from serving.archives import Archive, read_archives
+from serving.commands import print_addresses, print_model
 from serving.config import DEFAULT_GATEWAY_MEMORY, DEFAULT_SIZE, Config
 from serving.drain import drain
 from serving.errors import ServingError
 from serving.gateway.credentials import Credentials
+from serving.plan import Options
 from serving.signals import StopRequest, handled
 
 # Seconds for a call of the front or of a model.
@@ -30,27 +31,16 @@ _PAUSE_S = 0.1
 _DRAIN_LIMIT_S = 660
 
 
-@dataclass(frozen=True)
-class Choices:
-    """The command line: as ``serving.plan.Options``."""
-
-    device: str = "auto"
-    models: tuple[str, ...] = ()
-    workers: int | None = None
-    precision: str | None = None
-    engine: str | None = None
-
-
-def serve(config: Config, choices: Choices) -> int:
+def serve(config: Config, options: Options) -> int:
     """Serve until SIGINT or SIGTERM; then answer what was accepted.
 
     Raises ServingError if something that a start needs is missing, or a model cannot be loaded.
     """
-    config = config.select(choices.models) if choices.models else config
+    config = config.select(options.models) if options.models else config
     archives = read_archives(config)
     _check(config)
-    arguments = _arguments(config, archives, choices)
-    cpus = max(machine.count_cores(), reserved_cpus(archives, choices.workers))
+    arguments = _arguments(config, archives, options)
+    cpus = max(machine.count_cores(), reserved_cpus(archives, options.workers))
     host, port = config.addresses["inference_address"]
     grpc_port = config.addresses["grpc_inference_port"][1]
     metrics_port = config.addresses["metrics_address"][1]
@@ -100,16 +90,16 @@ def _check(config: Config) -> None:
     preflight.check_ports(config)
 
 
-def _arguments(config: Config, archives: Sequence[Archive], choices: Choices) -> dict[str, Any]:
+def _arguments(config: Config, archives: Sequence[Archive], options: Options) -> dict[str, Any]:
     """The arguments of the application."""
     keys = Credentials.of(config).keys
     return {
         "archives": [{"source": str(archive.path.resolve())} for archive in archives],
-        "device": "gpu" if machine.count_gpus(choices.device) else "cpu",
-        "precision": choices.precision,
-        "engine": choices.engine,
-        "workers": choices.workers,
-        "threads": max(machine.count_cores() // (choices.workers or 1), 1),
+        "device": "gpu" if machine.count_gpus(options.device) else "cpu",
+        "precision": options.precision,
+        "engine": options.engine,
+        "workers": options.workers,
+        "threads": max(machine.count_cores() // (options.workers or 1), 1),
         "request_bytes": config.number("max_request_size", DEFAULT_SIZE),
         "memory_bytes": config.number("gateway_memory_bytes", DEFAULT_GATEWAY_MEMORY),
         "api_keys": str(keys.resolve()) if keys else None,
@@ -124,7 +114,6 @@ def run(arguments: dict[str, Any]) -> None:
     from ray import serve
 
     from deploy.ray.application import build
-    from deploy.ray.front import APPLICATION
 
     try:
         serve.run(build(arguments), name=APPLICATION, route_prefix="/")
@@ -135,8 +124,6 @@ def run(arguments: dict[str, Any]) -> None:
 def places(models: Collection[str]) -> dict[str, list[str]]:
     """Which of ``models`` run on which node, by its id: an entry for each running replica."""
     from ray.serve.context import _get_global_client
-
-    from deploy.ray.front import APPLICATION
 
     client = _get_global_client()
     assert client is not None
@@ -154,8 +141,6 @@ def _reason(error: RuntimeError) -> str:
     """Why the first deployment failed, with its traceback."""
     from ray import serve
 
-    from deploy.ray.front import APPLICATION
-
     application = serve.status().applications.get(APPLICATION)
     deployments = application.deployments if application else {}
     messages = (f"{name}: {each.message}" for name, each in deployments.items() if each.message)
@@ -166,21 +151,12 @@ def _announce(config: Config, archives: Sequence[Archive]) -> None:
     """Print what is served, on which devices, and where."""
     from ray import serve
 
-    from deploy.ray.front import APPLICATION
-
     print()
     for archive in archives:
         handle = serve.get_deployment_handle(archive.model, APPLICATION)
         told = handle.describe.remote().result(timeout_s=_CALL_TIMEOUT_S)
-        warning = "" if told["weights"]["trained"] else ": the answers mean nothing"
-        print(
-            f"{archive.model:<10} on {told['device']} in {told['precision']} by {told['engine']}, "
-            f"weights {told['weights']['name']}{warning}"
-        )
-    names = ",".join(archive.model for archive in archives)
-    names = names if len(archives) == 1 else f"{{{names}}}"
-    print(f"REST       {config.inference}/predictions/{names}")
-    print(f"gRPC       {config.grpc} (client/vision_client/inference.proto)")
+        print_model(archive.model, told["device"], told)
+    print_addresses(config, [archive.model for archive in archives])
     print(f"health     {config.inference}/readyz")
     print(f"metrics    http://127.0.0.1:{config.addresses['metrics_address'][1]}/metrics")
     print(f"logs       {cluster.logs()}/serve")
@@ -192,8 +168,6 @@ class _Server:
 
     def __init__(self) -> None:
         from ray import serve
-
-        from deploy.ray.front import APPLICATION
 
         self._front = serve.get_app_handle(APPLICATION)
         self._refuses = False

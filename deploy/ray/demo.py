@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +21,7 @@ from deploy.ray.load import CLIENTS, Seen, clients
 from serving import commandline, machine
 from serving.archives import Archive, read_archives
 from serving.config import Config
+from serving.sockets import free_ports
 
 EPILOG = """\
 Exit status: 0 if every request was answered, perhaps after a retry, and all replicas came back;
@@ -56,7 +55,7 @@ def main() -> int:
 
 def demo(archives: Sequence[Archive]) -> int:
     """Show the loss of a node; 0 if it was survived. Raises ServingError if nothing can start."""
-    port, grpc_port = _free_ports()
+    port, grpc_port = free_ports(2, HOST)
     print("starting Ray: a head and two worker nodes on this machine", flush=True)
     # Either node has room for a replica of each model.
     with cluster.started_nodes([len(archives)] * 2, HOST, port, grpc_port) as nodes:
@@ -142,12 +141,6 @@ def _print_table(seen: Mapping[str, Seen]) -> None:
             for kind, number in getattr(each, what).items():
                 print(f"  {model} {what}: {number} x {kind}")
     print()
-
-
-def _free_ports() -> list[int]:
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(2)]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

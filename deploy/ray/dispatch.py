@@ -15,7 +15,8 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deploy.ray.messages import Call, Reply
-from serving.refusals import Refused
+from serving.gateway.admission import DOWN_S
+from serving.refusals import Refused, deadline_exceeded, no_worker, queue_full
 
 logger = logging.getLogger("ray.serve")
 
@@ -23,9 +24,6 @@ logger = logging.getLogger("ray.serve")
 ATTEMPTS = 2
 # What Ray raises then; the latter if the connection to the replica broke in another way.
 DIED = (RayActorError, AioRpcError)
-# Requests wait while a model has no replica. When it has had none for longer than this, in
-# seconds, they are refused.
-DOWN_S = 15.0
 POLL_S = 1.0
 _SMOOTHING = 0.1
 
@@ -45,7 +43,6 @@ class Served:
     longest: float
     replicas: int
     handle: DeploymentHandle[Any]
-    weights: str | None = None
     open: int = 0
     mean_s: float = field(default=0.1)
 
@@ -69,11 +66,9 @@ class Served:
                     return reply
             raise AssertionError
         except BackPressureError:
-            raise Refused(
-                503, "Overloaded", "the queue is full: try again", self._retry_after()
-            ) from None
+            raise queue_full(self._retry_after()) from None
         except DeploymentUnavailableError:
-            raise self._unavailable() from None
+            raise no_worker(self.name) from None
         except DIED:
             raise Refused(
                 507, "WorkerDied", "the worker ended while it had this request: try once more"
@@ -88,22 +83,17 @@ class Served:
             while True:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise Refused(
-                        504, "DeadlineExceeded", "the time that the client allows has passed"
-                    )
+                    raise deadline_exceeded()
                 await asyncio.wait([waiting], timeout=min(left, POLL_S))
                 if waiting.done():
                     reply: Reply = waiting.result()
                     return reply
                 if down_for(self.name) > DOWN_S:
-                    raise self._unavailable()
+                    raise no_worker(self.name)
         finally:
             if not waiting.done():  # out of time, or the client has left
                 waiting.cancel()
                 response.cancel()  # type: ignore[no-untyped-call]
-
-    def _unavailable(self) -> Refused:
-        return Refused(503, "Unavailable", f"{self.name} has no worker: try again", 5)
 
     def _retry_after(self) -> int:
         """The time in which a request is answered now, in seconds from 1 to 60."""

@@ -21,6 +21,7 @@ from deploy.ray import rest
 from deploy.ray.access import Access
 from deploy.ray.dispatch import Served
 from deploy.ray.messages import Call, Reply, refusal
+from deploy.ray.options import APPLICATION
 from deploy.ray.watch import count_replicas, send_canaries
 from serving.gateway.uploads import SMALL_BYTES, Uploads
 from serving.health import Health
@@ -29,12 +30,10 @@ from vision_client import inference_pb2
 
 logger = logging.getLogger("ray.serve")
 
-APPLICATION = "vision"
 VERSION = "1.0"
 _PREDICTION = re.compile(r"/predictions/([^/]+)(?:/([0-9]+(?:\.[0-9]+)?))?")
 _READS = re.compile("/(livez|readyz|models|ping)|/readyz/([^/]+)")
 _WATCH_S = 0.5
-_MOST_FIELDS = 100
 _STATUS = {status.value[0]: status for status in grpc.StatusCode}
 _BUG = Refused(500, "InternalError", "the server failed on this request; its log says why")
 
@@ -85,7 +84,7 @@ class Front:
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
         self._watch()
-        id = rest.request_id(dict(request.headers))
+        id = rest.request_id(request.headers)
         try:
             return await self._respond(request, id)
         except Refused as refused:
@@ -100,7 +99,7 @@ class Front:
             _allow(method, "POST", "PUT")
             served = self._served(match[1], match[2])
             check_query(request.url.query, served.options)
-            timeout = rest.timeout_of(dict(request.headers))
+            timeout = rest.timeout_of(request.headers)
             size = rest.size_of(request.headers, self._most_bytes)
             with self._present(request.headers.get("authorization", ""), id, size):
                 call = await rest.read_call(request, id, self._most_bytes)
@@ -171,8 +170,10 @@ class Front:
 
     async def _predict(self, request: Any, metadata: dict[str, str], id: str) -> Reply:
         served = self._served(request.model_name, request.model_version or None)
-        if len(request.input) > _MOST_FIELDS:
-            raise Refused(400, "BadRequest", "a request may have at most 100 fields")
+        if len(request.input) > rest.MOST_FIELDS:
+            raise Refused(
+                400, "BadRequest", f"a request may have at most {rest.MOST_FIELDS} fields"
+            )
         traced = {name: metadata[name] for name in ("traceparent",) if name in metadata}
         call = Call({**traced, "x-request-id": id}, None, dict(request.input), id)
         size = sum(map(len, request.input.values()))
@@ -192,7 +193,6 @@ class Front:
 
     async def _answer(self, served: Served, call: Call, timeout: float | None) -> Reply:
         reply = await served.answer(call, timeout, self._health.down_for)
-        served.weights = reply.weights
         if reply.code == 200:
             self._health.succeeded(served.name, reply.weights)
         return reply
@@ -217,7 +217,7 @@ class Front:
         return {
             "name": served.name,
             "task": served.task,
-            "weights": served.weights,
+            "weights": self._health.weights(served.name),
             "ready": self._health.report_model(served.name)["ready"],
             "options": served.options,
         }
@@ -237,10 +237,8 @@ class Front:
 
     def _status(self, service: str) -> int | None:
         statuses = health_pb2.HealthCheckResponse.ServingStatus
-        if service and service not in self._models:
-            return None
-        ready = self._health.report_model(service)["ready"] if service else self._health.ready
-        return int(statuses.SERVING if ready else statuses.NOT_SERVING)
+        ready = self._health.find(service)
+        return None if ready is None else int(statuses.SERVING if ready else statuses.NOT_SERVING)
 
     def _watch(self) -> None:
         """Start the tasks that watch the models, on the event loop of the requests."""

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 from ray.util.metrics import Counter, Histogram
@@ -37,14 +38,14 @@ class Model:
         folder = unpack(archive).path
         # The archive's own code, whatever this node has installed.
         sys.path.insert(0, str(folder))
-        import_module("handlers.memory").use_one_heap()
-        unpacked_module = import_module("handlers.unpacked")
-        unpacked = unpacked_module.read(folder)
-        self._service = unpacked.service(unpacked_module.find_device(device), os.environ)
+        import_module("handlers.memory").use_one_heap()  # before any thread starts
+        self._code = _code()
+        unpacked = self._code.unpacked.read(folder)
+        self._service = unpacked.service(self._code.unpacked.find_device(device), os.environ)
         self._timeout = unpacked.response_timeout
         self._answered = time.monotonic()
         self._busy = False
-        self._metrics = _Metrics(self._service.metadata.name)
+        self._metrics = _Metrics(self._service.metadata.name, self._code.stages)
         delay_s = unpacked.yaml.get("maxBatchDelay", 100) / 1000
         self._batches = Batches(self._compute, unpacked.batch_size, delay_s)
 
@@ -61,8 +62,7 @@ class Model:
         """Ray replaces the replica after three errors in a row."""
         if self._busy or time.monotonic() - self._answered < IDLE_S:
             return
-        tasks = import_module("handlers.tasks")
-        canary = tasks.canary(self._service.task)
+        canary = self._code.tasks.canary(self._service.task)
         reply = await self.answer(Call(canary.headers, canary.body, {}, "canary"))
         # The configured limits may be below the canary's size.
         if reply.code >= 500:
@@ -73,10 +73,9 @@ class Model:
             service.close()
 
     def _compute(self, calls: Sequence[Call]) -> list[Reply]:
-        request, errors = import_module("handlers.request"), import_module("handlers.errors")
-        stages = import_module("handlers.stages").Stages()
+        stages = self._code.stages.Stages()
         violations = self._service.pool.violations
-        messages = [request.Message(c.headers, c.body, c.fields, c.id) for c in calls]
+        messages = [self._code.request.Message(c.headers, c.body, c.fields, c.id) for c in calls]
         # As TorchServe does, end a replica whose batch takes too long, even if it hangs in C code.
         faulthandler.dump_traceback_later(self._timeout, exit=True)
         self._busy = True
@@ -87,14 +86,20 @@ class Model:
             faulthandler.cancel_dump_traceback_later()
         self._answered = time.monotonic()
         self._metrics.report(stages, len(calls), self._service.pool.violations - violations)
-        import_module("handlers.memory").give_back_after([{"body": c.body} for c in calls])
+        self._code.memory.give_back_after([{"body": c.body} for c in calls])
         weights = self._service.metadata.weights.name
         return [
             Reply(a.code, "application/json", a.to_json(), type(a).__name__, weights)
-            if isinstance(a, errors.RequestError)
+            if isinstance(a, self._code.errors.RequestError)
             else Reply(a.code, a.content_type, a.body, "", weights)
             for a in answers
         ]
+
+
+def _code() -> SimpleNamespace:
+    """The archive's modules, by name."""
+    names = ("errors", "memory", "request", "stages", "tasks", "unpacked")
+    return SimpleNamespace(**{name: import_module(f"handlers.{name}") for name in names})
 
 
 def _log_requests() -> None:
@@ -108,8 +113,7 @@ def _log_requests() -> None:
 class _Metrics:
     """Those of TorchServe's handler under the same names, which Ray prefixes with ``ray_``."""
 
-    def __init__(self, model: str) -> None:
-        names = import_module("handlers.stages")
+    def __init__(self, model: str, names: Any) -> None:
         tags = {"ModelName": model}
         self._seconds = Histogram(
             names.SECONDS, "Seconds of a batch in a stage", _BOUNDARIES, ("ModelName", "Stage")

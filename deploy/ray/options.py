@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+APPLICATION = "vision"
 _URL = ("http://", "https://")
 
 

@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from serving.refusals import Refused
+from serving.refusals import Refused, deadline_exceeded, no_worker, queue_full
 
 # A gentle client (see Capacity) counts as active for this many seconds after its last request.
 RECENT_S = 10.0
@@ -126,7 +126,7 @@ class ModelQueue:
     def _check(self, client: _Client, deadline: float | None) -> None:
         self._check_workers()
         if self._waiting >= self.capacity.waiting:
-            raise Refused(503, "Overloaded", "the queue is full: try again", self._retry_after())
+            raise queue_full(self._retry_after())
         if len(client.waiting) >= self.capacity.per_client:
             raise Refused(
                 429,
@@ -135,11 +135,11 @@ class ModelQueue:
                 self._retry_after(),
             )
         if deadline is not None and deadline <= time.monotonic():
-            raise _deadline_exceeded()
+            raise deadline_exceeded()
 
     def _check_workers(self) -> None:
         if self._down_for() > DOWN_S:
-            raise Refused(503, "Unavailable", f"{self.model} has no worker: try again", 5)
+            raise no_worker(self.model)
 
     async def _wait(
         self, client: _Client, turn: asyncio.Future[None], deadline: float | None
@@ -148,7 +148,7 @@ class ModelQueue:
             while not turn.done():
                 left = 1.0 if deadline is None else min(deadline - time.monotonic(), 1.0)
                 if left <= 0:
-                    raise _deadline_exceeded()
+                    raise deadline_exceeded()
                 await asyncio.wait([turn], timeout=left)
                 self._admit()  # a worker may be back
                 if not turn.done():
@@ -203,10 +203,6 @@ class ModelQueue:
     def _retry_after(self) -> int:
         """The time in which TorchServe answers all present requests, in seconds from 1 to 60."""
         return round(min(max(self._mean * self.present / self.capacity.slots, 1), 60))
-
-
-def _deadline_exceeded() -> Refused:
-    return Refused(504, "DeadlineExceeded", "the time that the client allows has passed")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,13 @@ from serving.gateway import ext_proc
 from serving.gateway.admission import ModelQueue, place
 from serving.gateway.configuration import GatewayLimits
 from serving.gateway.uploads import SMALL_BYTES, Uploads
-from serving.refusals import GRPC_STATUS, Refused, check_query, timeout_of
+from serving.refusals import (
+    GRPC_STATUS,
+    Refused,
+    check_query,
+    timeout_of,
+    too_many_at_once,
+)
 
 # gRPC's units of a deadline, in seconds.
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -144,12 +150,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _check_limit(self, client: str) -> None:
         most = self.most_of.get(client)
         if most is not None and self._present[client] > most:
-            raise Refused(
-                429,
-                "TooManyRequests",
-                f"this client may have {most} requests at once: try again",
-                1,
-            )
+            raise too_many_at_once(most)
 
 
 def _deadline(headers: Mapping[str, str], arrived: float) -> float | None:

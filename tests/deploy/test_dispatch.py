@@ -16,6 +16,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from deploy.ray import dispatch
 from deploy.ray.dispatch import Served
 from deploy.ray.messages import Call, Reply
+from serving.gateway.admission import DOWN_S
 from serving.refusals import Refused
 
 REPLY = Reply(200, "application/json", b"{}")
@@ -114,7 +115,7 @@ def test_calls_wait_for_a_new_replica_but_not_forever(monkeypatch: pytest.Monkey
     assert asyncio.run(answer(Handle(0.1), down_for=lambda _: 10.0)) == REPLY
     handle = Handle(60.0)
     with pytest.raises(Refused) as caught:
-        asyncio.run(answer(handle, down_for=lambda _: dispatch.DOWN_S + 1))
+        asyncio.run(answer(handle, down_for=lambda _: DOWN_S + 1))
     assert (caught.value.code, caught.value.type, caught.value.retry_after) == (
         503,
         "Unavailable",

@@ -39,7 +39,7 @@ def main() -> None:
         from ray import serve
 
         from deploy.ray.application import application
-        from deploy.ray.front import APPLICATION
+        from deploy.ray.options import APPLICATION
 
         arguments = {"archives": [{"source": str(given.mar.resolve())}], "device": "cpu"}
         served = application(Options.model_validate(arguments), Null)
