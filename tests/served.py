@@ -110,7 +110,8 @@ STARTS: dict[str, Start] = {"bare": bare, "ray": ray}
 
 
 @pytest.fixture(
-    scope="session", params=["gateway", "ray", pytest.param("bare", marks=pytest.mark.slow)]
+    scope="session",
+    params=["gateway", *(pytest.param(kind, marks=pytest.mark.slow) for kind in STARTS)],
 )
 def served(
     request: pytest.FixtureRequest,

@@ -20,6 +20,7 @@ def test_every_action_is_pinned_by_commit(path: Path) -> None:
         assert re.search(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
 
 
+@pytest.mark.slow
 def test_the_audit_must_pass_on_github() -> None:
     (path,) = WORKFLOWS
     steps = yaml.safe_load(path.read_text())["jobs"]["check"]["steps"]

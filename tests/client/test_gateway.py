@@ -25,6 +25,8 @@ from tests.standin import CLASSIFIER, MODELS, TRANSLATOR, Answer, Answering, Ans
 from vision_client import ConnectionFailed, Model, ServerError, TimedOut
 from vision_client.models import MISSING
 
+pytestmark = pytest.mark.slow
+
 PICTURE = b"\x89PNG and more"
 
 

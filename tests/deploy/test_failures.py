@@ -29,6 +29,8 @@ from tests.deploy import tiny
 from tests.deploy.tiny import MODEL
 from vision_client import inference_pb2, inference_pb2_grpc
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 HOST = "127.0.0.1"
 # Longer than a replica takes to start on a busy machine.
@@ -145,7 +147,6 @@ def test_requests_beyond_the_queue_are_refused_at_once(
             assert int(answer.headers["retry-after"]) >= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("leaves", [True, False])
 def test_requests_that_nobody_waits_for_make_room(
     running: Running, crowd: ThreadPoolExecutor, leaves: bool
@@ -173,7 +174,6 @@ def test_requests_that_nobody_waits_for_make_room(
     assert answer.status_code == 200
 
 
-@pytest.mark.slow
 def test_a_replica_that_ends_in_a_handler_is_replaced_and_its_requests_are_sent_again(
     running: Running, crowd: ThreadPoolExecutor, tmp_path: Path
 ) -> None:
@@ -187,7 +187,6 @@ def test_a_replica_that_ends_in_a_handler_is_replaced_and_its_requests_are_sent_
     assert psutil.wait_procs(decoders[ended], 30)[1] == []
 
 
-@pytest.mark.slow
 def test_a_crash_of_a_decoder_is_not_one_of_the_replica(running: Running) -> None:
     """It is blamed on the picture."""
     before = running.pids
@@ -200,7 +199,6 @@ def test_a_crash_of_a_decoder_is_not_one_of_the_replica(running: Running) -> Non
     assert running.pids == before
 
 
-@pytest.mark.slow
 def test_a_node_is_lost_under_load(running: Running) -> None:
     """Its requests are sent to the other node, and another node takes its place."""
     with clients(running.url, {MODEL: "translate"}, PICTURE) as seen:
@@ -215,7 +213,6 @@ def test_a_node_is_lost_under_load(running: Running) -> None:
     assert seen[MODEL].retried == {}
 
 
-@pytest.mark.slow
 def test_a_model_is_updated_without_a_failed_request_and_scales(
     running: Running, monkeypatch: pytest.MonkeyPatch, crowd: ThreadPoolExecutor
 ) -> None:
@@ -245,7 +242,6 @@ def test_a_model_is_updated_without_a_failed_request_and_scales(
     running.wait(lambda: running.post().status_code == 200)
 
 
-@pytest.mark.slow
 def test_killed_replicas_leave_one_unpacked_copy_of_an_archive(running: Running) -> None:
     [folder] = running.folder.glob("vision-archives-*")
     assert all((place / "content").is_dir() for place in folder.iterdir())
