@@ -35,6 +35,7 @@ class Handler:
     """TorchServe calls ``initialize`` at the start of a worker and ``handle`` for each batch."""
 
     service: Service
+    version: str = ""  # of the archive
 
     def initialize(self, context: Any) -> None:
         """Load the archive's network. Any exception makes the load fail."""
@@ -46,6 +47,7 @@ class Handler:
             os.environ,
             batch_size=properties.get("batch_size") or 1,
         )
+        self.version = str(context.manifest["model"].get("modelVersion", ""))
         if context.metrics is not None:
             _declare(context.metrics, self.service.metadata.name)
 
@@ -78,6 +80,7 @@ class Handler:
         context.set_response_status(answer.code, HTTPStatus(answer.code).phrase, i)
         context.set_response_content_type(i, answer.content_type)
         context.set_response_header(i, "x-model-weights", self.service.metadata.weights.name)
+        context.set_response_header(i, "x-model-version", self.version)
         return answer.body
 
 

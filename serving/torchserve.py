@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 from serving.children import bound
 from serving.logs import ServerLogs
 from serving.plan import Plan
 from serving.runfolder import RunFolder
 from serving.sockets import Sockets
+from serving.versions import Served
 
 # TorchServe stops within seconds; after this time it is killed.
 STOP_TIMEOUT_S = 20
@@ -23,11 +25,13 @@ KILL_TIMEOUT_S = 2
 class TorchServe:
     """TorchServe as ``plan`` describes it. ``start`` may be called again once it has ended.
 
+    Each start loads the versions in ``served``; TorchServe's default is each model's first.
     ``logs`` are those since the last start.
     """
 
-    def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets) -> None:
+    def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets, served: Served) -> None:
         self._plan = plan
+        self._served = served
         self._run = run
         self._sockets = sockets
         self._child: subprocess.Popen[bytes] | None = None
@@ -42,7 +46,8 @@ class TorchServe:
         for left in (sockets.inference, sockets.management, sockets.metrics, sockets.key_file):
             left.unlink(missing_ok=True)
         properties = self._run.path / "config.properties"
-        self._plan.config.write(properties, **self._plan.properties(sockets))
+        planned = replace(self._plan, models=tuple(self._served.accepted))
+        self._plan.config.write(properties, **planned.properties(sockets))
         self.logs = ServerLogs(self._run.logs)
         logs = str(self._run.logs.resolve())
         # TorchServe prints its whole configuration to its standard output, and warnings to its

@@ -49,7 +49,7 @@ def watchdog(scaling: Scaling, monkeypatch: pytest.MonkeyPatch) -> Watchdog:
     monkeypatch.setattr(module, "GIVEN_UP_S", 0.2)
     http = httpx.Client(transport=httpx.MockTransport(scaling.answer), base_url="http://x")
     health = Health({"a": 2})
-    return Watchdog({"a": 2}, Management(http), health, Actions(CollectorRegistry()))
+    return Watchdog(lambda: {"a": 2}, Management(http), health, Actions(CollectorRegistry()))
 
 
 @pytest.fixture
