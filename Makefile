@@ -105,7 +105,7 @@ test: install ## run before a commit, six minutes (ARGS='-k name' for a part; DE
 test-all: install ## every test: Chromium, C++, Node, notebook, faults, corpus and soak too (make tools)
 	@$(PYTEST) $(ARGS)
 
-tools: install ## Debian packages for the tests of the page and the examples (as root): Chromium, CMake, Node
+tools: install ## Debian packages for the tests (as root): Chromium, CMake, Node, Prometheus
 	@$(PY) -m tools.debian
 
 fuzz: install ## coverage-guided random inputs for the decoder and the request parser (SECONDS)
