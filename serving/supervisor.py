@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import httpx
-from prometheus_client import CollectorRegistry
 
 from serving.actions import Action, Actions, say
 from serving.canary import Canary
@@ -21,6 +20,9 @@ from serving.errors import ServingError
 from serving.gateway.process import Gateway
 from serving.health import Health
 from serving.management import Management
+from serving.metrics.exposition import Metrics
+from serving.metrics.recorder import Recorder
+from serving.metrics.state import State
 from serving.plan import Plan
 from serving.restarts import Restarts
 from serving.runfolder import RunFolder
@@ -41,20 +43,31 @@ class Supervisor:
 
     def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets, stop: StopRequest) -> None:
         wanted = {planned.model: planned.workers for planned in plan.models}
-        registry = CollectorRegistry()
         self.plan = plan
         self.run = run
         self.stop = stop
         self.health = Health(wanted)
         self.management = Management.of(run)
         self.torchserve = TorchServe(plan, run, sockets)
-        self.gateway = _make_gateway(plan, run, sockets, self.health)
-        self.workers = Workers(plan, self.management, self.health, f"{run.logs}/model_log.log")
+        metrics = Metrics(sockets, plan.names, gateway=plan.gateway)
+        self.gateway = _make_gateway(plan, run, sockets, self.health, metrics.recorder)
+        self.workers = Workers(
+            plan, self.management, self.health, f"{run.logs}/model_log.log", metrics.recorder.lost
+        )
+        metrics.watch(
+            State(
+                self.health,
+                self.gateway.queues if self.gateway else {},
+                metrics.reported,
+                lambda: self.workers.by_model,
+                self.gateway.expiries if self.gateway else dict,
+            )
+        )
         canary = Canary(plan, run, sockets)
-        handlers = [self.gateway.handler] if self.gateway else []
+        handlers = self.gateway.handlers if self.gateway else []
         waiting = self.gateway.waiting if self.gateway else None
-        self._control = Control(plan, sockets, self.health, registry, canary, handlers, waiting)
-        self._actions = Actions(registry)
+        self._control = Control(plan, sockets, self.health, metrics, canary, handlers, waiting)
+        self._actions = Actions(metrics.series.actions)
         self._watchdog = Watchdog(wanted, self.management, self.health, self._actions)
         self._torchserve_restarts = Restarts(
             self.torchserve, "TorchServe", f"{run.logs}/ts_log.log", self._actions,
@@ -192,7 +205,11 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
             run.clear_state()
 
 
-def _make_gateway(plan: Plan, run: RunFolder, sockets: Sockets, health: Health) -> Gateway | None:
+def _make_gateway(
+    plan: Plan, run: RunFolder, sockets: Sockets, health: Health, recorder: Recorder
+) -> Gateway | None:
     if not plan.gateway:
         return None
-    return Gateway(plan, run, sockets, health.down_for, health.succeeded)
+    return Gateway(
+        plan, run, sockets, health.down_for, health.succeeded, recorder.waited, recorder.ended
+    )

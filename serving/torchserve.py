@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 
+from handlers.stages import REPORTS
 from serving.children import bound
 from serving.logs import ServerLogs
 from serving.plan import Plan
@@ -51,7 +52,12 @@ class TorchServe:
             self._child = subprocess.Popen(
                 bound(self._plan.command(properties, sockets.folder)),
                 cwd=sockets.folder,  # TorchServe writes key_file.json there
-                env={**self._plan.environment, "LOG_LOCATION": logs, "METRICS_LOCATION": logs},
+                env={
+                    **self._plan.environment,
+                    "LOG_LOCATION": logs,
+                    "METRICS_LOCATION": logs,
+                    REPORTS: str(sockets.reports),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 start_new_session=True,

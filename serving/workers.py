@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import httpx
@@ -32,10 +32,19 @@ class Lines(Protocol):
 class Workers:
     """Reports the ready workers to ``health``, and prints which are lost and which serve again.
 
-    ``by_model`` has the workers that the API reported last.
+    ``by_model`` has the workers that the API reported last. ``lost`` is called with a model and the
+    number of its workers that have ended unexpectedly.
     """
 
-    def __init__(self, plan: Plan, management: Management, health: Health, logs: str) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        management: Management,
+        health: Health,
+        logs: str,
+        lost: Callable[[str, int], None],
+    ) -> None:
+        self._lost = lost
         self._models = {planned.model: planned for planned in plan.models}
         self._management = management
         self._health = health
@@ -96,6 +105,7 @@ class Workers:
         self.by_model = {**self.by_model, model: workers}
         self._health.set_workers(model, len(now))
         if announce and before - now:
+            self._lost(model, len(before - now))
             say(f"{model}: a worker was lost, TorchServe starts another; see {self._logs}")
         if announce and now - before:
             say(f"{model}: a worker serves again")

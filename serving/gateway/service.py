@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -35,7 +36,8 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
     that has answered 200. No request waits for more than ``longest_wait`` seconds. ``most_of`` is
     the number of requests by client that may wait or be with TorchServe at once. ``token`` gives
     TorchServe's token, which is another one after TorchServe was restarted while a request waited.
-    ``options`` are the names of each model's options.
+    ``options`` are the names of each model's options. ``waited`` is called with a model and the
+    seconds that a request for it was in the queue, until its turn or its refusal.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         limits: GatewayLimits,
         token: Callable[[], str | None],
         options: Mapping[str, Collection[str]],
+        waited: Callable[[str, float], None],
     ) -> None:
+        self._waited = waited
         self._options = options
         self._token = token
         self._most_bytes = limits.request_bytes
@@ -59,10 +63,6 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._succeeded = succeeded
         self._present: Counter[str] = Counter()
         self.most_of: Mapping[str, int] = {}
-
-    def waiting(self, model: str) -> int:
-        """How many requests for ``model`` wait for their turn."""
-        return self._queues[model].waiting
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a method, for gRPC; None for any other method."""
@@ -96,7 +96,8 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             deadline = _deadline(headers, arrived)
             self._check_limit(client)
             longest = arrived + self._longest_wait
-            await queue.enter(client, longest if deadline is None else min(deadline, longest))
+            with self._timed(queue.model):
+                await queue.enter(client, longest if deadline is None else min(deadline, longest))
             with place(queue, client) as answer:
                 now = time.monotonic()
                 added = {
@@ -146,6 +147,14 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         if model not in self._queues:
             raise Refused(404, "ModelNotFound", "there is no such model: GET /models lists them")
         return self._queues[model]
+
+    @contextlib.contextmanager
+    def _timed(self, model: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited(model, time.monotonic() - begun)
 
     def _check_limit(self, client: str) -> None:
         most = self.most_of.get(client)
