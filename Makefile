@@ -3,7 +3,7 @@
 # An installed .venv keeps its Python and its packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 PRODUCTION ?= $(if $(wildcard .venv/production*),1)
-test test-all fuzz soak trained bench bench-gpu bench-gateway profile lint audit: PRODUCTION :=
+test test-all fuzz soak trained bench bench-gpu bench-gateway profile lint audit bundle: PRODUCTION :=
 ray-serve ray-demo: RAY := 1
 DEVICE ?= auto
 SECONDS ?= 60
@@ -15,7 +15,8 @@ PY := .venv/bin/python
 # this one passes its own variables on, so they are not looked at.
 VARIABLES = NETWORK TASK WEIGHTS LABELS PREPROCESS SEED AOTI INT8 INT8_AGREEMENT INT8_ONLY MODELS DEVICE \
 	WORKERS PRECISION ENGINE GATEWAY HOST PORT GRPC_PORT METRICS_PORT STORE RUN JSON SERVER CLASSIFY \
-	TRANSLATE NAME REPLACE HOSTS CLIENT ONCE QUICK PART SECONDS MINUTES ARGS ALLOW_OFFLINE PYTHON PRODUCTION RAY
+	TRANSLATE NAME REPLACE HOSTS CLIENT ONCE QUICK PART SECONDS MINUTES ARGS ALLOW_OFFLINE PYTHON PRODUCTION RAY \
+	WHEELS SIGN
 GOALS = $(strip make $(MAKECMDGOALS))
 OF_A_NETWORK = $(if $(filter export,$(MAKECMDGOALS)),%_WEIGHTS %_LABELS %_PREPROCESS)
 # Of other programs; `make` passes them on.
@@ -35,7 +36,7 @@ endif
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status ray-serve ray-demo cert key ui verify test test-all tools fuzz soak trained bench bench-gpu bench-gateway profile lint audit clean
+.PHONY: help demo install lock export archive serve start stop status ray-serve ray-demo cert key ui verify test test-all tools fuzz soak trained bench bench-gpu bench-gateway profile bundle lint audit clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -49,6 +50,7 @@ help: ## this list
 	@echo '         RUN=run: the folder of a server  (serve, start, stop, status, verify, profile)  JSON=1  (status)'
 	@echo '         STORE=model_store  (export, archive, serve, start, ray-serve; bench: the archives to measure)'
 	@echo '         SERVER=http://127.0.0.1:8080  PORT=7860: of the page  (ui)  SECONDS=60 (fuzz)  MINUTES=10 (soak)'
+	@echo '         WHEELS=1: with every package  SIGN=~/.ssh/id_ed25519: an SSH key  (bundle)'
 
 demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
 	@$(PY) -m tools.demo --device $(DEVICE) $(SERVER_OPTIONS) $(call option,MODELS,models) $(call switch,ONCE,once)
@@ -128,6 +130,9 @@ bench-gateway: install ## the gateway's cost and fairness; idle connections, sta
 
 profile: install ## where a request's time goes, stage by stage, on the running server
 	@$(PY) -m tools.bench profile $(SERVER_OPTIONS)
+
+bundle: install ## everything for another machine in dist/NAME-VERSION.tar.gz: there `./run` (WHEELS=1, SIGN=KEY, STORE, MODELS)
+	@$(PY) -m tools.portable $(call given,STORE,model-store) $(call option,MODELS,models) $(call switch,WHEELS,wheels) $(call option,SIGN,sign)
 
 lint: install ## style, formatting, types, layers, declared dependencies
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
