@@ -210,4 +210,4 @@ def test_a_process_that_does_not_answer_is_named(tmp_path: Path, gateway: bool) 
     assert ("vision_requests" in families) == ("vision_queue_wait_seconds" in families) == gateway
     assert "vision_stage_seconds" in families
     assert not any(name.endswith("_created") for name in families)
-    assert families["ts_requests"].samples[0].value == 3.0
+    assert families["ts_requests_total"].samples[0].value == 3.0
