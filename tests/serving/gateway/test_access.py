@@ -181,18 +181,18 @@ def test_keys_are_read_again(guarded: Guarded, jpeg: bytes) -> None:
 
 
 def test_an_expired_key_is_not_valid(guarded: Guarded, jpeg: bytes) -> None:
-    dave = add_key(guarded.keys, "dave")
-    wait_until(lambda: guarded.post(dave, jpeg).status_code == 200)
+    erin = add_key(guarded.keys, "erin")
+    wait_until(lambda: guarded.post(erin, jpeg).status_code == 200)
     today = datetime.now(UTC).date()
     text = guarded.keys.read_text()
-    guarded.keys.write_text(text.replace(dave, f"{dave} expires={today - timedelta(days=1)}"))
-    wait_until(lambda: guarded.post(dave, jpeg).status_code == 401)
-    guarded.keys.write_text(text.replace(dave, f"{dave} expires={today + timedelta(days=1)}"))
-    wait_until(lambda: guarded.post(dave, jpeg).status_code == 200)
+    guarded.keys.write_text(text.replace(erin, f"{erin} expires={today - timedelta(days=1)}"))
+    wait_until(lambda: guarded.post(erin, jpeg).status_code == 401)
+    guarded.keys.write_text(text.replace(erin, f"{erin} expires={today + timedelta(days=1)}"))
+    wait_until(lambda: guarded.post(erin, jpeg).status_code == 200)
     # The metrics say when keys and certificates expire.
     found = families(guarded.config)
     [key] = found["vision_key_expiry_timestamp_seconds"].samples
-    assert key.labels == {"key": "dave"}
+    assert key.labels == {"key": "erin"}
     assert 86_400 <= key.value - time.time() <= 2 * 86_400
     chain = x509.load_pem_x509_certificate((guarded.folder / "tls/server.pem").read_bytes())
     [certificate] = found["vision_certificate_expiry_timestamp_seconds"].samples
