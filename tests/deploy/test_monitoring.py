@@ -1,4 +1,4 @@
-"""deploy/monitoring with Debian's Prometheus: alerts, dashboard, and a scrape of the real server."""
+"""deploy/monitoring with Debian's Prometheus: alerts, dashboard, a scrape of the real server."""
 
 from __future__ import annotations
 
