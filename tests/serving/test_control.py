@@ -53,6 +53,7 @@ def test_what_is_served(server: Running) -> None:
             "name": description["name"],
             "task": description["spec"]["task"],
             "weights": description["weights"]["name"],
+            "version": entry["version"],
             "ready": True,
             "options": entry["options"],
         }
