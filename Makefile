@@ -32,7 +32,7 @@ endif
 endif
 
 # exec: pytest replaces make's shell, so signals reach it. One process tests servers, which mostly wait.
-PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest -n 2 --dist loadgroup
+PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install lock export archive serve start stop status ray-serve ray-demo cert key ui verify test test-all tools fuzz soak trained bench bench-gpu bench-gateway profile lint audit clean

@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = {item.path for item in items if uses_servers(item)}
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            group = "servers" if item.path in files else str(item.path)
+            group = "servers" if item.path in files else item.nodeid.partition("::")[0]
             item.add_marker(pytest.mark.xdist_group(group))
 
 
