@@ -32,8 +32,8 @@ $(error $(foreach name,$(UNKNOWN),$(name)= is no variable of `$(GOALS)`$(addpref
 endif
 endif
 
-# exec: pytest replaces make's shell, so signals reach it.
-PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
+# exec: pytest replaces make's shell, so signals reach it. One process tests servers, which mostly wait.
+PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install lock export archive serve start stop status rollout rollback ray-serve ray-demo cert key ui verify test test-all tools fuzz soak trained bench bench-gpu bench-gateway profile bundle lint audit clean

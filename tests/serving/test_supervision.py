@@ -22,6 +22,7 @@ from serving.runfolder import RunFolder
 from tests import running
 from tests.archives import copy_changed
 from tests.exposition import value
+from tests.impatient import HANG_S
 from tests.running import MakeConfig, wait_until
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ class Lone:
 def lone(
     tmp_path_factory: pytest.TempPathFactory, model_store: Path, make_config: MakeConfig
 ) -> Iterator[Lone]:
-    """TorchServe gives up a worker that cannot start after four seconds."""
+    """TorchServe gives up a worker that cannot start after four seconds; see also impatient."""
     folder = tmp_path_factory.mktemp("supervision")
     store = folder / "model_store"
     store.mkdir()
@@ -88,7 +89,7 @@ def lone(
     archive = model_store / f"{MODEL}.mar"
     copy_changed(archive, store / archive.name, f"{MODEL}.yaml", lambda yaml: yaml + impatient)
     path = make_config(folder, store)
-    with running.serve(path) as server:
+    with running.serve(path, module="tests.impatient") as server:
         yield Lone(Config.read(path), RunFolder(folder / "run"), server.said)
 
 
@@ -133,7 +134,7 @@ def test_a_worker_that_hangs_is_replaced(lone: Lone, jpeg: bytes) -> None:
     assert "does not compute: it is killed" in lone.said()
     lost = [end for _, end, code in seen if code != 200]
     assert len(lost) <= 4
-    first = min(end for begun, end, code in seen if code == 200 and end > stopped + 5)
+    first = min(end for begun, end, code in seen if code == 200 and end > stopped + HANG_S / 2)
     print(f"answered again after {first - stopped:.1f} s, {len(lost)} requests lost")
     assert first < stopped + TIMEOUT_S / 2
 
@@ -142,7 +143,7 @@ def test_a_worker_that_computes_for_long_is_left_alone(lone: Lone, heavy: bytes)
     before = lone.actions("kill_worker", MODEL)
     pid = lone.worker().pid
     with load(lone, heavy, clients=8):
-        time.sleep(15)
+        time.sleep(2 * HANG_S)
         assert lone.is_ready(), lone.readiness()
     assert lone.worker().pid == pid
     assert lone.actions("kill_worker", MODEL) == before
