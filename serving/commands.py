@@ -71,6 +71,7 @@ def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
     planned = plan(config, archives, machine.inspect(options.device), options, os.environ)
     exposure = preflight.check_exposure(config, Credentials.of(config), gateway=options.gateway)
     preflight.check_ports(config)
+    _ = config.drain_seconds  # a wrong one would only show when the server ends
     preflight.check_space(archives, run)
     root = "serving as root: use an account of its own" if os.geteuid() == 0 else ""
     for warning in filter(None, (root, exposure, *planned.warnings)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import ipaddress
+import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,6 +38,21 @@ class Config:
             raise ServingError(f"cannot read {path}: it is not a text file") from error
         pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
         return cls(path.resolve(), {key.strip(): value.strip() for key, value in pairs})
+
+    def override(self, settings: Mapping[str, str]) -> Config:
+        """The same configuration with ``settings`` in place of its own lines.
+
+        Raises ServingError for a key that the file does not mention, not even in a comment.
+        """
+        mentioned = set(re.findall(r"\b(\w+)=", self.path.read_text())) if settings else set()
+        for key in settings:
+            if key not in mentioned:
+                nearest = "".join(difflib.get_close_matches(key, mentioned, 1))
+                raise ServingError(
+                    f"--set {key}=: {self.path} has no such line"
+                    + (f"; did you mean {nearest}?" if nearest else "")
+                )
+        return replace(self, values={**self.values, **settings})
 
     @property
     def inference(self) -> str:

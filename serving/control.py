@@ -16,12 +16,11 @@ from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
 from serving.canary import Canary
 from serving.errors import ServingError
-from serving.exposition import exposition
 from serving.health import Health
+from serving.metrics.exposition import CONTENT_TYPE, Metrics
 from serving.plan import Plan
 from serving.rollout import Rollouts
 from serving.rollout_api import RolloutApi
@@ -45,7 +44,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control:
-    """Serves ``health`` and ``registry``; ``extra_handlers`` are further gRPC services.
+    """Serves ``health`` and ``metrics``; ``extra_handlers`` are further gRPC services.
 
     ``served`` has the versions that are listed, and get canaries. ``rollouts`` is None without a
     gateway. ``waiting`` is how many requests for a model wait for their turn, if there is a queue.
@@ -57,7 +56,7 @@ class Control:
         sockets: Sockets,
         served: Served,
         health: Health,
-        registry: CollectorRegistry,
+        metrics: Metrics,
         canary: Canary,
         rollouts: Rollouts | None,
         extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
@@ -69,7 +68,7 @@ class Control:
         self._served = served
         self._rollouts = RolloutApi(rollouts, health)
         self._health = health
-        self._registry = registry
+        self._metrics = metrics
         self._canary = canary
         self._handlers = [*_grpc_handlers(health), *extra_handlers]
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -100,6 +99,7 @@ class Control:
         end = asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._canary.close)
+            stack.enter_context(self._metrics.recorder.listening(self._sockets.reports))
             control = await stack.enter_async_context(_listening(self._app(metrics=False)))
             await web.UnixSite(control, str(self._sockets.control)).start()
             public = await stack.enter_async_context(_listening(self._app(metrics=True)))
@@ -146,7 +146,7 @@ class Control:
             ]
         )
         if metrics:
-            app.add_routes([web.get("/metrics", self._metrics)])
+            app.add_routes([web.get("/metrics", self._scrape)])
         else:
             app.add_routes([web.get("/queues", self._queues), web.get("/versions", self._versions)])
             app.add_routes(self._rollouts.routes)
@@ -228,11 +228,9 @@ class Control:
         status = "Healthy" if ready else "Unhealthy"
         return web.json_response({"status": status}, status=200 if ready else 503)
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        body = await exposition(self._sockets, self._registry)
-        return web.Response(
-            body=body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
+    async def _scrape(self, _: web.Request) -> web.Response:
+        body = await self._metrics.text()
+        return web.Response(body=body, headers={"content-type": CONTENT_TYPE})
 
 
 @contextlib.asynccontextmanager

@@ -54,6 +54,11 @@ class Health:
     def models(self) -> list[str]:
         return list(self._defaults)
 
+    @property
+    def keys(self) -> list[str]:
+        """Every version that is watched."""
+        return list(self._records)
+
     def add(self, key: str, wanted: int) -> None:
         """Watch a further version of a model."""
         with self._lock:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import httpx
-from prometheus_client import CollectorRegistry
 
 from serving.actions import Action, Actions, say
 from serving.canary import Canary
@@ -23,6 +22,9 @@ from serving.health import Health
 from serving.held import hold
 from serving.loading import Loader
 from serving.management import Management
+from serving.metrics.exposition import Metrics
+from serving.metrics.recorder import Recorder
+from serving.metrics.state import State
 from serving.plan import Plan
 from serving.restarts import Restarts
 from serving.rollout import Rollouts
@@ -44,7 +46,6 @@ class Supervisor:
     """A server that starts or runs; ``running`` creates one and ends it."""
 
     def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets, stop: StopRequest) -> None:
-        registry = CollectorRegistry()
         self.plan = plan
         self.run = run
         self.stop = stop
@@ -53,19 +54,33 @@ class Supervisor:
         self.management = Management.of(run)
         self._held = hold(sockets.store, [planned.archive for planned in plan.models])
         self.torchserve = TorchServe(plan, run, sockets, self.served)
-        self.gateway = _make_gateway(plan, run, sockets, self.served, self.health)
+        metrics = Metrics(sockets, plan.names, gateway=plan.gateway)
+        self.gateway = _make_gateway(plan, run, sockets, self.served, self.health, metrics.recorder)
         self.workers = Workers(
-            self.served, self.management, self.health, f"{run.logs}/model_log.log"
+            self.served,
+            self.management,
+            self.health,
+            f"{run.logs}/model_log.log",
+            metrics.recorder.lost,
+        )
+        metrics.watch(
+            State(
+                self.health,
+                self.gateway.queues if self.gateway else {},
+                metrics.reported,
+                lambda: self.workers.by_key,
+                self.gateway.expiries if self.gateway else dict,
+            )
         )
         canary = Canary(plan, run, sockets)
         loader = Loader(run, self.served, self.health, self.management, self._held)
         rollouts = Rollouts(plan, loader) if plan.gateway else None
-        handlers = [self.gateway.handler] if self.gateway else []
+        handlers = self.gateway.handlers if self.gateway else []
         waiting = self.gateway.waiting if self.gateway else None
         self._control = Control(
-            plan, sockets, self.served, self.health, registry, canary, rollouts, handlers, waiting
+            plan, sockets, self.served, self.health, metrics, canary, rollouts, handlers, waiting
         )
-        self._actions = Actions(registry)
+        self._actions = Actions(metrics.series.actions)
         self._watchdog = Watchdog(self._wanted, self.management, self.health, self._actions)
         self._torchserve_restarts = Restarts(
             self.torchserve, "TorchServe", f"{run.logs}/ts_log.log", self._actions,
@@ -208,8 +223,17 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
 
 
 def _make_gateway(
-    plan: Plan, run: RunFolder, sockets: Sockets, served: Served, health: Health
+    plan: Plan, run: RunFolder, sockets: Sockets, served: Served, health: Health, recorder: Recorder
 ) -> Gateway | None:
     if not plan.gateway:
         return None
-    return Gateway(plan, run, sockets, served, health.down_for, health.succeeded)
+    return Gateway(
+        plan,
+        run,
+        sockets,
+        served,
+        health.down_for,
+        health.succeeded,
+        recorder.waited,
+        recorder.ended,
+    )

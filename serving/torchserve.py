@@ -9,6 +9,7 @@ import subprocess
 import time
 from dataclasses import replace
 
+from handlers.stages import REPORTS
 from serving.children import bound
 from serving.logs import ServerLogs
 from serving.plan import Plan
@@ -56,7 +57,12 @@ class TorchServe:
             self._child = subprocess.Popen(
                 bound(self._plan.command(properties, sockets.folder)),
                 cwd=sockets.folder,  # TorchServe writes key_file.json there
-                env={**self._plan.environment, "LOG_LOCATION": logs, "METRICS_LOCATION": logs},
+                env={
+                    **self._plan.environment,
+                    "LOG_LOCATION": logs,
+                    "METRICS_LOCATION": logs,
+                    REPORTS: str(sockets.reports),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 start_new_session=True,

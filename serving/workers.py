@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import httpx
@@ -33,10 +33,19 @@ class Lines(Protocol):
 class Workers:
     """Reports the ready workers to ``health``, and prints which are lost and which serve again.
 
-    ``by_key`` has the workers of each version that the API reported last.
+    ``by_key`` has the workers of each version that the API reported last. ``lost`` is called with a
+    model and the number of its workers that have ended unexpectedly.
     """
 
-    def __init__(self, served: Served, management: Management, health: Health, logs: str) -> None:
+    def __init__(
+        self,
+        served: Served,
+        management: Management,
+        health: Health,
+        logs: str,
+        lost: Callable[[str, int], None],
+    ) -> None:
+        self._lost = lost
         self._served = served
         self._management = management
         self._health = health
@@ -112,6 +121,7 @@ class Workers:
         if len(now) == len(workers):
             self._complete.add(key)
         if announce and before - now:
+            self._lost(key.partition("/")[0], len(before - now))
             say(f"{key}: a worker was lost, TorchServe starts another; see {self._logs}")
         if announce and now - before:
             say(f"{key}: a worker serves again")

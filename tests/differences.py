@@ -127,7 +127,8 @@ RAY = _by_case(
         "an `x-request-id` that is unsafe to log is answered as it came": {
             "an id that is unsafe to log is kept": True,
         },
-        "over gRPC, `x-request-id` and the `x-model-` headers are in the trailing metadata": {
+        "over gRPC, `x-model-weights`, `x-model-version` and `x-request-id` are in the trailing "
+        "metadata": {
             "gRPC: metadata of an answer": [None, None, None],
         },
         "a gRPC message that cannot be parsed is UNKNOWN, compressed ones are read": {

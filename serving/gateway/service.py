@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -40,7 +40,8 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
     a version that has answered 200. No request waits for more than ``longest_wait`` seconds.
     ``most_of`` is the number of requests by client that may wait or be with TorchServe at once.
     ``token`` gives TorchServe's token, which is another one after TorchServe was restarted while a
-    request waited.
+    request waited. ``waited`` is called with a model and the seconds that a request for it was in
+    the queue, until its turn or its refusal.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         longest_wait: float,
         limits: GatewayLimits,
         token: Callable[[], str | None],
+        waited: Callable[[str, float], None],
     ) -> None:
+        self._waited = waited
         self._token = token
         self._most_bytes = limits.request_bytes
         # The other half of the memory is for small requests, answers and connections.
@@ -62,10 +65,6 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._succeeded = succeeded
         self._present: Counter[str] = Counter()
         self.most_of: Mapping[str, int] = {}
-
-    def waiting(self, model: str) -> int:
-        """How many requests for ``model`` wait for their turn."""
-        return self._queues[model].waiting
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a method, for gRPC; None for any other method."""
@@ -147,7 +146,8 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         with contextlib.ExitStack() as stack:
             if version:
                 stack.enter_context(self._served.used(queue.model, version))
-            await queue.enter(client, until)
+            with self._timed(queue.model):
+                await queue.enter(client, until)
             answer = stack.enter_context(place(queue, client))
             yield answer, stack.enter_context(self._served.used(queue.model, version))
 
@@ -177,6 +177,14 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         if model not in self._queues:
             raise Refused(404, "ModelNotFound", "there is no such model: GET /models lists them")
         return self._queues[model]
+
+    @contextlib.contextmanager
+    def _timed(self, model: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited(model, time.monotonic() - begun)
 
     def _check_limit(self, client: str) -> None:
         most = self.most_of.get(client)
