@@ -35,6 +35,7 @@ class Handler:
     """TorchServe calls ``initialize`` at the start of a worker and ``handle`` for each batch."""
 
     service: Service
+    version: str = ""  # of the archive
     reports: Reports | None = None  # None: no supervisor asks for them
 
     def initialize(self, context: Any) -> None:
@@ -47,14 +48,14 @@ class Handler:
             os.environ,
             batch_size=properties.get("batch_size") or 1,
         )
+        self.version = str(context.manifest["model"].get("modelVersion", ""))
         if path := os.environ.get(REPORTS):
-            version = str(context.manifest["model"].get("modelVersion", ""))
             description = self.service.describe()
             serves = {name: str(description[name]) for name in ("precision", "engine", "device")}
             metadata = self.service.metadata
             serves |= {"task": metadata.spec.task, "weights": metadata.weights.name}
             self.reports = Reports(
-                path, metadata.name, {**serves, "version": version}, self.service.engine.device
+                path, metadata.name, {**serves, "version": self.version}, self.service.engine.device
             )
             self.reports.send()
 
@@ -85,6 +86,7 @@ class Handler:
         context.set_response_status(answer.code, HTTPStatus(answer.code).phrase, i)
         context.set_response_content_type(i, answer.content_type)
         context.set_response_header(i, "x-model-weights", self.service.metadata.weights.name)
+        context.set_response_header(i, "x-model-version", self.version)
         return answer.body
 
 

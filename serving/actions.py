@@ -26,10 +26,13 @@ class Actions:
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
 
-    def record(self, action: Action, why: str, model: str = "") -> None:
-        """Count ``action`` and print its reason ``why``; ``model`` is empty if it concerns all."""
-        self._counter.labels(action.value, model).inc()
-        say(f"{model}: {why}" if model else why)
+    def record(self, action: Action, why: str, key: str = "") -> None:
+        """Count ``action`` and print its reason ``why``.
+
+        ``key`` is the MODEL/VERSION that it concerns, or empty if it concerns all.
+        """
+        self._counter.labels(action.value, key.partition("/")[0]).inc()
+        say(f"{key}: {why}" if key else why)
 
 
 def say(text: str) -> None:

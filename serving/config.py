@@ -155,17 +155,22 @@ class Config:
     def archives(self) -> list[Path]:
         """The archives in ``load_models``, or every archive in the model store.
 
+        The other versions that a rollout keeps there, with an @ in their names, do not count.
         Raises ServingError if there are none.
         """
         names = [name.strip() for name in self.values.get("load_models", "").split(",")]
         archives = [self.model_store / name for name in names if name]
-        archives = archives or sorted(self.model_store.glob("*.mar"))
+        archives = archives or self._stored
         if not archives:
             raise ServingError(
                 f"no archives in {self.model_store}: run `make export` (or `make export "
                 "WEIGHTS=random`), or choose another model store with STORE="
             )
         return archives
+
+    @property
+    def _stored(self) -> list[Path]:
+        return sorted(p for p in self.model_store.glob("*.mar") if "@" not in p.name)
 
     def select(self, models: Iterable[str]) -> Config:
         """The same configuration, for the archives of ``models`` alone, with or without ``.mar``.
@@ -175,7 +180,7 @@ class Config:
         archives = dict.fromkeys(f"{model.removesuffix('.mar')}.mar" for model in models)
         for name in archives:
             if not (self.model_store / name).is_file():
-                names = ", ".join(sorted(path.stem for path in self.model_store.glob("*.mar")))
+                names = ", ".join(path.stem for path in self._stored)
                 raise ServingError(
                     f"{self.model_store / name} does not exist: run `make export`"
                     + (f", or choose from {names}" if names else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import json
 import logging
 import os
 import sys
@@ -24,6 +25,7 @@ logger = logging.getLogger("ray.serve")
 
 # A replica that has answered within this time needs no canary.
 IDLE_S = 5.0
+_MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 class Model:
@@ -42,6 +44,8 @@ class Model:
         self._code = _code()
         unpacked = self._code.unpacked.read(folder)
         self._service = unpacked.service(self._code.unpacked.find_device(device), os.environ)
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        self._version = str(manifest["model"].get("modelVersion", ""))
         self._timeout = unpacked.response_timeout
         self._answered = time.monotonic()
         self._busy = False
@@ -87,11 +91,11 @@ class Model:
         self._answered = time.monotonic()
         self._metrics.report(stages, len(calls), self._service.pool.ended - ended)
         self._code.memory.give_back_after([{"body": c.body} for c in calls])
-        weights = self._service.metadata.weights.name
+        served = self._service.metadata.weights.name, self._version
         return [
-            Reply(a.code, "application/json", a.to_json(), type(a).__name__, weights)
+            Reply(a.code, "application/json", a.to_json(), type(a).__name__, *served)
             if isinstance(a, self._code.errors.RequestError)
-            else Reply(a.code, a.content_type, a.body, "", weights)
+            else Reply(a.code, a.content_type, a.body, "", *served)
             for a in answers
         ]
 

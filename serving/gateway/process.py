@@ -28,6 +28,7 @@ from serving.gateway.service import AdmissionService
 from serving.plan import ModelPlan, Plan
 from serving.runfolder import LOG_BYTES, RunFolder
 from serving.sockets import Sockets
+from serving.versions import Served
 
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 5
@@ -48,11 +49,12 @@ def active_in(reply: str) -> int:
 class Gateway:
     """Envoy for the models of ``plan``, in front of TorchServe at ``sockets``.
 
-    ``down_for`` gives the seconds for which a model has had no worker. ``succeeded`` is called with
-    the name of a model that has answered a request, ``waited`` with a model and the seconds that a
-    request was in its queue, ``ended`` with each request that has ended. The constructor and the
-    methods raise ServingError if credentials cannot be used, the methods also if Envoy does not
-    answer.
+    ``served`` has the versions of each model. Its queue is planned at the start, for the first one,
+    and is that of all. ``down_for`` gives the seconds for which a model has had no worker.
+    ``succeeded`` is called with the key of a version that has answered a request, ``waited`` with a
+    model and the seconds that a request was in its queue, ``ended`` with each request that has
+    ended. The constructor and the methods raise ServingError if credentials cannot be used, the
+    methods also if Envoy does not answer.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Gateway:
         plan: Plan,
         run: RunFolder,
         sockets: Sockets,
+        served: Served,
         down_for: Callable[[str], float],
         succeeded: Callable[[str], None],
         waited: Callable[[str, float], None],
@@ -79,16 +82,14 @@ class Gateway:
             )
             for planned in plan.models
         }
-        weights = {planned.model: planned.archive.weights for planned in plan.models}
         self._access_log = AccessLogService(ended)
         self._service = AdmissionService(
             self.queues,
-            weights,
+            served,
             succeeded,
             plan.response_timeout,
             self._limits,
             partial(run.token, "inference"),
-            {planned.model: (*planned.archive.options, "format") for planned in plan.models},
             waited,
         )
         # The state of the credentials at the last write; the files are written when it changes.

@@ -20,8 +20,8 @@ from serving.metrics.workers import SERVES, Reported
 class State(Collector):
     """Gauges of ``health``, of the ``queues`` by model (empty without a gateway), of the workers.
 
-    ``workers`` gives those that TorchServe has; ``expiries`` when each certificate and each API key
-    expires, by kind and name.
+    ``workers`` gives those that TorchServe has, by version; ``expiries`` when each certificate and
+    each API key expires, by kind and name.
     """
 
     def __init__(
@@ -50,21 +50,23 @@ class State(Collector):
         yield from self._expiry()
 
     def _models(self) -> Iterator[Metric]:
+        version = "model", "version"
         ready = _gauge("vision_model_ready", "1 if the model answers, else 0", "model")
-        wanted = _gauge("vision_workers_wanted", "Workers that are planned", "model")
-        workers = _gauge("vision_workers_ready", "Workers that can take a batch", "model")
+        wanted = _gauge("vision_workers_wanted", "Workers that are planned", *version)
+        workers = _gauge("vision_workers_ready", "Workers that can take a batch", *version)
         memory = _gauge(
             "vision_worker_memory_bytes",
             "Resident memory of the workers and of their decode processes",
-            "model",
+            *version,
         )
         listed = self._workers()
         for model in self._health.models:
-            state = self._health.report_model(model)
-            ready.add_metric([model], state["ready"])
-            wanted.add_metric([model], state["wanted"])
-            workers.add_metric([model], state["workers"])
-            memory.add_metric([model], sum(_resident(each.pid) for each in listed.get(model, ())))
+            ready.add_metric([model], self._health.report_model(model)["ready"])
+        for key in self._health.keys:
+            state, labels = self._health.report_model(key), key.split("/")
+            wanted.add_metric(labels, state["wanted"])
+            workers.add_metric(labels, state["workers"])
+            memory.add_metric(labels, sum(_resident(each.pid) for each in listed.get(key, ())))
         return iter((ready, wanted, workers, memory))
 
     def _queue(self) -> Iterator[Metric]:

@@ -147,9 +147,8 @@ def test_an_address_that_is_none(path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_the_same_server_for_a_child(path: Path) -> None:
-    options = ("--run-dir", "other", "--port", "9001", "--model-store", "store")
-    settings = ("--set", "drain_seconds=1", "--set", "idle_seconds=2")
-    arguments = parse("serve", "--config", path, *options, *settings)
+    options = "--run-dir other --port 9001 --model-store store --set drain_seconds=1"
+    arguments = parse("serve", "--config", path, *options.split())
     assert parse("serve", *commandline.server_options(arguments)) == arguments
 
 

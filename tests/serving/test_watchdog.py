@@ -50,7 +50,7 @@ def watchdog(scaling: Scaling, monkeypatch: pytest.MonkeyPatch) -> Watchdog:
     http = httpx.Client(transport=httpx.MockTransport(scaling.answer), base_url="http://x")
     health = Health({"a": 2})
     actions = Actions(Counter("actions", "", ["action", "model"], registry=None))
-    return Watchdog({"a": 2}, Management(http), health, actions)
+    return Watchdog(lambda: {"a": 2}, Management(http), health, actions)
 
 
 @pytest.fixture
