@@ -50,7 +50,7 @@ help: ## this list
 	@echo '         STORE=model_store  (export, archive, serve, start, ray-serve; bench: the archives to measure)'
 	@echo '         SERVER=http://127.0.0.1:8080  PORT=7860: of the page  (ui)  SECONDS=60 (fuzz)  MINUTES=10 (soak)'
 
-demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
+demo: install ## everything on a sample photograph: install, export, serve, classify, translate, a page (ONCE=1: then stop)
 	@$(PY) -m tools.demo --device $(DEVICE) $(SERVER_OPTIONS) $(call option,MODELS,models) $(call switch,ONCE,once)
 
 install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: without test tools, PRODUCTION=: with; RAY=1)
