@@ -65,6 +65,7 @@ class Lone:
 
     config_path: Path
     command: Command
+    process: subprocess.Popen[bytes]
     bodies: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -142,8 +143,8 @@ def config_path(
 
 @pytest.fixture(scope="module")
 def lone(config_path: Path, serving: Command) -> Iterator[Lone]:
-    with serve(config_path):
-        lone = Lone(config_path, serving)
+    with serve(config_path) as server:
+        lone = Lone(config_path, serving, server.process)
         lone.bodies[FIRST] = lone.post().content
         yield lone
 
@@ -288,9 +289,7 @@ def test_strangers_cannot_roll_out(lone: Lone) -> None:
         assert answer.status_code in (404, 405), path
 
 
-def test_a_restart_keeps_the_version(
-    lone: Lone, config_path: Path, archives: Path, serving: Command
-) -> None:
+def test_a_restart_keeps_the_version(lone: Lone, config_path: Path, archives: Path) -> None:
     """Of TorchServe, whatever has become of the files meanwhile; and of the whole server."""
     lone.done("rollout", "--archive", archives / "second.mar")
     promoted = (lone.store / "tiny.mar").read_bytes()
@@ -305,7 +304,8 @@ def test_a_restart_keeps_the_version(
     assert lone.versions() == [(SECOND, "default", 1.0), (FIRST, "previous", 0.0)]
 
     (lone.store / "tiny.mar").write_bytes(promoted)
-    assert lone.command("stop", *lone.options).returncode == 0
+    lone.process.terminate()
+    assert lone.process.wait(TIMEOUT_S) == 0
     with serve(config_path):
         assert answers(lone, SECOND)
         assert lone.versions() == [(SECOND, "default", 1.0)]
