@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import signal
@@ -32,6 +33,22 @@ for _variable in VARIABLES.values():
 
 ROOT = Path(__file__).parents[1]
 MODELS = tuple(registered())  # every network of the bundle
+# Servers of the whole suite. The tests of these, and whatever is marked so, run in one process.
+SERVERS = {"server", "float32_server", "served"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `make test` divide the suite among processes: by file, but all servers in one."""
+
+    def uses_servers(item: pytest.Item) -> bool:
+        return not SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
+
+    files = {item.path for item in items if uses_servers(item)}
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            group = "servers" if item.path in files else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -53,12 +70,16 @@ def heavy() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All networks, untrained, exported as by `make export`. Do not write to it."""
-    store = tmp_path_factory.mktemp("store") / "model_store"
-    subprocess.run(
-        [sys.executable, "-m", "export", "--weights", "random", "--model-store", str(store)],
-        cwd=ROOT,
-        check=True,
-    )
+def model_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """All networks, untrained, exported as by `make export`. Do not write to it.
+
+    The processes of one run share it: the first that needs it exports.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    store = (folder if worker_id == "master" else folder.parent) / "model_store"
+    with store.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not list(store.glob("*.mar")):
+            command = [sys.executable, "-m", "export", "--weights", "random"]
+            subprocess.run([*command, "--model-store", str(store)], cwd=ROOT, check=True)
     return store

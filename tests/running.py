@@ -125,7 +125,7 @@ def serve(
     """The process of ``make serve``, on the CPU, once it has printed ``until``.
 
     Its run folder is beside ``config``. ``before`` is a prefix of its command line, as of ``env``.
-    The ``module`` deploy.ray is `make ray-serve`.
+    The ``module`` deploy.ray is `make ray-serve`; tests.impatient waits less than `make serve`.
     """
     log = config.parent / "said.log"
     command = [*before, sys.executable, "-m", module, "serve", "--config", str(config)]

@@ -6,10 +6,11 @@ import argparse
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -33,6 +34,7 @@ from vision_client.show import bars, draw, side_by_side
 
 # Chelsea the cat, by Stéfan van der Walt, CC0; from scikit-image.
 SAMPLE = Path(__file__).with_name("sample.jpg")
+PAGE_HOST, PAGE_PORT = "127.0.0.1", 7860
 TIMEOUT_S = 120
 INTERRUPTED = 130
 
@@ -46,7 +48,7 @@ UNTRAINED = """
 
 
 def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
-    """Export, serve, predict; then serve until Ctrl-C, or stop if ``arguments.once``."""
+    """Export, serve, predict; then serve, with the page, until Ctrl-C, or stop if `once`."""
     export(config.model_store, arguments.models)
     print(flush=True)
     options = ["--device", arguments.device, "--models", ",".join(arguments.models)]
@@ -62,8 +64,9 @@ def demo(arguments: argparse.Namespace, config: Config, run: RunFolder) -> int:
         print_next(config.local_inference, models)
         if arguments.once:
             return 0
-        print("\nserving until Ctrl-C", flush=True)
-        return child.wait()
+        with page(config.local_inference) as address:
+            print(f"\nserving until Ctrl-C; a page for your own photographs:  {address}")
+            return child.wait()
     except KeyboardInterrupt:
         return INTERRUPTED if arguments.once else 0
     finally:
@@ -86,6 +89,27 @@ def end(child: subprocess.Popen[bytes]) -> None:
         child.send_signal(signal.SIGINT)
         with contextlib.suppress(KeyboardInterrupt):
             child.wait()
+
+
+@contextlib.contextmanager
+def page(url: str) -> Iterator[str]:
+    """The address of `vision page` for the server at ``url``, on its usual port if that is free."""
+    port = 0
+    with contextlib.suppress(OSError), socket.create_server((PAGE_HOST, PAGE_PORT)):
+        port = PAGE_PORT
+    vision = str(Path(sys.executable).with_name("vision"))
+    command = [vision, "page", "--no-open", "--server", url, "--port", str(port)]
+    with subprocess.Popen(
+        bound(command), stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as child:
+        assert child.stdout is not None
+        try:
+            word, _, address = child.stdout.readline().partition(" ")
+            if word != "page":
+                raise ServingError("the page did not start; its message is above")
+            yield address.strip()
+        finally:
+            child.terminate()
 
 
 def showable(models: Mapping[str, str]) -> dict[str, str]:
@@ -143,8 +167,8 @@ def show(client: Client, models: Mapping[str, str], folder: Path) -> None:
 
 def print_next(url: str, models: Mapping[str, str]) -> None:
     """Print the commands to try next with the server at ``url``."""
-    server, where = ("", "") if url == SERVER else (f" SERVER={url}", f" --server {url}")
-    commands = [(f"make ui{server}", "a page in the browser")]
+    where = "" if url == SERVER else f" --server {url}"
+    commands = []
     if "classify" in models.values():
         commands.append(
             (f".venv/bin/vision classify photo.jpg{where}", "folders, too: vision --help")

@@ -36,12 +36,12 @@ def printable(text: str) -> str:
 
 
 def bars(predictions: Iterable[Prediction]) -> Text:
-    """One line per prediction: percentage, bar, label."""
+    """One line per prediction: percentage, bar, and the label at the end of the bar."""
     text = Text()
     for rank, prediction in enumerate(predictions):
         style = "bold" if rank == 0 else ""
         text.append(f"  {100 * prediction.probability:6.2f} % ", style)
-        text.append(f"{'█' * round(BAR * prediction.probability):<{BAR}}", "green")
+        text.append("█" * round(BAR * prediction.probability) or "▏", "green")
         text.append(f" {printable(prediction.label)}\n", style)
     text.rstrip()
     return text

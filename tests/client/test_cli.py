@@ -25,6 +25,8 @@ from tests.running import Running, free_port
 from tests.standin import CLASSIFIER, TRANSLATOR, Answering
 from tools import terminal
 from tools.terminal import plain
+from vision_client import show
+from vision_client.tasks.classify import Prediction
 
 TIMEOUT_S = 120
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("VISION_")}
@@ -107,6 +109,11 @@ def test_json_and_csv(server: Running, at: dict[str, str], folder: Path) -> None
     assert {row["weights"] for row in rows} == {"untrained"}
 
 
+def test_a_label_stands_beside_its_bar() -> None:
+    shown = show.bars([Prediction(0, "cat", 0.5), Prediction(1, "dog", 0.001)]).plain
+    assert shown.splitlines() == [f"   50.00 % {'█' * 15} cat", "    0.10 % ▏ dog"]
+
+
 @pytest.mark.slow
 def test_a_terminal_gets_ranked_bars(server: Running, at: dict[str, str], folder: Path) -> None:
     status, shown = in_terminal("classify", folder / "below", env=at)
@@ -115,9 +122,8 @@ def test_a_terminal_gets_ranked_bars(server: Running, at: dict[str, str], folder
     for line, expected in zip(
         lines, predictions(server, folder / "below" / "coffee.png"), strict=True
     ):
-        assert f"{100 * expected['probability']:6.2f} % " in line
-        assert line.count("█") == round(30 * expected["probability"])
-        assert line.rstrip().endswith(expected["label"])
+        bar = "█" * round(30 * expected["probability"]) or "▏"
+        assert line.strip() == f"{100 * expected['probability']:.2f} % {bar} {expected['label']}"
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from tests.deploy import tiny
 from tests.deploy.tiny import MODEL
 from vision_client import inference_pb2, inference_pb2_grpc
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
 
 T = TypeVar("T")
 HOST = "127.0.0.1"

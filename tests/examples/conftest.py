@@ -66,22 +66,24 @@ class Programs:
         path = self.folder / (program + self.suffix)
         return run(*self.command, path, *arguments, *optional, env=self.absent if alone else {})
 
-    def fail(self, program: str, *arguments: str | Path, number: int | None = None) -> Run:
-        """The same for a program that fails: Python in this process, as its start takes seconds."""
+    def call(self, program: str, *arguments: str | Path, number: int | None = None) -> Run:
+        """The same, but Python in this process, because its start takes seconds."""
         if not self.command:
             return self.run(program, *arguments, number=number)
         optional = () if number is None else (*self.options[program], str(number))
         argv = [program + self.suffix, *map(str, arguments), *optional]
         out, err = StringIO(), StringIO()
+        code: object = 0
         with (
             mock.patch("sys.argv", argv),
             mock.patch("sys.path", [str(self.folder), *sys.path]),
             redirect_stdout(out),
             redirect_stderr(err),
-            pytest.raises(SystemExit) as ended,
         ):
-            runpy.run_path(str(self.folder / argv[0]), run_name="__main__")
-        code = ended.value.code  # a text is printed, and the status is 1
+            try:
+                runpy.run_path(str(self.folder / argv[0]), run_name="__main__")
+            except SystemExit as ended:
+                code = ended.code  # a text is printed, and the status is 1
         said = "" if isinstance(code, int) else f"{code}\n"
         return Run(
             argv, code if isinstance(code, int) else 1, out.getvalue(), err.getvalue() + said

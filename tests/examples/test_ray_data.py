@@ -13,7 +13,7 @@ from PIL import Image
 from tests import eager
 from tests.examples.run import ROOT, Run, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]  # one Ray at a time
 
 PROGRAM = ROOT / "examples" / "ray_data.py"
 

@@ -44,7 +44,7 @@ def test_the_readme_s_commands(
     assert difference(folder / "zebra.png", painted).mean() <= 2
 
 
-@pytest.mark.parametrize("name", ["chelsea", "astronaut", "coffee"])
+@pytest.mark.parametrize("name", ["chelsea", "coffee"])
 def test_the_ranking_is_that_of_eager(
     programs: Programs,
     model_store: Path,
@@ -101,7 +101,7 @@ def test_a_longer_side_becomes_a_multiple_of_4(
     picture = photographs["chelsea"].rotate(angle, expand=True)
     photo, out = tmp_path / "photo.png", tmp_path / "out.png"
     picture.save(photo)
-    ran = programs.run("translate", model_store / "cyclegan.pt", photo, out, number=68)
+    ran = programs.call("translate", model_store / "cyclegan.pt", photo, out, number=68)
     assert ran.stdout == f"{out}: {size[0]}x{size[1]}\n"
     resized = picture.resize(size, Image.Resampling.BILINEAR)
     steps = difference(out, eager.translated(resized, 68))
@@ -119,7 +119,7 @@ def test_transparency_is_on_white(
     picture.save(photo)
     white = Image.new("RGB", picture.size, "white")
     white.paste(photographs["coffee"], mask=mask)
-    ran = programs.run("translate", model_store / "cyclegan.pt", photo, out, number=96)
+    ran = programs.call("translate", model_store / "cyclegan.pt", photo, out, number=96)
     assert ran.returncode == 0, ran.stderr
     assert difference(out, eager.translated(white, 96)).mean() <= 0.5
 
@@ -143,7 +143,7 @@ def test_a_message_is_one_line_and_status_1(programs: Programs, refused: Path) -
 def test_a_model_that_is_refused(
     programs: Programs, refused: Path, tmp_path: Path, model: str, why: str
 ) -> None:
-    ran = programs.fail("translate", refused / model, "photo.png", tmp_path / "out.png")
+    ran = programs.call("translate", refused / model, "photo.png", tmp_path / "out.png")
     assert_refused(ran, why)
     assert str(refused / model) in ran.stderr
 
@@ -153,7 +153,7 @@ def test_a_picture_that_is_refused(
     programs: Programs, model_store: Path, refused: Path, tmp_path: Path, picture: str
 ) -> None:
     out = tmp_path / "out.png"
-    ran = programs.fail("translate", model_store / "cyclegan.pt", refused / picture, out)
+    ran = programs.call("translate", model_store / "cyclegan.pt", refused / picture, out)
     assert_refused(ran, str(refused / picture))
     assert not out.exists()
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_done(
     photo = tmp_path / "photo.png"
     photographs["chelsea"].save(photo)
     arguments = (model_store / "cyclegan.pt", photo, tmp_path / out)
-    assert_refused(programs.fail("translate", *arguments, number=size), why)
+    assert_refused(programs.call("translate", *arguments, number=size), why)
 
 
 PHOTO = ("a.pt", "b.jpg")
@@ -202,7 +202,7 @@ def test_usage(
     request: pytest.FixtureRequest, language: str, program: str, arguments: tuple[str, ...]
 ) -> None:
     programs: Programs = request.getfixturevalue(language)
-    ran = programs.fail(program, *arguments)
+    ran = programs.call(program, *arguments)
     assert ran.returncode == 2
     assert ran.stdout == ""
     start = f"usage: {program} MODEL.pt PHOTO " if language == "cpp" else f"usage: {program}.py "

@@ -95,3 +95,22 @@ def run(command: Callable[..., list[str]]) -> Callable[..., subprocess.Completed
         )
 
     return run_command
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``call(main, "a")``: a command in this process, because a new one imports for seconds."""
+
+    def call_main(main: Callable[[], int], *arguments: object) -> Any:
+        words = list(map(str, arguments))
+        monkeypatch.setattr("sys.argv", ["command", *words])
+        try:
+            status: object = main()
+        except SystemExit as ended:  # of argparse
+            status = ended.code
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(words, status, out, err)  # type: ignore[arg-type]
+
+    return call_main

@@ -87,12 +87,12 @@ def test_command_leaves_current_archives_alone(run: Run, store: Path) -> None:
     assert {name: _state(store / f"{name}.mar") for name in registered()} == before
 
 
-def test_command_rebuilds_a_changed_archive(run: Run, store: Path) -> None:
+def test_command_rebuilds_a_changed_archive(call: Run, store: Path) -> None:
     receipt, mar = store / "cyclegan.json", store / "cyclegan.mar"
     text = receipt.read_text().replace('"untrained"', '"renamed"')
     receipt.unlink()  # a hard link to what other tests read
     receipt.write_text(text)
-    done = run("export.archive", "cyclegan", "--model-store", store)
+    done = call(archive.main, "cyclegan", "--model-store", store)
     assert done.returncode == 0
     assert f"{mar}: archived" in done.stdout
     with zipfile.ZipFile(mar) as rebuilt:
@@ -101,25 +101,25 @@ def test_command_rebuilds_a_changed_archive(run: Run, store: Path) -> None:
     assert not list(store.glob(".archive-*"))
 
 
-def test_command_without_an_export_says_what_to_run(run: Run, tmp_path: Path) -> None:
-    done = run("export.archive", "cyclegan", "--model-store", tmp_path)
+def test_command_without_an_export_says_what_to_run(call: Run, tmp_path: Path) -> None:
+    done = call(archive.main, "cyclegan", "--model-store", tmp_path)
     assert done.returncode == 1
     assert "make export" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_deleted_file_of_a_network_is_reported_with_its_name(run: Run, tmp_path: Path) -> None:
+def test_a_deleted_file_of_a_network_is_reported_with_its_name(call: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.pt").touch()
     receipt = {"network": "/no/such/mine.py", "spec": {"task": "classify"}}
     (tmp_path / "mine.json").write_text(json.dumps(receipt))
-    done = run("export.archive", "--model-store", tmp_path)
+    done = call(archive.main, "--model-store", tmp_path)
     assert done.returncode == 1
     assert "error: mine: /no/such/mine.py: there is no such file" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../mine", "/mine", "mine.mar", ""])
-def test_names_of_models_are_no_paths(name: str, run: Run, tmp_path: Path) -> None:
-    done = run("export.archive", name, "--model-store", tmp_path)
+def test_names_of_models_are_no_paths(name: str, call: Run, tmp_path: Path) -> None:
+    done = call(archive.main, name, "--model-store", tmp_path)
     assert done.returncode == 2
     assert f"no model can be called {name!r}" in done.stderr
 
@@ -207,7 +207,7 @@ def test_network_without_its_digest_is_refused(
     assert _state(sources / "cyclegan.mar") == before
 
 
-def test_command_refuses_flipped_bytes_and_leaves_the_old_archive(run: Run, store: Path) -> None:
+def test_command_refuses_flipped_bytes_and_leaves_the_old_archive(call: Run, store: Path) -> None:
     pt, mar = store / "cyclegan.pt", store / "cyclegan.mar"
     before = _state(mar)
     damaged = bytearray(pt.read_bytes())
@@ -215,7 +215,7 @@ def test_command_refuses_flipped_bytes_and_leaves_the_old_archive(run: Run, stor
     damaged[middle : middle + 16] = bytes(byte ^ 0xFF for byte in damaged[middle : middle + 16])
     pt.unlink()  # a hard link to what other tests read
     pt.write_bytes(damaged)
-    done = run("export.archive", "cyclegan", "--model-store", store)
+    done = call(archive.main, "cyclegan", "--model-store", store)
     assert done.returncode == 1
     assert str(pt) in done.stderr
     assert "`make export`" in done.stderr
@@ -282,23 +282,23 @@ def _own_network(folder: Path) -> Path:
     return path
 
 
-def test_command_archives_every_network_of_the_store(run: Run, tmp_path: Path) -> None:
+def test_command_archives_every_network_of_the_store(call: Run, tmp_path: Path) -> None:
     _own_network(tmp_path)
     _write_network(tmp_path, b"a network")  # its .json names no network
-    done = run("export.archive", "--model-store", tmp_path)
+    done = call(archive.main, "--model-store", tmp_path)
     assert done.returncode == 1
     assert "cyclegan.json does not name its network: run `make export`" in done.stderr
     assert "tiny_classifier.mar: archived" in done.stdout
 
 
 @pytest.mark.parametrize("fault", ["missing", "renamed"])
-def test_command_without_the_user_s_file(fault: str, run: Run, tmp_path: Path) -> None:
+def test_command_without_the_user_s_file(fault: str, call: Run, tmp_path: Path) -> None:
     path = _own_network(tmp_path)
     if fault == "missing":
         path.unlink()
     else:
         path.write_text(path.read_text().replace('name="tiny_classifier"', 'name="other"'))
-    done = run("export.archive", "--model-store", tmp_path)
+    done = call(archive.main, "--model-store", tmp_path)
     assert done.returncode == 1
     assert str(path) in done.stderr
     assert "Traceback" not in done.stderr

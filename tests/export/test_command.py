@@ -20,16 +20,20 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from export import pipeline
+from export import weights as published
+from export.__main__ import main
 from export.checkpoints import Loaded
-from export.networks import registered
+from export.networks import find, registered
 from export.pipeline import fingerprint
 from handlers.metadata import Weights
 
 ROOT = Path(__file__).parents[2]
-LABELS = ["pug", "beagle", "boxer", "Siamese", "Persian", "Bengal", "Ragdoll"]
+OWN = ROOT / "tests/networks/tiny_classifier.py"
+LABELS = ["pug", "beagle", "boxer", "Siamese", "Persian"]
 
 Command = Callable[..., list[str]]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -49,10 +53,12 @@ def _states(store: Path) -> dict[str, tuple[int, int, str]]:
 
 
 @pytest.fixture(scope="module")
-def own(fine_tuned: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's checkpoint, with the names of its classes beside it."""
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's checkpoint of OWN, with the names of its classes beside it."""
     path = tmp_path_factory.mktemp("own") / "pets.pth"
-    torch.save({"epoch": 9, "state_dict": fine_tuned.state_dict()}, path)
+    network = find(str(OWN))
+    state = network.build(network.spec(labels=tuple(LABELS))).state_dict()
+    torch.save({"epoch": 9, "state_dict": state}, path)
     path.with_suffix(".json").write_text(json.dumps(LABELS))
     return path
 
@@ -85,29 +91,33 @@ def _start(command_line: list[str], *, until: str, **variables: str) -> subproce
 
 
 @pytest.fixture
-def offline(tmp_path: Path) -> Iterator[dict[str, object]]:
-    """Environment variables: no cached weights, and a proxy that refuses connections."""
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No cached weights, and a proxy that refuses connections; one attempt to download."""
+    monkeypatch.setattr(published, "ATTEMPTS", 1)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        proxy = f"http://127.0.0.1:{held.getsockname()[1]}"
-        yield {
-            "TORCH_HOME": tmp_path / "torch",
-            **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy),
-            **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
-        }
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{held.getsockname()[1]}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "")
+        yield
 
 
-@pytest.mark.slow
-def test_no_weights_and_no_network(run: Run, offline: dict[str, object], tmp_path: Path) -> None:
-    done = run("export", "--model-store", tmp_path / "store", **offline)
-    assert done.returncode == 1
+@pytest.mark.usefixtures("offline")
+def test_no_weights_and_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["export", "--model-store", str(tmp_path / "store")])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main() == 1
+    said = capsys.readouterr().err
     cache = tmp_path / "torch" / "hub" / "checkpoints"
     for named in ("horse2zebra_0.4.0.pth", "resnet101-63fe2227.pth", cache):
-        assert str(named) in done.stderr
+        assert str(named) in said
     for name in ("cyclegan", "resnet101"):
         for weights in ("PATH", "random"):
-            assert f"make export NETWORK={name} WEIGHTS={weights}" in done.stderr
-    assert "Traceback" not in done.stderr
+            assert f"make export NETWORK={name} WEIGHTS={weights}" in said
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock"}
 
 
@@ -169,10 +179,10 @@ def test_interrupted_export_leaves_the_artefacts(
     store.mkdir()
     scratch.mkdir()
     for suffix in ("pt", "json", "mar"):
-        (store / f"tiny_classifier.{suffix}").write_text("of before")
+        (store / f"{OWN.stem}.{suffix}").write_text("of before")
     before = _states(store)
     options = ("--weights", "random", "--model-store", store)
-    command_line = command("export", ROOT / "tests/networks/tiny_classifier.py", *options)
+    command_line = command("export", OWN, *options)
     process = _start(command_line, until=moment, TMPDIR=str(scratch))
     process.send_signal(number)
     output, _ = process.communicate()
@@ -195,15 +205,14 @@ class Rivals:
     first: subprocess.Popen[str]
     second: subprocess.CompletedProcess[str]
     first_work: list[Path]
+    said: str
 
 
 @pytest.fixture(scope="module")
 def rivals(command: Command, own: Path, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
     store = tmp_path_factory.mktemp("rivals") / "model_store"
-    command_line = command(
-        "export", "resnet101", "--resnet101", own,
-        "--resnet101-labels", own.with_suffix(".json"), "--model-store", store,
-    )  # fmt: skip
+    options = ("--weights", own, "--labels", own.with_suffix(".json"), "--model-store", store)
+    command_line = command("export", OWN, *options)
     first = _start(command_line, until="traced, ")
     first.send_signal(signal.SIGSTOP)
     second = subprocess.run(
@@ -212,8 +221,8 @@ def rivals(command: Command, own: Path, tmp_path_factory: pytest.TempPathFactory
     )  # fmt: skip
     first_work = [path for path in store.glob(".export-*/*") if path.is_file()]
     first.send_signal(signal.SIGCONT)
-    first.communicate()
-    return Rivals(store, first, second, first_work)
+    said, _ = first.communicate()
+    return Rivals(store, first, second, first_work, said)
 
 
 @pytest.mark.slow
@@ -224,20 +233,23 @@ def test_second_export_at_once_is_refused(rivals: Rivals) -> None:
 
 @pytest.mark.slow
 def test_first_export_goes_on_undisturbed(rivals: Rivals) -> None:
-    assert [path.name for path in rivals.first_work] == ["resnet101.pt"]
+    assert [path.name for path in rivals.first_work] == ["tiny_classifier.pt"]
     assert rivals.first.returncode == 0
-    names = {f"resnet101.{suffix}" for suffix in ("pt", "pt2", "json", "mar")}
+    names = {f"{OWN.stem}.{suffix}" for suffix in ("pt", "pt2", "json", "mar")}
     assert set(_states(rivals.store)) == names
 
 
 @pytest.mark.slow
-def test_own_checkpoint_and_labels_reach_the_archive(rivals: Rivals, own: Path) -> None:
+def test_own_checkpoint_and_labels_reach_the_archive(rivals: Rivals, own: Path, run: Run) -> None:
+    """--weights and --labels need no name where there is a single network."""
     digest = hashlib.sha256(own.read_bytes()).hexdigest()
-    with zipfile.ZipFile(rivals.store / "resnet101.mar") as mar:
-        metadata = json.loads(mar.read("resnet101.json"))
-    assert metadata == json.loads((rivals.store / "resnet101.json").read_text())
+    with zipfile.ZipFile(rivals.store / "tiny_classifier.mar") as mar:
+        metadata = json.loads(mar.read("tiny_classifier.json"))
+        assert yaml.safe_load(mar.read("tiny_classifier.yaml"))["batchSize"] == 4
+    assert metadata == json.loads((rivals.store / "tiny_classifier.json").read_text())
+    assert metadata["network"] == str(OWN)
     assert metadata["spec"]["labels"] == LABELS
-    assert metadata["golden"]["output_shape"] == [1, 7]
+    assert metadata["golden"]["output_shape"] == [1, len(LABELS)]
     assert metadata["weights"] == {
         "name": f"pets-{digest[:8]}",
         "source": "pets.pth",
@@ -245,3 +257,5 @@ def test_own_checkpoint_and_labels_reach_the_archive(rivals: Rivals, own: Path) 
         "sha256": digest,
         "licence": None,
     }
+    again = run("export.archive", "--model-store", rivals.store)
+    assert "tiny_classifier.mar: unchanged" in again.stdout

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from export.__main__ import _parse, main
 from export.errors import ExportError
@@ -53,25 +51,6 @@ def _checkpoint(path: Path) -> Path:
     network = find(str(OWN / "tiny_classifier.py"))
     torch.save(network.build(network.spec(labels=tuple("abcde"))).state_dict(), path)
     return path
-
-
-def test_own_file_by_the_command(run: Run, tmp_path: Path) -> None:
-    """--weights and --labels need no name where there is a single network."""
-    weights = _checkpoint(tmp_path / "mine.pth")
-    labels = tmp_path / "labels.txt"
-    labels.write_text("\n".join("vwxyz"))
-    store, own = tmp_path / "store", OWN / "tiny_classifier.py"
-    options = ("--labels", labels, "--model-store", store)
-    done = run("export", own, "--weights", weights, *options)
-    assert done.returncode == 0, done.stderr
-    assert f"5 classes from {labels}" in done.stdout
-    with zipfile.ZipFile(store / "tiny_classifier.mar") as mar:
-        metadata = json.loads(mar.read("tiny_classifier.json"))
-        assert yaml.safe_load(mar.read("tiny_classifier.yaml"))["batchSize"] == 4
-    assert metadata["spec"]["labels"] == list("vwxyz")
-    assert metadata["network"] == str(own)
-    again = run("export.archive", "--model-store", store)
-    assert "tiny_classifier.mar: unchanged" in again.stdout
 
 
 def test_options_of_one_network_among_several(run: Run, tmp_path: Path) -> None:

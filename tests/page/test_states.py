@@ -11,7 +11,7 @@ from email.message import Message
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
-from tests.page.opened import page_server, watched
+from tests.page.opened import page_server, wait_for_answers, watched
 from tests.standin import LIMIT_S, MODELS, TRANSLATOR, Answer, Answering
 from vision_client.tasks.decoder import Range
 
@@ -147,3 +147,44 @@ def test_a_picture_that_only_the_browser_can_read(
         expect(page.locator(BARS)).to_have_count(2)
         expect(page.locator("#name")).to_contain_text("sent as a JPEG")
         assert {body[:3] for body in fresh.bodies} == {b"\xff\xd8\xff"}
+
+
+class Showing(Answering):
+    """Classifies, and gives a photograph back as its translation."""
+
+    def __init__(self) -> None:
+        labels = ("sorrel", "American black bear", "Mexican hairless", "ox", "warthog")
+        predictions = [
+            {"class_id": i, "label": label, "probability": 0.9 / 4**i}
+            for i, label in enumerate(labels)
+        ]
+        headers = {"x-model-weights": b"untrained"}
+        super().__init__(Answer(200, headers, json.dumps({"predictions": predictions}).encode()))
+
+    def reply(self, path: str, headers: Message, content: bytes) -> Answer:
+        if path.endswith(TRANSLATOR):
+            return replace(self.answer, body=content)
+        return super().reply(path, headers, content)
+
+
+def test_a_laptop_shows_all_of_the_page(browser: Browser) -> None:
+    """Screens of 1366 by 768 and 1440 by 900, without the browser's own bars."""
+    with (
+        Showing().listening() as server,
+        page_server(server.url) as address,
+        watched(browser, address) as page,
+    ):
+        for width, height in ((1366, 650), (1440, 780)):
+            page.set_viewport_size({"width": width, "height": height})
+            for example in ("horses", "astronaut"):
+                page.get_by_role("button", name=example).click()
+                wait_for_answers(page)
+                expect(page.get_by_role("link", name="Download")).to_be_in_viewport(ratio=1)
+                expect(page.get_by_text("Untrained networks")).to_be_in_viewport(ratio=1)
+                taller = page.evaluate(
+                    "document.scrollingElement.scrollHeight - window.innerHeight"
+                )
+                assert taller <= 0, (width, height, example)
+                picture = page.locator(".compare").bounding_box()
+                assert picture
+                assert picture["height"] >= 0.4 * height, "large enough to look at"

@@ -15,12 +15,12 @@ import requests
 
 from serving.config import Config
 from tests import running
-from tests.running import MakeConfig, wait_until
+from tests.running import MakeConfig, processes_of, wait_until
 
 pytestmark = pytest.mark.slow
 
-CLIENTS = 16
-DRAIN_S = 3
+CLIENTS = 8
+DRAIN_S = 2
 TIMEOUT_S = 120
 
 
@@ -71,5 +71,6 @@ def test_no_accepted_request_is_lost(
             future.result()
         assert server.process.wait(TIMEOUT_S) == 0
         assert server.said().endswith("stopped\n")
+    assert processes_of(tmp_path) == []
     assert {code for client in clients for code in client.codes} == {200}
     assert min(client.refused_at for client in clients) >= signalled + DRAIN_S

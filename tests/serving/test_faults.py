@@ -154,19 +154,6 @@ def test_stalled_uploads_take_bounded_memory(lone: Lone, jpeg: bytes) -> None:
     wait_until(lambda: lone.post(bytes(15_000_000)).status_code == 400)
 
 
-def test_a_second_signal_does_not_wait(config: Path, jpeg: bytes) -> None:
-    with serve(config) as server, ThreadPoolExecutor(1) as pool:
-        server.worker().suspend()
-        answer = pool.submit(server.post, jpeg)
-        wait_until(lambda: server.active() == 1)
-        server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "finishing" in server.said())
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) == 0
-        with contextlib.suppress(requests.RequestException):
-            answer.result()
-
-
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
 needs_namespaces = pytest.mark.skipif(
     shutil.which("unshare") is None
@@ -239,3 +226,17 @@ def test_limits_beyond_those_of_torchserve(
     run = serving("serve", "--config", config, "--run-dir", tmp_path / "run")
     assert run.returncode == 1
     assert message in run.stderr
+
+
+def test_a_second_signal_does_not_wait(lone: Lone, jpeg: bytes) -> None:
+    """The last test of this server."""
+    with ThreadPoolExecutor(1) as pool:
+        lone.worker().suspend()
+        answer = pool.submit(lone.post, jpeg)
+        wait_until(lambda: lone.active() == 1)
+        lone.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "finishing" in lone.said())
+        lone.process.send_signal(signal.SIGTERM)
+        assert lone.process.wait(60) == 0
+        with contextlib.suppress(requests.RequestException):
+            answer.result()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import threading
 import time
@@ -22,6 +21,8 @@ from serving.management import Management
 from serving.runfolder import RunFolder
 from tests import running
 from tests.archives import copy_changed
+from tests.exposition import value
+from tests.impatient import HANG_S
 from tests.running import MakeConfig, wait_until
 
 pytestmark = pytest.mark.slow
@@ -56,10 +57,11 @@ class Lone:
 
     def actions(self, action: str, model: str = "") -> float:
         """How often the supervisor has done ``action``."""
-        text = requests.get(f"{self.config.metrics}/metrics", timeout=10).text
-        name = f'vision_watchdog_actions_total{{action="{action}",model="{model}"}}'
-        match = re.search(f"^{re.escape(name)} (.*)$", text, re.MULTILINE)
-        return float(match[1]) if match else 0.0
+        return value(self.config, "vision_watchdog_actions_total", action=action, model=model)
+
+    def lost(self) -> float:
+        """How many workers have ended."""
+        return value(self.config, "vision_workers_lost_total", model=MODEL)
 
     def worker(self) -> psutil.Process:
         (worker,) = Management.of(self.run).workers(MODEL)
@@ -79,7 +81,7 @@ class Lone:
 def lone(
     tmp_path_factory: pytest.TempPathFactory, model_store: Path, make_config: MakeConfig
 ) -> Iterator[Lone]:
-    """TorchServe gives up a worker that cannot start after four seconds."""
+    """TorchServe gives up a worker that cannot start after four seconds; see also impatient."""
     folder = tmp_path_factory.mktemp("supervision")
     store = folder / "model_store"
     store.mkdir()
@@ -87,7 +89,7 @@ def lone(
     archive = model_store / f"{MODEL}.mar"
     copy_changed(archive, store / archive.name, f"{MODEL}.yaml", lambda yaml: yaml + impatient)
     path = make_config(folder, store)
-    with running.serve(path) as server:
+    with running.serve(path, module="tests.impatient") as server:
         yield Lone(Config.read(path), RunFolder(folder / "run"), server.said)
 
 
@@ -132,7 +134,7 @@ def test_a_worker_that_hangs_is_replaced(lone: Lone, jpeg: bytes) -> None:
     assert "does not compute: it is killed" in lone.said()
     lost = [end for _, end, code in seen if code != 200]
     assert len(lost) <= 4
-    first = min(end for begun, end, code in seen if code == 200 and end > stopped + 5)
+    first = min(end for begun, end, code in seen if code == 200 and end > stopped + HANG_S / 2)
     print(f"answered again after {first - stopped:.1f} s, {len(lost)} requests lost")
     assert first < stopped + TIMEOUT_S / 2
 
@@ -141,19 +143,21 @@ def test_a_worker_that_computes_for_long_is_left_alone(lone: Lone, heavy: bytes)
     before = lone.actions("kill_worker", MODEL)
     pid = lone.worker().pid
     with load(lone, heavy, clients=8):
-        time.sleep(15)
+        time.sleep(2 * HANG_S)
         assert lone.is_ready(), lone.readiness()
     assert lone.worker().pid == pid
     assert lone.actions("kill_worker", MODEL) == before
 
 
 def test_a_killed_worker_makes_the_model_unready_until_it_answers(lone: Lone) -> None:
+    before = lone.lost()
     lone.worker().kill()
     wait_until(lambda: not lone.is_ready())
     status, report = lone.readiness()
     assert (status, report["ready"]) == (503, False)
     assert report["models"][MODEL]["reason"]
     wait_until(lone.is_ready)
+    assert lone.lost() == before + 1
 
 
 def test_a_worker_that_torchserve_has_given_up(lone: Lone, jpeg: bytes) -> None:

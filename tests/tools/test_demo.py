@@ -13,33 +13,63 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 from PIL import Image
 
 from serving import children
-from tests.running import ROOT, Command, wait_until
+from tests.running import ROOT, START_S, wait_until
+from tests.standin import Answering
 from tools import demo
+
+# As `make demo`, but without repeated attempts to download.
+DEMO = "import sys; from export import weights; weights.ATTEMPTS = 1; from tools import demo; "
 
 
 @pytest.mark.slow
 def test_demo_without_network(
-    tool: Command, make_config: Callable[..., Path], tmp_path: Path, model_store: Path
+    make_config: Callable[..., Path], tmp_path: Path, model_store: Path
 ) -> None:
-    config = make_config(tmp_path, model_store)
-    run = tool(
-        "demo", "--once", "--config", config, "--run-dir", tmp_path / "run",
-        TORCH_HOME=str(tmp_path), HTTPS_PROXY="http://127.0.0.1:9",
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "cannot be downloaded" in run.stderr
-    assert "UNTRAINED networks" in run.stdout
-    bars = [line for line in run.stdout.splitlines() if " % " in line]
+    config = str(make_config(tmp_path, model_store))
+    where = ["--config", config, "--run-dir", str(tmp_path / "run")]
+    environment = {"TORCH_HOME": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9"}
+    log = tmp_path / "demo.log"
+    with log.open("w") as output:
+        run = subprocess.Popen(
+            [sys.executable, "-c", DEMO + "sys.exit(demo.main())", *where],
+            cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: run.poll() is not None or "until Ctrl-C;" in log.read_text(), START_S)
+        said = log.read_text()
+        assert run.poll() is None, said
+        # The last line has an address that works.
+        page = requests.get(said.split()[-1], timeout=60)
+        assert "Show the networks a photograph" in page.text
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) == 0
+    finally:
+        run.kill()
+    assert "cannot be downloaded" in said
+    assert "UNTRAINED networks" in said
+    bars = [line for line in said.splitlines() if " % " in line]
     assert len(bars) == 5
     assert "█" in bars[0]
-    assert "/predictions/resnet101\n" in run.stdout
-    assert "/predictions/cyclegan -o translated.png\n" in run.stdout
+    assert "/predictions/resnet101\n" in said
+    assert "/predictions/cyclegan -o translated.png\n" in said
     with Image.open(tmp_path / "run" / "before_after.png") as picture:
         assert picture.size == (2 * 384 + 8, 256)
     assert not (tmp_path / "run" / "server.json").exists()
+
+
+def test_the_page_ends_with_the_demo() -> None:
+    with Answering.started() as server, demo.page(server.url) as first:
+        assert first.startswith("http://127.0.0.1:")
+        about = requests.get(f"{first}/about", timeout=60).json()
+        assert about["server"] == server.url
+        with demo.page(server.url) as second:
+            assert second != first, "the usual port is taken now"
+    with pytest.raises(requests.ConnectionError):
+        requests.get(first, timeout=60)
 
 
 def test_a_second_interrupt_is_passed_on() -> None:

@@ -47,7 +47,7 @@ def test_earlier_findings_stay_fixed(path: Path) -> None:
 
 @needs_atheris
 def test_the_command_runs_both_targets_and_finds_nothing(tmp_path: Path) -> None:
-    done = run("-m", "tools.fuzz", "--seconds", "5", "--findings", str(tmp_path))
+    done = run("-m", "tools.fuzz", "--seconds", "3", "--findings", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     ends = re.findall(r"^(\w+): (\d+) inputs.*found nothing$", done.stdout, re.MULTILINE)
     assert [target for target, _ in ends] == ["decode", "request"]
