@@ -15,6 +15,7 @@ from handlers.settings import VARIABLES
 from serving.archives import Archive
 from serving.config import DEFAULT_GATEWAY_MEMORY, DEFAULT_SIZE, Config
 from serving.errors import ServingError
+from serving.held import file_name
 from serving.machine import Machine
 from serving.sockets import Sockets
 
@@ -71,6 +72,15 @@ class ModelPlan:
         return self.archive.model
 
     @property
+    def version(self) -> str:
+        return self.archive.version
+
+    @property
+    def key(self) -> str:
+        """``MODEL/VERSION``: what the server's parts call it, and TorchServe's APIs in paths."""
+        return f"{self.model}/{self.version}"
+
+    @property
     def slots(self) -> int:
         """Requests that the gateway lets TorchServe have at once: two batches per worker, so that
         the next one is complete when a worker becomes free, if TorchServe's queue takes as many.
@@ -88,8 +98,8 @@ class ModelPlan:
 class Plan:
     """``environment`` is that of TorchServe, which its workers inherit.
 
-    ``warnings`` say what will be slow here, or too large for this machine. ``gateway`` is as in
-    Options. ``heap`` is the JVM's maximum in bytes.
+    ``warnings`` say what will be slow here, or too large for this machine. ``gateway`` and
+    ``workers`` are as in Options. ``heap`` is the JVM's maximum in bytes.
     """
 
     config: Config
@@ -98,6 +108,7 @@ class Plan:
     environment: Mapping[str, str]
     warnings: tuple[str, ...]
     gateway: bool
+    workers: int | None
     heap: int
 
     @property
@@ -118,7 +129,10 @@ class Plan:
             "grpc_management_address": "127.0.0.1",
             "grpc_management_port": str(sockets.grpc_management_port),
             "disable_token_authorization": "true",
-            "load_models": ",".join(planned.archive.path.name for planned in self.models),
+            "load_models": ",".join(file_name(planned.archive) for planned in self.models),
+            "model_store": str(sockets.store),
+            # Not even from a file elsewhere: only by the name of one in the model store.
+            "allowed_urls": "none",
             "number_of_gpu": str(self.machine.gpus),
         }
         if self.gateway:
@@ -128,6 +142,8 @@ class Plan:
                 "grpc_inference_port": str(sockets.grpc_port),
                 "disable_token_authorization": "false",
                 "token_expiration_min": str(_CENTURY_MIN),
+                # For `make rollout`. Only this server's own processes have a token for it.
+                "enable_model_api": "true",
             }
         return private
 
@@ -150,7 +166,7 @@ class Plan:
             "org.pytorch.serve.ModelServer",
             "--python", sys.executable,
             "-f", str(properties.resolve()),
-            "-s", str(self.config.model_store.resolve()),
+            "-s", str(Sockets(temporary).store),
             "-ncs",  # a snapshot of an earlier start must not override this one's options
         ]  # fmt: skip
 
@@ -190,8 +206,18 @@ def plan(
             )
         ),
         options.gateway,
+        options.workers,
         heap,
     )
+
+
+def plan_version(plan: Plan, archive: Archive) -> ModelPlan:
+    """How ``archive``, a further version of a model of ``plan``, is served beside the others.
+
+    Raises ServingError if its limits do not fit the configuration.
+    """
+    _check_sizes(plan.config, archive)
+    return _plan_model(plan.config, archive, plan.machine.gpus, plan.workers)
 
 
 def _plan_model(config: Config, archive: Archive, gpus: int, workers: int | None) -> ModelPlan:

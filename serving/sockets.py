@@ -58,6 +58,16 @@ class Sockets:
         return self.folder / "admission"
 
     @property
+    def reports(self) -> Path:
+        """The workers tell the supervisor here, in datagrams, what they do."""
+        return self.folder / "reports"
+
+    @property
+    def store(self) -> Path:
+        """TorchServe's model store: links to the archives that it may load."""
+        return self.folder / "store"
+
+    @property
     def key_file(self) -> Path:
         """TorchServe writes its tokens here, in a file of mode 0600."""
         return self.folder / "key_file.json"

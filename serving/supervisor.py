@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import httpx
-from prometheus_client import CollectorRegistry
 
 from serving.actions import Action, Actions, say
 from serving.canary import Canary
@@ -20,13 +19,20 @@ from serving.drain import drain
 from serving.errors import ServingError
 from serving.gateway.process import Gateway
 from serving.health import Health
+from serving.held import hold
+from serving.loading import Loader
 from serving.management import Management
+from serving.metrics.exposition import Metrics
+from serving.metrics.recorder import Recorder
+from serving.metrics.state import State
 from serving.plan import Plan
 from serving.restarts import Restarts
+from serving.rollout import Rollouts
 from serving.runfolder import RunFolder
 from serving.signals import Stopped, StopRequest, handled
 from serving.sockets import Sockets, free_ports
 from serving.torchserve import TorchServe
+from serving.versions import Served
 from serving.watchdog import Watchdog
 from serving.workers import Workers
 
@@ -40,22 +46,42 @@ class Supervisor:
     """A server that starts or runs; ``running`` creates one and ends it."""
 
     def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets, stop: StopRequest) -> None:
-        wanted = {planned.model: planned.workers for planned in plan.models}
-        registry = CollectorRegistry()
         self.plan = plan
         self.run = run
         self.stop = stop
-        self.health = Health(wanted)
+        self.health = Health({planned.key: planned.workers for planned in plan.models})
+        self.served = Served(plan.models, self.health.is_ready)
         self.management = Management.of(run)
-        self.torchserve = TorchServe(plan, run, sockets)
-        self.gateway = _make_gateway(plan, run, sockets, self.health)
-        self.workers = Workers(plan, self.management, self.health, f"{run.logs}/model_log.log")
+        self._held = hold(sockets.store, [planned.archive for planned in plan.models])
+        self.torchserve = TorchServe(plan, run, sockets, self.served)
+        metrics = Metrics(sockets, plan.names, gateway=plan.gateway)
+        self.gateway = _make_gateway(plan, run, sockets, self.served, self.health, metrics.recorder)
+        self.workers = Workers(
+            self.served,
+            self.management,
+            self.health,
+            f"{run.logs}/model_log.log",
+            metrics.recorder.lost,
+        )
+        metrics.watch(
+            State(
+                self.health,
+                self.gateway.queues if self.gateway else {},
+                metrics.reported,
+                lambda: self.workers.by_key,
+                self.gateway.expiries if self.gateway else dict,
+            )
+        )
         canary = Canary(plan, run, sockets)
-        handlers = [self.gateway.handler] if self.gateway else []
+        loader = Loader(run, self.served, self.health, self.management, self._held)
+        rollouts = Rollouts(plan, loader) if plan.gateway else None
+        handlers = self.gateway.handlers if self.gateway else []
         waiting = self.gateway.waiting if self.gateway else None
-        self._control = Control(plan, sockets, self.health, registry, canary, handlers, waiting)
-        self._actions = Actions(registry)
-        self._watchdog = Watchdog(wanted, self.management, self.health, self._actions)
+        self._control = Control(
+            plan, sockets, self.served, self.health, metrics, canary, rollouts, handlers, waiting
+        )
+        self._actions = Actions(metrics.series.actions)
+        self._watchdog = Watchdog(self._wanted, self.management, self.health, self._actions)
         self._torchserve_restarts = Restarts(
             self.torchserve, "TorchServe", f"{run.logs}/ts_log.log", self._actions,
             Action.RESTART_TORCHSERVE,
@@ -135,7 +161,7 @@ class Supervisor:
             )
         elif now - self._checked >= CHECK_S:
             self._checked = now
-            self._watchdog.check(self.workers.activity.workers, self.workers.by_model)
+            self._watchdog.check(self.workers.activity.workers, self.workers.by_key)
 
     def stop_accepting(self) -> None:
         """Close the public listeners; without a gateway they stay open."""
@@ -159,6 +185,10 @@ class Supervisor:
             self.gateway.end()
         self.torchserve.end()
         self._control.end()
+        self._held.close()
+
+    def _wanted(self) -> dict[str, int]:
+        return {key: planned.workers for key, planned in self.served.watched.items()}
 
 
 @contextlib.contextmanager
@@ -192,7 +222,18 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
             run.clear_state()
 
 
-def _make_gateway(plan: Plan, run: RunFolder, sockets: Sockets, health: Health) -> Gateway | None:
+def _make_gateway(
+    plan: Plan, run: RunFolder, sockets: Sockets, served: Served, health: Health, recorder: Recorder
+) -> Gateway | None:
     if not plan.gateway:
         return None
-    return Gateway(plan, run, sockets, health.down_for, health.succeeded)
+    return Gateway(
+        plan,
+        run,
+        sockets,
+        served,
+        health.down_for,
+        health.succeeded,
+        recorder.waited,
+        recorder.ended,
+    )

@@ -40,17 +40,28 @@ Service.answer = _answer
 """
 
 
-def write(mar: Path, yaml: str, *, weights: str = "untrained") -> Path:
-    """The archive of the model ``tiny`` with the text ``yaml``; its weights have that name."""
+def write(
+    mar: Path, yaml: str, *, weights: str = "untrained", version: str = "1.0", **changes: bytes
+) -> Path:
+    """The archive of the model ``tiny`` with the text ``yaml``; its weights have that name.
+
+    ``changes`` are those of the artefact.
+    """
     metadata = tiny_metadata().replace(b'"untrained"', json.dumps(weights).encode())
-    pt = write_artefact(mar.with_suffix(".pt"), model__json=metadata)
+    pt = write_artefact(mar.with_suffix(".pt"), **{"model__json": metadata} | changes)
     names = {"serializedFile": "tiny.pt", "configFile": "tiny.yaml", "handler": "torchserve.py"}
+    manifest = {
+        "createdOn": "01/01/2026 00:00:00",
+        "runtime": "python",
+        "archiverVersion": "0.12.0",
+        "model": {"modelName": MODEL, "modelVersion": version, **names},
+    }
     with zipfile.ZipFile(mar, "w") as file:
-        file.writestr(MANIFEST, json.dumps({"model": {"modelName": MODEL, **names}}))
+        file.writestr(MANIFEST, json.dumps(manifest))
         file.write(pt, "tiny.pt")
         file.writestr("tiny.json", metadata)
         file.writestr("tiny.yaml", yaml)
-        file.writestr("torchserve.py", "")
+        file.write(HANDLERS / "torchserve.py", "torchserve.py")
         for path in handler_files("translate"):
             name = str(path.relative_to(HANDLERS.parent))
             added = FAULTS if name == "handlers/service.py" else ""
