@@ -1,4 +1,4 @@
-"""The Debian packages that the tests of the page, the examples and the alerts need.
+"""The Debian packages that the tests of the page, the examples, the alerts and the image need.
 
 ``python -m tools.debian`` (`make tools`) installs those that are missing, as root.
 """
@@ -13,12 +13,15 @@ from pathlib import Path
 
 # By package: a command or file that it provides; any one of several is enough.
 PACKAGES = {
+    "bubblewrap": ("bwrap",),
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "cmake": ("cmake",),
     "g++": ("g++",),
     "make": ("make",),
     "nodejs": ("node",),
     "npm": ("npm",),
+    "runc": ("runc", "/usr/sbin/runc"),
+    "systemd": ("systemd-analyze",),
     "libstb-dev": ("/usr/include/stb/stb_image.h",),
     "prometheus": ("prometheus",),
     "nlohmann-json3-dev": ("/usr/include/nlohmann/json.hpp",),

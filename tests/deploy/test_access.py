@@ -38,6 +38,12 @@ def test_a_key_is_needed(keys: Path) -> None:
         assert refusal(gate, wrong).code == 401
 
 
+def test_an_expired_key_is_not_valid(keys: Path) -> None:
+    key = add_key(keys, "alice")
+    keys.write_text(keys.read_text().replace(key, f"{key} expires=2020-01-31"))
+    assert refusal(Access(keys), f"Bearer {key}").code == 401
+
+
 def test_a_client_has_at_most_its_number_of_requests_at_once(keys: Path) -> None:
     key = add_key(keys, "alice")
     keys.write_text(keys.read_text().replace(key, f"{key} concurrent=1"))

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from serving.errors import ServingError
+from serving.gateway.credentials import Credentials
 from serving.keys import Client, add_key, read_keys
 
 KEYS = ["a-secret-of-one-client", "another~secret+of/one_client=="]
@@ -36,6 +38,24 @@ def test_clients_limits_and_comments(path: Path) -> None:
         f"# our clients\n\nalice: {KEYS[0]}\n  bob.2 :  {KEYS[1]}  concurrent=4  # the batch job\n",
     )
     assert read_keys(path) == (Client("alice", KEYS[0]), Client("bob.2", KEYS[1], 4))
+
+
+def test_a_key_is_valid_until_the_end_of_its_last_day(path: Path) -> None:
+    today = datetime.now(UTC).date()
+    yesterday = today - timedelta(days=1)
+    write(
+        path,
+        f"alice: {KEYS[0]} expires={today} concurrent=2\nbob: {KEYS[1]} expires={yesterday}\n",
+    )
+    alice, bob = read_keys(path)
+    assert (alice.concurrent, alice.is_valid, bob.is_valid) == (2, True, False)
+    midnight = datetime.combine(today, datetime.min.time(), UTC)
+    assert (alice.expires, bob.expires) == (midnight + timedelta(days=1), midnight)
+    credentials = Credentials(path, None, None)
+    assert credentials.clients() == (alice,)
+    assert credentials.expiries() == {("key", "alice"): alice.expires, ("key", "bob"): midnight}
+    with pytest.raises(ServingError, match=r"has expired: change `expires=` in .*, line 2"):
+        add_key(path, "bob", rotate=True)
 
 
 def test_a_file_without_clients_lets_nobody_in(path: Path) -> None:
@@ -62,6 +82,10 @@ def test_a_file_without_clients_lets_nobody_in(path: Path) -> None:
         (f"alice: {KEYS[0]} concurrent=-1", "`concurrent=N`"),
         (f"alice: {KEYS[0]} concurrent=4 concurrent=5", "`concurrent=N`"),
         (f"alice: {KEYS[0]} {KEYS[1]}", "`concurrent=N`"),
+        (f"alice: {KEYS[0]} expires=2027-02-30", "the last day of the key"),
+        (f"alice: {KEYS[0]} expires=tomorrow", "the last day of the key"),
+        (f"alice: {KEYS[0]} expires=2027-01-31 expires=2028-01-31", "once each"),
+        (f"alice: {KEYS[0]} expires=9999-12-31", "the last day of the key"),
         (f"first: {KEYS[1]}", "the name is that of line 1"),
         (f"alice: {'k' * 20}", "the key is that of line 1"),
     ],

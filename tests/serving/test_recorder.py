@@ -6,21 +6,27 @@ import asyncio
 import json
 import os
 import socket
+import socketserver
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
 
 from handlers.reports import Reports
 from handlers.stages import Stages
 from serving.gateway.access_log import Ended
+from serving.metrics.exposition import Metrics
 from serving.metrics.outcomes import STATUS, outcome
 from serving.metrics.recorder import Recorder
 from serving.metrics.series import Series
-from serving.metrics.workers import Reported
+from serving.metrics.workers import Memory, Reported
+from serving.sockets import Sockets
 
 SERVES = {
     "task": "classify",
@@ -168,7 +174,40 @@ def test_what_dead_workers_served_is_forgotten(case: Case) -> None:
     case.reported.update(report(os.getpid()))
     case.reported.update(report(os.getpid()))
     assert case.reported.serves() == {("a", *SERVES.values())}
-    memory = case.reported.memory()
-    assert {device: (each.used, each.total) for device, each in memory.items()} == {
-        "cuda:0": (5, 8)
-    }
+    assert case.reported.memory() == {"cuda:0": Memory(used=5, total=8)}
+
+
+@pytest.mark.parametrize("gateway", [True, False])
+def test_a_process_that_does_not_answer_is_named(tmp_path: Path, gateway: bool) -> None:
+    sockets = Sockets(tmp_path)
+
+    class Source(BaseHTTPRequestHandler):
+        """TorchServe's metrics."""
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"ts_requests_total 3.0")
+
+        def log_message(self, *_: object) -> None: ...
+
+    class Server(socketserver.UnixStreamServer):
+        def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+            return self.socket.accept()[0], ("", 0)
+
+    with Server(str(sockets.metrics), Source) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            text = asyncio.run(Metrics(sockets, ["a"], gateway=gateway).text()).decode()
+        finally:
+            server.shutdown()
+            thread.join()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    complete = families["vision_exposition_complete"].samples
+    found = {sample.labels["process"]: sample.value for sample in complete}
+    assert found == {"torchserve": 1.0} | ({"gateway": 0.0} if gateway else {})
+    assert ("vision_requests" in families) == ("vision_queue_wait_seconds" in families) == gateway
+    assert "vision_stage_seconds" in families
+    assert not any(name.endswith("_created") for name in families)
+    assert families["ts_requests_total"].samples[0].value == 3.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import threading
 import time
@@ -22,6 +21,7 @@ from serving.management import Management
 from serving.runfolder import RunFolder
 from tests import running
 from tests.archives import copy_changed
+from tests.exposition import value
 from tests.impatient import HANG_S
 from tests.running import MakeConfig, wait_until
 
@@ -57,10 +57,11 @@ class Lone:
 
     def actions(self, action: str, model: str = "") -> float:
         """How often the supervisor has done ``action``."""
-        text = requests.get(f"{self.config.metrics}/metrics", timeout=10).text
-        name = f'vision_watchdog_actions_total{{action="{action}",model="{model}"}}'
-        match = re.search(f"^{re.escape(name)} (.*)$", text, re.MULTILINE)
-        return float(match[1]) if match else 0.0
+        return value(self.config, "vision_watchdog_actions_total", action=action, model=model)
+
+    def lost(self) -> float:
+        """How many workers have ended."""
+        return value(self.config, "vision_workers_lost_total", model=MODEL)
 
     def worker(self) -> psutil.Process:
         (worker,) = Management.of(self.run).workers(MODEL)
@@ -149,12 +150,14 @@ def test_a_worker_that_computes_for_long_is_left_alone(lone: Lone, heavy: bytes)
 
 
 def test_a_killed_worker_makes_the_model_unready_until_it_answers(lone: Lone) -> None:
+    before = lone.lost()
     lone.worker().kill()
     wait_until(lambda: not lone.is_ready())
     status, report = lone.readiness()
     assert (status, report["ready"]) == (503, False)
     assert report["models"][MODEL]["reason"]
     wait_until(lone.is_ready)
+    assert lone.lost() == before + 1
 
 
 def test_a_worker_that_torchserve_has_given_up(lone: Lone, jpeg: bytes) -> None:

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.portable import checksums
@@ -22,8 +23,8 @@ ROOT = contents.ROOT
 LOCK = ROOT / "requirements.lock"
 
 
-def main() -> int:
-    arguments = _parser().parse_args()
+def main(given: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(given)
     return guarded(lambda: _build(arguments))
 
 

@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ import grpc
 import psutil
 import pytest
 import requests
+from cryptography import x509
 
 from serving.certificates import issue_client, issue_server
 from serving.config import Config
 from serving.keys import add_key
 from serving.management import Management
 from serving.runfolder import RunFolder
+from tests.exposition import families
 from tests.routes import prediction
 from tests.running import MakeConfig, serve, wait_until
 from vision_client import Client, ServerError, inference_pb2_grpc
@@ -175,6 +178,26 @@ def test_keys_are_read_again(guarded: Guarded, jpeg: bytes) -> None:
     wait_until(lambda: guarded.post(carol, jpeg).status_code == 200)
     add_key(guarded.keys, "carol", rotate=True)
     wait_until(lambda: guarded.post(carol, jpeg).status_code == 401)
+
+
+def test_an_expired_key_is_not_valid(guarded: Guarded, jpeg: bytes) -> None:
+    erin = add_key(guarded.keys, "erin")
+    wait_until(lambda: guarded.post(erin, jpeg).status_code == 200)
+    today = datetime.now(UTC).date()
+    text = guarded.keys.read_text()
+    guarded.keys.write_text(text.replace(erin, f"{erin} expires={today - timedelta(days=1)}"))
+    wait_until(lambda: guarded.post(erin, jpeg).status_code == 401)
+    guarded.keys.write_text(text.replace(erin, f"{erin} expires={today + timedelta(days=1)}"))
+    wait_until(lambda: guarded.post(erin, jpeg).status_code == 200)
+    # The metrics say when keys and certificates expire.
+    found = families(guarded.config)
+    [key] = found["vision_key_expiry_timestamp_seconds"].samples
+    assert key.labels == {"key": "erin"}
+    assert 86_400 <= key.value - time.time() <= 2 * 86_400
+    chain = x509.load_pem_x509_certificate((guarded.folder / "tls/server.pem").read_bytes())
+    [certificate] = found["vision_certificate_expiry_timestamp_seconds"].samples
+    assert certificate.labels == {"certificate": "server"}
+    assert certificate.value == chain.not_valid_after_utc.timestamp()
 
 
 def test_broken_keys_keep_the_old_ones(guarded: Guarded, alice: str, jpeg: bytes) -> None:
