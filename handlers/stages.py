@@ -17,10 +17,16 @@ VIOLATIONS = "decode_violations_total"
 
 
 class Stages:
-    """The seconds that one batch has spent in each stage so far."""
+    """The seconds that one batch has spent in each stage so far.
+
+    ``began`` is when the batch did, and ``periods`` are the first start and the last end of each
+    stage, all on the clock ``time.perf_counter``.
+    """
 
     def __init__(self) -> None:
+        self.began = time.perf_counter()
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.periods: dict[str, tuple[float, float]] = {}
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -29,7 +35,9 @@ class Stages:
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - started
+            ended = time.perf_counter()
+            self.seconds[stage] += ended - started
+            self.periods[stage] = self.periods.get(stage, (started, ended))[0], ended
 
     def __str__(self) -> str:
         return ", ".join(f"{stage} {1e3 * spent:.1f} ms" for stage, spent in self.seconds.items())

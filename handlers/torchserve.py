@@ -23,6 +23,7 @@ from handlers.memory import give_back_after, use_one_heap
 from handlers.request import Answer, Message
 from handlers.service import Service
 from handlers.stages import BATCH, SECONDS, VIOLATIONS, Stages
+from handlers.traces import Reports
 from handlers.unpacked import Unpacked
 
 # TorchServe adds headers with this prefix to calls of the gRPC method StreamPredictions2.
@@ -35,6 +36,7 @@ class Handler:
     """TorchServe calls ``initialize`` at the start of a worker and ``handle`` for each batch."""
 
     service: Service
+    reports: Reports
 
     def initialize(self, context: Any) -> None:
         """Load the archive's network. Any exception makes the load fail."""
@@ -46,8 +48,11 @@ class Handler:
             os.environ,
             batch_size=properties.get("batch_size") or 1,
         )
+        model = self.service.metadata.name
+        version = str(context.manifest["model"].get("modelVersion", ""))
+        self.reports = Reports(model, version, os.environ)
         if context.metrics is not None:
-            _declare(context.metrics, self.service.metadata.name)
+            _declare(context.metrics, model)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch: a body per row; statuses and headers are set in ``context``."""
@@ -57,7 +62,9 @@ class Handler:
         stages, pool = Stages(), self.service.pool
         violations = pool.violations
         ids = [context.get_request_id(i) for i in range(len(rows))]
-        answers = self.service.answer(list(map(message, rows, headers, ids)), stages)
+        messages = list(map(message, rows, headers, ids))
+        answers = self.service.answer(messages, stages)
+        self.reports.send(messages, answers, stages)
         if context.metrics is not None:
             model = self.service.metadata.name
             _report(stages, context.metrics, model, len(rows), pool.violations - violations)

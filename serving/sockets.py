@@ -58,6 +58,11 @@ class Sockets:
         return self.folder / "admission"
 
     @property
+    def traces(self) -> Path:
+        """The workers' reports for traces, as datagrams."""
+        return self.folder / "traces"
+
+    @property
     def key_file(self) -> Path:
         """TorchServe writes its tokens here, in a file of mode 0600."""
         return self.folder / "key_file.json"

@@ -7,8 +7,9 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -30,10 +31,15 @@ from serving.torchserve import TorchServe
 from serving.watchdog import Watchdog
 from serving.workers import Workers
 
+if TYPE_CHECKING:
+    from serving.traces.service import Traces
+
 POLL_S = 0.25
 # The pauses between reads of the gateway's credentials, and between the watchdog's checks.
 REFRESH_S = 1.0
 CHECK_S = 1.0
+# After the last answer, so that Envoy reports its spans.
+TRACES_S = 0.5
 
 
 class Supervisor:
@@ -48,10 +54,12 @@ class Supervisor:
         self.health = Health(wanted)
         self.management = Management.of(run)
         self.torchserve = TorchServe(plan, run, sockets)
-        self.gateway = _make_gateway(plan, run, sockets, self.health)
+        self.traces = _make_traces(plan, sockets)
+        self.gateway = _make_gateway(plan, run, sockets, self.health, self.traces)
         self.workers = Workers(plan, self.management, self.health, f"{run.logs}/model_log.log")
         canary = Canary(plan, run, sockets)
         handlers = [self.gateway.handler] if self.gateway else []
+        handlers += [self.traces.handler] if self.traces else []
         waiting = self.gateway.waiting if self.gateway else None
         self._control = Control(plan, sockets, self.health, registry, canary, handlers, waiting)
         self._actions = Actions(registry)
@@ -101,6 +109,8 @@ class Supervisor:
         # After Ctrl-C there is no load balancer to wait for.
         open_s = 0 if self.stop.by == signal.SIGINT else self.plan.config.drain_seconds
         drain(self.stop, self.poll, self, open_s=open_s, timeout_s=self.plan.response_timeout)
+        if self.traces and not self.stop.immediate:
+            time.sleep(TRACES_S)
         raise Stopped
 
     def poll(self) -> None:
@@ -158,6 +168,8 @@ class Supervisor:
         if self.gateway:
             self.gateway.end()
         self.torchserve.end()
+        if self.traces:
+            self.traces.close()
         self._control.end()
 
 
@@ -192,7 +204,16 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
             run.clear_state()
 
 
-def _make_gateway(plan: Plan, run: RunFolder, sockets: Sockets, health: Health) -> Gateway | None:
+def _make_gateway(
+    plan: Plan, run: RunFolder, sockets: Sockets, health: Health, traces: Traces | None
+) -> Gateway | None:
     if not plan.gateway:
         return None
-    return Gateway(plan, run, sockets, health.down_for, health.succeeded)
+    return Gateway(plan, run, sockets, health.down_for, health.succeeded, traces)
+
+
+def _make_traces(plan: Plan, sockets: Sockets) -> Traces | None:
+    if plan.traces is None:
+        return None
+    made: Traces = import_module("serving.traces.service").Traces(plan.traces, sockets.traces)
+    return made

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 
+from handlers.traces import VARIABLE as TRACES
 from serving.children import bound
 from serving.logs import ServerLogs
 from serving.plan import Plan
@@ -45,13 +46,19 @@ class TorchServe:
         self._plan.config.write(properties, **self._plan.properties(sockets))
         self.logs = ServerLogs(self._run.logs)
         logs = str(self._run.logs.resolve())
+        traces = {TRACES: str(sockets.traces)} if self._plan.traces else {}
         # TorchServe prints its whole configuration to its standard output, and warnings to its
         # standard error, which is ours.
         with self._run.java_log.open("ab") as output:
             self._child = subprocess.Popen(
                 bound(self._plan.command(properties, sockets.folder)),
                 cwd=sockets.folder,  # TorchServe writes key_file.json there
-                env={**self._plan.environment, "LOG_LOCATION": logs, "METRICS_LOCATION": logs},
+                env={
+                    **self._plan.environment,
+                    **traces,
+                    "LOG_LOCATION": logs,
+                    "METRICS_LOCATION": logs,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 start_new_session=True,

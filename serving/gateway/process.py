@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import envoy
 import grpc
@@ -26,6 +27,9 @@ from serving.gateway.service import AdmissionService
 from serving.plan import ModelPlan, Plan
 from serving.runfolder import LOG_BYTES, RunFolder
 from serving.sockets import Sockets
+
+if TYPE_CHECKING:
+    from serving.traces.service import Traces
 
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 5
@@ -47,8 +51,9 @@ class Gateway:
     """Envoy for the models of ``plan``, in front of TorchServe at ``sockets``.
 
     ``down_for`` gives the seconds for which a model has had no worker. ``succeeded`` is called with
-    the name of a model that has answered a request. The constructor and the methods raise
-    ServingError if credentials cannot be used, the methods also if Envoy does not answer.
+    the name of a model that has answered a request. ``traces`` gets the spans. The constructor and
+    the methods raise ServingError if credentials cannot be used, the methods also if Envoy does not
+    answer.
     """
 
     def __init__(
@@ -58,7 +63,9 @@ class Gateway:
         sockets: Sockets,
         down_for: Callable[[str], float],
         succeeded: Callable[[str], None],
+        traces: Traces | None = None,
     ) -> None:
+        self._traced = plan.traces.ratio if plan.traces else None
         self._config = plan.config
         self._run = run
         self._files = Files(run.path.resolve())
@@ -82,6 +89,7 @@ class Gateway:
             self._limits,
             partial(run.token, "inference"),
             {planned.model: (*planned.archive.options, "format") for planned in plan.models},
+            traces,
         )
         # The state of the credentials at the last write; the files are written when it changes.
         self._written: object = None
@@ -188,6 +196,7 @@ class Gateway:
             files=self._files,
             has_tls=self._credentials.certificate is not None,
             needs_client_certificate=self._credentials.client_authority is not None,
+            traced=self._traced,
         )
 
     def _write_dynamic(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -22,6 +23,9 @@ from serving.refusals import (
     too_many_at_once,
 )
 
+if TYPE_CHECKING:
+    from serving.traces.service import Traces
+
 # gRPC's units of a deadline, in seconds.
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -35,7 +39,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
     that has answered 200. No request waits for more than ``longest_wait`` seconds. ``most_of`` is
     the number of requests by client that may wait or be with TorchServe at once. ``token`` gives
     TorchServe's token, which is another one after TorchServe was restarted while a request waited.
-    ``options`` are the names of each model's options.
+    ``options`` are the names of each model's options. ``traces`` gets a span of each wait.
     """
 
     def __init__(
@@ -47,7 +51,9 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         limits: GatewayLimits,
         token: Callable[[], str | None],
         options: Mapping[str, Collection[str]],
+        traces: Traces | None = None,
     ) -> None:
+        self._traces = traces
         self._options = options
         self._token = token
         self._most_bytes = limits.request_bytes
@@ -85,8 +91,10 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             return
         headers = ext_proc.header_values(first.request_headers)
         client = headers.get("x-gateway-client", "")
-        if ("phase", "arrival") in context.invocation_metadata():
-            async for response in self._arrive(client, headers, messages):
+        metadata = context.invocation_metadata()
+        span = self._traces.gateway_of(headers, metadata) if self._traces else ""
+        if ("phase", "arrival") in metadata:
+            async for response in self._arrive(client, headers, messages, span):
                 yield response
             return
         self._present[client] += 1
@@ -96,7 +104,8 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             deadline = _deadline(headers, arrived)
             self._check_limit(client)
             longest = arrived + self._longest_wait
-            await queue.enter(client, longest if deadline is None else min(deadline, longest))
+            with self._traced(span, headers, queue):
+                await queue.enter(client, longest if deadline is None else min(deadline, longest))
             with place(queue, client) as answer:
                 now = time.monotonic()
                 added = {
@@ -121,16 +130,33 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 del self._present[client]
 
     async def _arrive(
-        self, client: str, headers: Mapping[str, str], messages: AsyncIterator[Any]
+        self, client: str, headers: Mapping[str, str], messages: AsyncIterator[Any], span: str
     ) -> AsyncIterator[Any]:
-        """Count an upload before Envoy reads its body, until the request is answered."""
+        """Count an upload before Envoy reads its body, until the request is answered.
+
+        ``span`` is the gateway's, or empty. Envoy itself sets it later than the filter that adds it
+        to the fields of a gRPC call.
+        """
         try:
             with self._uploads.counted(client, self._size(headers)):
-                yield ext_proc.proceed({})
+                yield ext_proc.proceed({"traceparent": span} if span else {})
                 async for _ in messages:  # the answer's headers
                     yield ext_proc.pass_response({})
         except Refused as refusal:
             yield _refuse(refusal)
+
+    def _traced(
+        self, span: str, headers: Mapping[str, str], queue: ModelQueue
+    ) -> contextlib.AbstractContextManager[None]:
+        """A span of the body below the gateway's ``span``, if that is not empty."""
+        if not self._traces or not span:
+            return contextlib.nullcontext()
+        about: dict[str, str | int] = {
+            "vision.request.id": headers.get("x-request-id", ""),
+            "vision.model.name": queue.model,
+            "vision.queue.waiting": queue.waiting,
+        }
+        return self._traces.wait(span, about)
 
     def _size(self, headers: Mapping[str, str]) -> int:
         """The most bytes that the request of ``headers`` can have; Envoy refuses larger ones."""
