@@ -33,9 +33,6 @@ class Reports:
     def __init__(self, model: str, version: str, environment: Mapping[str, str]) -> None:
         self._about = {"model": model, "version": version, "process": os.getpid()}
         self._path = environment.get(VARIABLE)
-        if self._path:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
 
     def send(
         self,
@@ -70,8 +67,9 @@ class Reports:
             },
             "requests": requests,
         }
-        with contextlib.suppress(OSError):
-            self._socket.sendto(json.dumps(report).encode(), self._path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, contextlib.suppress(OSError):
+            out.setblocking(False)
+            out.sendto(json.dumps(report).encode(), self._path)
 
 
 def is_sampled(traceparent: str) -> bool:

@@ -59,6 +59,7 @@ class Collector:
         self._lost = 0
         self._fails = False
         self._said = -SILENCE_S
+        self._told = False
         self._resource = Resource(
             attributes=[
                 KeyValue(key=key, value=AnyValue(string_value=value))
@@ -111,8 +112,9 @@ class Collector:
         except grpc.RpcError as error:
             self._fail(error, batch)
             return
-        if self._fails:
-            self._fails = False
+        self._fails = False
+        if self._told:
+            self._told = False
             self._say(f"{self._settings.endpoint} takes traces again; lost spans: {self._lost}")
             self._lost = 0
 
@@ -124,7 +126,7 @@ class Collector:
             else:
                 self._lost += len(batch)
         if not self._fails and time.monotonic() - self._said >= SILENCE_S:
-            self._said = time.monotonic()
+            self._said, self._told = time.monotonic(), True
             self._say(
                 f"{self._settings.endpoint} takes no traces ({error.code().name}: "
                 f"{error.details()}); requests are answered, and spans are lost meanwhile"

@@ -50,7 +50,7 @@ def write(mar: Path, yaml: str, *, weights: str = "untrained") -> Path:
         file.write(pt, "tiny.pt")
         file.writestr("tiny.json", metadata)
         file.writestr("tiny.yaml", yaml)
-        file.writestr("torchserve.py", "")
+        file.write(HANDLERS / "torchserve.py", "torchserve.py")
         for path in handler_files("translate"):
             name = str(path.relative_to(HANDLERS.parent))
             added = FAULTS if name == "handlers/service.py" else ""
