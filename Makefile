@@ -3,7 +3,7 @@
 # An installed .venv keeps its Python and its packages unless you choose others.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 PRODUCTION ?= $(if $(wildcard .venv/production*),1)
-test test-all fuzz soak trained bench bench-gpu bench-gateway profile lint audit: PRODUCTION :=
+test test-all fuzz soak trained bench bench-gpu bench-gateway profile lint audit bundle: PRODUCTION :=
 ray-serve ray-demo: RAY := 1
 DEVICE ?= auto
 SECONDS ?= 60
@@ -14,8 +14,9 @@ PY := .venv/bin/python
 # network, as RESNET101_WEIGHTS, are for the export, which knows the networks' names. A `make` that calls
 # this one passes its own variables on, so they are not looked at.
 VARIABLES = NETWORK TASK WEIGHTS LABELS PREPROCESS SEED AOTI INT8 INT8_AGREEMENT INT8_ONLY MODELS DEVICE \
-	WORKERS PRECISION ENGINE GATEWAY HOST PORT GRPC_PORT METRICS_PORT STORE RUN JSON SERVER CLASSIFY \
-	TRANSLATE NAME REPLACE HOSTS CLIENT ONCE QUICK PART SECONDS MINUTES ARGS ALLOW_OFFLINE PYTHON PRODUCTION RAY
+	WORKERS PRECISION ENGINE MODEL ARCHIVE SHARE GATEWAY HOST PORT GRPC_PORT METRICS_PORT STORE RUN JSON SERVER CLASSIFY \
+	TRANSLATE NAME REPLACE HOSTS CLIENT ONCE QUICK PART SECONDS MINUTES ARGS ALLOW_OFFLINE PYTHON PRODUCTION RAY \
+	WHEELS SIGN
 GOALS = $(strip make $(MAKECMDGOALS))
 OF_A_NETWORK = $(if $(filter export,$(MAKECMDGOALS)),%_WEIGHTS %_LABELS %_PREPROCESS)
 # Of other programs; `make` passes them on.
@@ -35,7 +36,7 @@ endif
 PYTEST = DEVICE=$(DEVICE) PRECISION=$(or $(PRECISION),float32) exec $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install lock export archive serve start stop status ray-serve ray-demo cert key ui verify test test-all tools fuzz soak trained bench bench-gpu bench-gateway profile lint audit clean
+.PHONY: help demo install lock export archive serve start stop status rollout rollback ray-serve ray-demo cert key ui verify test test-all tools fuzz soak trained bench bench-gpu bench-gateway profile bundle lint audit clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -46,9 +47,11 @@ help: ## this list
 	@echo '         MODELS=NAME,NAME  DEVICE=auto|gpu|cpu  WORKERS=N  (serve, start, ray-serve)  GATEWAY=0  (serve, start)'
 	@echo '         PRECISION=auto|float32|bfloat16|float16|int8  ENGINE=auto|torchscript|openvino  (the same; tests: float32)'
 	@echo '         HOST=127.0.0.1  PORT=8080  GRPC_PORT=7070  METRICS_PORT=8082  (serve, start, ray-serve)'
-	@echo '         RUN=run: the folder of a server  (serve, start, stop, status, verify, profile)  JSON=1  (status)'
+	@echo '         RUN=run: the folder of a server  (serve, start, stop, status, rollout, rollback, verify, profile)  JSON=1  (status)'
+	@echo '         MODEL=NAME  (rollout, rollback)  ARCHIVE=FILE.mar  SHARE=0.1  (rollout)'
 	@echo '         STORE=model_store  (export, archive, serve, start, ray-serve; bench: the archives to measure)'
 	@echo '         SERVER=http://127.0.0.1:8080  PORT=7860: of the page  (ui)  SECONDS=60 (fuzz)  MINUTES=10 (soak)'
+	@echo '         WHEELS=1: with every package  SIGN=~/.ssh/id_ed25519: an SSH key  (bundle)'
 
 demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
 	@$(PY) -m tools.demo --device $(DEVICE) $(SERVER_OPTIONS) $(call option,MODELS,models) $(call switch,ONCE,once)
@@ -80,6 +83,12 @@ stop: install ## stop the server and its workers
 status: install ## whether each model is ready, its precision, queue, workers and sandbox (JSON=1)
 	@$(PY) -m serving status $(SERVER_OPTIONS) $(call switch,JSON,json)
 
+rollout: install ## another version of a model on the running server (MODEL=NAME ARCHIVE=new.mar SHARE=0.1: its part of the requests)
+	@$(PY) -m serving rollout $(SERVER_OPTIONS) $(ROLLOUT_OPTIONS)
+
+rollback: install ## the version before the last rollout again (MODEL=NAME)
+	@$(PY) -m serving rollback $(SERVER_OPTIONS) $(call given,MODEL,model)
+
 ray-serve: install ## every archive with Ray Serve, on this machine until Ctrl-C (the same clients; docs/scaling.md)
 	@exec $(PY) -m deploy.ray serve $(RAY_OPTIONS)
 
@@ -105,7 +114,7 @@ test: install ## run before a commit, six minutes (ARGS='-k name' for a part; DE
 test-all: install ## every test: Chromium, C++, Node, notebook, faults, corpus and soak too (make tools)
 	@$(PYTEST) $(ARGS)
 
-tools: install ## Debian packages for the tests of the page and the examples (as root): Chromium, CMake, Node
+tools: install ## Debian packages for the tests (as root): Chromium, CMake, Node, Prometheus
 	@$(PY) -m tools.debian
 
 fuzz: install ## coverage-guided random inputs for the decoder and the request parser (SECONDS)
@@ -128,6 +137,9 @@ bench-gateway: install ## the gateway's cost and fairness; idle connections, sta
 
 profile: install ## where a request's time goes, stage by stage, on the running server
 	@$(PY) -m tools.bench profile $(SERVER_OPTIONS)
+
+bundle: install ## everything for another machine in dist/NAME-VERSION.tar.gz: there `./run` (WHEELS=1, SIGN=KEY, STORE, MODELS)
+	@$(PY) -m tools.portable $(call given,STORE,model-store) $(call option,MODELS,models) $(call switch,WHEELS,wheels) $(call option,SIGN,sign)
 
 lint: install ## style, formatting, types, layers, declared dependencies
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
@@ -157,5 +169,6 @@ MODEL_OPTIONS = --device $(DEVICE) $(call option,MODELS,models) $(call option,WO
 # With --from-environment, the export reads NAME_WEIGHTS, NAME_LABELS and NAME_PREPROCESS.
 EXPORT_OPTIONS = $(call option,TASK,task) $(call option,WEIGHTS,weights) $(call option,LABELS,labels) $(call option,PREPROCESS,preprocess) $(call option,SEED,seed) $(call switch,AOTI,aoti) \
 	$(call option,INT8,int8) $(call option,INT8_AGREEMENT,int8-agreement) $(call switch,INT8_ONLY,int8-only)
+ROLLOUT_OPTIONS = $(call given,MODEL,model) $(call given,ARCHIVE,archive) $(call given,SHARE,share)
 RAY_OPTIONS = $(ADDRESS_OPTIONS) $(METRICS_OPTION) $(MODEL_OPTIONS)
 SERVE_OPTIONS = $(SERVER_OPTIONS) $(MODEL_OPTIONS) $(if $(GATEWAY),$(if $(call is_on,GATEWAY),,--no-gateway))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from export import store
@@ -32,10 +32,10 @@ def build(network: Network, pt: Path, mar: Path) -> bool:
     """Archive ``pt`` and the ``.json`` beside it into ``mar``; False if nothing has changed.
 
     If the ``.json`` says so, the archive has the part of ``pt`` that int8 needs alone.
-    ``inputs.json`` in the archive contains the digests of its inputs, so the archive itself shows
-    whether it is current. It is built in a temporary folder and moved into place. Raises
-    ExportError, without changing ``mar``, if an input is missing or invalid: ``pt`` must have the
-    sha256 that its ``.json`` records.
+    ``inputs.json`` in the archive contains the digests of its inputs and the version that follows
+    from them, so the archive itself shows whether it is current. It is built in a temporary folder
+    and moved into place. Raises ExportError, without changing ``mar``, if an input is missing or
+    invalid: ``pt`` must have the sha256 that its ``.json`` records.
     """
     if not pt.is_file():
         raise ExportError(f"{pt} does not exist: run `make export` first")
@@ -59,7 +59,7 @@ def build(network: Network, pt: Path, mar: Path) -> bool:
         (extra / "inputs.json").write_text(json.dumps(inputs, indent=1))
         yaml = stage / f"{network.name}.yaml"
         yaml.write_text(config)
-        _run_archiver(network, pt, yaml, extra, stage)
+        _run_archiver(network, pt, yaml, extra, stage, inputs["version"])
         (stage / f"{network.name}.mar").replace(mar)
     return True
 
@@ -93,12 +93,14 @@ def digest_of(package: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _run_archiver(network: Network, pt: Path, config: Path, extra: Path, stage: Path) -> None:
+def _run_archiver(
+    network: Network, pt: Path, config: Path, extra: Path, stage: Path, version: str
+) -> None:
     temporary = stage / "tmp"
     temporary.mkdir()
     command = [
         sys.executable, "-m", "model_archiver.model_packaging",
-        "--model-name", network.name, "--version", "1.0", "--archive-format", "zip-store",
+        "--model-name", network.name, "--version", version, "--archive-format", "zip-store",
         "--serialized-file", str(pt), "--handler", str(HANDLERS / _ENTRY),
         "--config-file", str(config), "--extra-files", str(extra), "--export-path", str(stage),
     ]  # fmt: skip
@@ -111,19 +113,28 @@ def _run_archiver(network: Network, pt: Path, config: Path, extra: Path, stage: 
 
 
 def _inputs(pt: Path, config: str, files: list[Path]) -> dict[str, str]:
-    """The sha256 of everything in the archive, by kind."""
+    """The sha256 of everything in the archive, by kind, and its ``version``."""
     receipt = pt.with_suffix(".json")
     digest = sha256_of(pt)
     if digest != _exported_digest(receipt):
         raise ExportError(
             f"{pt} has sha256 {digest}, not the one in {receipt.name}: run `make export`"
         )
-    return {
+    parts = {
         "pt": digest,
         "json": sha256_of(receipt),
         "yaml": hashlib.sha256(config.encode()).hexdigest(),
         "handlers": digest_of(HANDLERS, files),
     }
+    return {**parts, "version": version_of(parts)}
+
+
+def version_of(inputs: Mapping[str, str]) -> str:
+    """The version of an archive, from the digests of its inputs: 8 hexadecimal digits.
+
+    Archives with the same content have the same version, others have different ones.
+    """
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _exported_digest(receipt: Path) -> str:

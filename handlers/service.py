@@ -21,7 +21,7 @@ from handlers import tasks
 from handlers.errors import LoadError, RequestError, TooLarge, attempt
 from handlers.network.batches import infer
 from handlers.network.engine import Engine
-from handlers.pictures.pool import DecodePool, Encoded
+from handlers.pictures.pool import DecodePool, Encoded, Pixels
 from handlers.request import Answer, Message, Request, parse
 from handlers.settings import Settings
 from handlers.stages import Stages
@@ -86,7 +86,7 @@ class Service:
     ) -> list[Answer | RequestError]:
         """Answer a batch of messages; an error affects only its own message.
 
-        Errors in ``messages`` are returned unchanged. The times are added to ``stages``.
+        Errors in ``messages`` are returned unchanged. Times and pixels are added to ``stages``.
         """
         stages = stages or Stages()
         ids = [message.id if isinstance(message, Message) else "-" for message in messages]
@@ -104,6 +104,7 @@ class Service:
             )
             # Decoded base64 is no longer needed: free it before the network runs.
             requests = [attempt(_without_picture, request) for request in requests]
+        stages.pixels += sum(p.size[0] * p.size[1] for p in pictures if isinstance(p, Pixels))
         outputs = infer(self.engine, pictures, self._pixels_at_once, stages)
         with stages("encode"):
             answers = [

@@ -1,4 +1,4 @@
-"""The time that a batch spends in each stage, and the names of the metrics for it."""
+"""What a batch costs: the time in each stage, and the pixels that the network computes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-# In order. TorchServe measures the queue itself: ``ts_queue_latency_microseconds``.
+# The environment variable with the socket of handlers/reports.py.
+REPORTS = "VISION_REPORTS"
+
+# In order.
 STAGES = ("decode", "preprocess", "network", "encode")
 
-# Histograms, in seconds because TorchServe's largest bucket is 10: milliseconds would not fit.
-SECONDS = "stage_seconds"
-BATCH = "batch_members"
-# Counter: decode processes that were ended because they tried what no decoder does.
-VIOLATIONS = "decode_violations_total"
+# Why decode processes end; each is replaced. ``crash``: the picture crashed it; ``violation``: it
+# tried what no decoder does; ``time``: at the limit decode_seconds; ``deadline``: at the end of the
+# batch's time; ``grown``: its memory had; ``killed``: from outside, perhaps because memory ran out.
+ENDED = ("crash", "violation", "time", "deadline", "grown", "killed")
 
 
 class Stages:
-    """The seconds that one batch has spent in each stage so far.
+    """The seconds that one batch has spent in each stage so far; ``pixels`` of its inputs.
 
     ``began`` is when the batch did, and ``periods`` are the first start and the last end of each
     stage, all on the clock ``time.perf_counter``.
@@ -27,6 +29,7 @@ class Stages:
         self.began = time.perf_counter()
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.periods: dict[str, tuple[float, float]] = {}
+        self.pixels = 0
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ts.metrics.metric_type_enum import MetricTypes
 from ts.utils.util import PredictionException
 
 from handlers.errors import BadRequest, LoadError, NotFound, RequestError
 from handlers.memory import give_back_after, use_one_heap
+from handlers.reports import Reports
 from handlers.request import Answer, Message
 from handlers.service import Service
-from handlers.stages import BATCH, SECONDS, VIOLATIONS, Stages
-from handlers.traces import Reports
+from handlers.stages import REPORTS, Stages
+from handlers.traces import TRACES, traced
 from handlers.unpacked import Unpacked
 
 # TorchServe adds headers with this prefix to calls of the gRPC method StreamPredictions2.
@@ -36,7 +36,8 @@ class Handler:
     """TorchServe calls ``initialize`` at the start of a worker and ``handle`` for each batch."""
 
     service: Service
-    reports: Reports
+    version: str = ""  # of the archive
+    reports: Reports | None = None  # None: no supervisor asks for them
 
     def initialize(self, context: Any) -> None:
         """Load the archive's network. Any exception makes the load fail."""
@@ -48,26 +49,29 @@ class Handler:
             os.environ,
             batch_size=properties.get("batch_size") or 1,
         )
-        model = self.service.metadata.name
-        version = str(context.manifest["model"].get("modelVersion", ""))
-        self.reports = Reports(model, version, os.environ)
-        if context.metrics is not None:
-            _declare(context.metrics, model)
+        self.version = str(context.manifest["model"].get("modelVersion", ""))
+        if path := os.environ.get(REPORTS):
+            description = self.service.describe()
+            serves = {name: str(description[name]) for name in ("precision", "engine", "device")}
+            metadata = self.service.metadata
+            serves |= {"task": metadata.spec.task, "weights": metadata.weights.name}
+            self.reports = Reports(
+                path, metadata.name, {**serves, "version": self.version}, self.service.engine.device
+            )
+            self.reports.send()
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch: a body per row; statuses and headers are set in ``context``."""
         headers = [header_values(context.get_all_request_header(i)) for i in range(len(rows))]
         if all(map(_asks_description, rows, headers)):
             return [json.dumps(self.service.describe()).encode()] * len(rows)
-        stages, pool = Stages(), self.service.pool
-        violations = pool.violations
+        stages, ended = Stages(), self.service.pool.ended.copy()
         ids = [context.get_request_id(i) for i in range(len(rows))]
         messages = list(map(message, rows, headers, ids))
         answers = self.service.answer(messages, stages)
-        self.reports.send(messages, answers, stages)
-        if context.metrics is not None:
-            model = self.service.metadata.name
-            _report(stages, context.metrics, model, len(rows), pool.violations - violations)
+        if self.reports:
+            spans = traced(messages, answers, stages) if os.environ.get(TRACES) else None
+            self.reports.add(stages, len(rows), self.service.pool.ended - ended, spans)
         _raise_for_grpc(answers, headers)
         for i in filter(lambda i: is_grpc(headers[i]), range(len(rows))):
             # StreamPredictions needs it: without it, TorchServe fails and ends the worker, and the
@@ -85,6 +89,7 @@ class Handler:
         context.set_response_status(answer.code, HTTPStatus(answer.code).phrase, i)
         context.set_response_content_type(i, answer.content_type)
         context.set_response_header(i, "x-model-weights", self.service.metadata.weights.name)
+        context.set_response_header(i, "x-model-version", self.version)
         return answer.body
 
 
@@ -180,23 +185,3 @@ def _device(gpu_id: int | None) -> torch.device:
             "check the NVIDIA driver, or serve on the CPU with `make serve DEVICE=cpu`"
         )
     return torch.device("cuda", gpu_id)
-
-
-def _declare(metrics: Any, model: str) -> None:
-    """Register our metrics in ``metrics``, TorchServe's metrics cache, once per worker."""
-    labels = ["ModelName", "Stage"]
-    metrics.add_metric_to_cache(SECONDS, "Seconds", labels, MetricTypes.HISTOGRAM)
-    metrics.add_metric_to_cache(BATCH, "Count", labels[:1], MetricTypes.HISTOGRAM)
-    violations = metrics.add_metric_to_cache(VIOLATIONS, "Count", labels[:1], MetricTypes.COUNTER)
-    violations.add_or_update(0, [model])  # Prometheus computes the rate from the first value on
-
-
-def _report(stages: Stages, metrics: Any, model: str, members: int, violations: int) -> None:
-    """Add the stages, the size and the violations of one batch to our metrics."""
-    if violations:
-        counter = metrics.get_metric(VIOLATIONS, MetricTypes.COUNTER)
-        counter.add_or_update(violations, [model])
-    metrics.get_metric(BATCH, MetricTypes.HISTOGRAM).add_or_update(members, [model])
-    histogram = metrics.get_metric(SECONDS, MetricTypes.HISTOGRAM)
-    for stage, spent in stages.seconds.items():
-        histogram.add_or_update(round(spent, 6), [model, stage])

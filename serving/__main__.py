@@ -1,5 +1,5 @@
-"""Serve the archives in the model store, keep every model answering, and make certificates and API
-keys.
+"""Serve the archives in the model store, keep every model answering, replace a version of one while
+the server runs, and make certificates and API keys.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from serving import commandline, commands, credentials
+from serving import commandline, commands, credentials, rollout_commands
 from serving.config import Config
 from serving.plan import Options
 from serving.runfolder import RunFolder
@@ -30,6 +30,17 @@ def main() -> int:
         case "status":
             return commandline.run_beside(
                 lambda folder: commands.status(folder, as_json=arguments.json), arguments
+            )
+        case "rollout":
+            return commandline.run_beside(
+                lambda folder: rollout_commands.roll_out(
+                    folder, arguments.model, arguments.archive, arguments.share
+                ),
+                arguments,
+            )
+        case "rollback":
+            return commandline.run_beside(
+                lambda folder: rollout_commands.roll_back(folder, arguments.model), arguments
             )
         case _:
             return commandline.run(
@@ -73,6 +84,7 @@ def _parser() -> commandline.Parser:
     verbs.add_parser("stop", parents=[common], help="stop the server of this run folder")
     status = verbs.add_parser("status", parents=[common], help="show whether each model is ready")
     status.add_argument("--json", action="store_true", help="everything, as one JSON object")
+    rollout_commands.add_commands(verbs, common)
     credentials.add_commands(verbs)
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import Counter
 
 
 class Action(StrEnum):
@@ -14,22 +14,25 @@ class Action(StrEnum):
     RESTART_TORCHSERVE = "restart_torchserve"
     RESTART_GATEWAY = "restart_gateway"
 
+    @property
+    def is_of_a_model(self) -> bool:
+        """Whether it concerns one model, not all."""
+        return self in (Action.KILL_WORKER, Action.SCALE_AGAIN)
+
 
 class Actions:
-    """Counts actions in ``registry``."""
+    """Counts actions in ``counter``, by action and model."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._counter = Counter(
-            "vision_watchdog_actions",
-            "What the supervisor did to keep the models answering",
-            ["action", "model"],
-            registry=registry,
-        )
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
 
-    def record(self, action: Action, why: str, model: str = "") -> None:
-        """Count ``action`` and print its reason ``why``; ``model`` is empty if it concerns all."""
-        self._counter.labels(action.value, model).inc()
-        say(f"{model}: {why}" if model else why)
+    def record(self, action: Action, why: str, key: str = "") -> None:
+        """Count ``action`` and print its reason ``why``.
+
+        ``key`` is the MODEL/VERSION that it concerns, or empty if it concerns all.
+        """
+        self._counter.labels(action.value, key.partition("/")[0]).inc()
+        say(f"{key}: {why}" if key else why)
 
 
 def say(text: str) -> None:

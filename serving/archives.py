@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +22,15 @@ from vision_client.tasks import DECODERS
 
 # TorchServe's default, in seconds.
 _RESPONSE_TIMEOUT_S = 120
+# A version, as a request may name it: what `make archive` gives an archive, or a number.
+VERSION = re.compile(r"[0-9a-f]{1,16}(?:\.[0-9]{1,4})?")
 
 
 @dataclass(frozen=True)
 class Archive:
     """``model`` and ``weights`` are names; ``yaml`` holds TorchServe's options for the model.
 
+    ``version`` tells archives of one model apart: those with other contents have another one.
     ``options`` are the whole numbers that a request may choose, by name.
     """
 
@@ -37,6 +41,7 @@ class Archive:
     yaml: Mapping[str, Any]
     settings: Settings
     options: Mapping[str, Integer]
+    version: str
 
     @property
     def batch_size(self) -> int:
@@ -81,6 +86,7 @@ def read_archive(path: Path) -> Archive:
             settings = dict(yaml.safe_load(file.read(manifest["configFile"])) or {})
             metadata = json.loads(file.read(str(Path(pt).with_suffix(".json"))))
             model, spec = str(manifest["modelName"]), dict(metadata["spec"])
+            version = str(manifest["modelVersion"])
             task = spec.get("task")
             weights = str(metadata.get("weights", {}).get("name"))
     except (zipfile.BadZipFile, yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
@@ -99,9 +105,13 @@ def read_archive(path: Path) -> Archive:
         options = tasks.load(Spec.from_map(spec)).offer.integers
     except TypeError as error:
         raise ServingError(f"{path} was exported by another version: run `make export`") from error
+    if not VERSION.fullmatch(version):
+        raise ServingError(
+            f"{path} has the version {version!r}, which no request can name: run `make archive`"
+        )
     try:
         parsed = Settings.from_yaml(settings)
-        return Archive(path, model, task, weights, settings, parsed, options)
+        return Archive(path, model, task, weights, settings, parsed, options, version)
     except ValueError as error:
         raise ServingError(
             f"{path}: {error}; correct serving=Serving(...) in the network's file "

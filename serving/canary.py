@@ -45,17 +45,17 @@ class Canary:
         )
 
     async def watch(self, planned: ModelPlan, health: Health) -> None:
-        """Report the canaries of one model to ``health`` until cancelled."""
-        model = planned.model
+        """Report the canaries of one version to ``health`` until cancelled."""
+        key = planned.key
         while True:
-            if health.needs_canary(model, IDLE_S):
-                with _reported(model, health):
-                    weights = await self.ask(model, planned.archive.task)
+            if health.needs_canary(key, IDLE_S):
+                with _reported(key, health):
+                    weights = await self.ask(key, planned.archive.task)
                     if weights is not None:
-                        health.succeeded(model, weights)
+                        health.succeeded(key, weights)
             await asyncio.sleep(PAUSE_S)
 
-    async def ask(self, model: str, task: str) -> str | None:
+    async def ask(self, key: str, task: str) -> str | None:
         """The name of the weights that answered.
 
         None if TorchServe's queue is full, because a busy model is not a dead one. Raises
@@ -65,7 +65,7 @@ class Canary:
         decoder = DECODERS[task]
         options = {name: str(value) for name, value in decoder.canary.items()}
         response = await self._http.post(
-            f"/predictions/{model}", content=PICTURE, headers=request_headers(options, TIMEOUT_S)
+            f"/predictions/{key}", content=PICTURE, headers=request_headers(options, TIMEOUT_S)
         )
         if response.status_code == QUEUE_FULL:
             return None
@@ -79,14 +79,14 @@ class Canary:
 
 
 @contextmanager
-def _reported(model: str, health: Health) -> Iterator[None]:
+def _reported(key: str, health: Health) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        health.failed(model, f"its canary was answered {error.response.status_code}")
+        health.failed(key, f"its canary was answered {error.response.status_code}")
     except httpx.TimeoutException:
-        health.failed(model, f"its canary was not answered within {TIMEOUT_S:.0f} s")
+        health.failed(key, f"its canary was not answered within {TIMEOUT_S:.0f} s")
     except httpx.HTTPError as error:
-        health.failed(model, f"no connection to TorchServe: {error}")
+        health.failed(key, f"no connection to TorchServe: {error}")
     except VisionError as error:
-        health.failed(model, f"its canary was answered wrongly: {error}")
+        health.failed(key, f"its canary was answered wrongly: {error}")

@@ -62,6 +62,13 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not re.fullmatch(r"\w+", key, re.ASCII) or not equals or "\n" in value:
+        raise argparse.ArgumentTypeError(f"must be a line of the configuration, not {text!r}")
+    return key, value
+
+
 def _host(text: str) -> str:
     host = text.removeprefix("[").removesuffix("]")
     if not re.fullmatch(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+", host):
@@ -86,6 +93,10 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
             f"--{name}", type=number(1, 65535), metavar="N", help=f"the port of {what}"
         )
     places.add_argument("--model-store", type=Path, metavar="DIR", help="folder of the archives")
+    places.add_argument(
+        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", dest="settings",
+        help="any other line of the configuration, as drain_seconds=10; may be repeated",
+    )  # fmt: skip
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -117,9 +128,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def server_options(arguments: argparse.Namespace) -> list[str]:
     """The command line that names the same server as ``arguments``."""
     given = {"config": arguments.config, "run-dir": arguments.run_dir, **_places(arguments)}
-    return [
+    named = [
         f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None
     ]
+    return [*named, *(f"--set={key}={value}" for key, value in arguments.settings)]
 
 
 def run(command: Callable[[Config, RunFolder], int], arguments: argparse.Namespace) -> int:
@@ -129,7 +141,7 @@ def run(command: Callable[[Config, RunFolder], int], arguments: argparse.Namespa
     """
 
     def prepared() -> int:
-        config = Config.read(arguments.config).move(**_places(arguments))
+        config = _asked(Config.read(arguments.config), arguments)
         bypass_proxy(config)
         return command(config, RunFolder(arguments.run_dir))
 
@@ -146,7 +158,7 @@ def run_beside(command: Callable[[RunFolder], int], arguments: argparse.Namespac
         folder = RunFolder(arguments.run_dir)
         running = folder.config()
         config = running or Config.read(arguments.config)
-        asked = config.move(**_places(arguments))
+        asked = _asked(config, arguments)
         bypass_proxy(config)
         if running and _server(asked) != _server(running):
             raise ServingError(
@@ -160,6 +172,10 @@ def run_beside(command: Callable[[RunFolder], int], arguments: argparse.Namespac
 
 def _server(config: Config) -> tuple[dict[str, tuple[str, int]], Path]:
     return config.addresses, config.model_store.resolve()
+
+
+def _asked(config: Config, arguments: argparse.Namespace) -> Config:
+    return config.override(dict(arguments.settings)).move(**_places(arguments))
 
 
 def _places(arguments: argparse.Namespace) -> dict[str, Any]:

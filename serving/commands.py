@@ -71,6 +71,7 @@ def prepare(config: Config, run: RunFolder, options: Options) -> Plan:
     planned = plan(config, archives, machine.inspect(options.device), options, os.environ)
     exposure = preflight.check_exposure(config, Credentials.of(config), gateway=options.gateway)
     preflight.check_ports(config)
+    _ = config.drain_seconds  # a wrong one would only show when the server ends
     preflight.check_space(archives, run)
     root = "serving as root: use an account of its own" if os.geteuid() == 0 else ""
     for warning in filter(None, (root, exposure, *planned.warnings)):
@@ -82,11 +83,12 @@ def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> Non
     """Print what is served, on which devices, and where."""
     config = server.plan.config
     print()
-    for model in workers:
-        description = server.management.describe(model)
-        devices = ", ".join(f"{worker.device} (process {worker.pid})" for worker in workers[model])
-        print_model(model, devices, description)
-    print_addresses(config, list(workers))
+    for key in workers:
+        description = server.management.describe(key)
+        devices = ", ".join(f"{worker.device} (process {worker.pid})" for worker in workers[key])
+        model, _, version = key.partition("/")
+        print_model(model, devices, description, version)
+    print_addresses(config, server.plan.names)
     print(f"health     {config.metrics}/readyz   metrics {config.metrics}/metrics")
     print(f"logs       {server.run.logs}")
     if traces := server.plan.traces:
@@ -100,12 +102,12 @@ def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> Non
     sys.stdout.flush()
 
 
-def print_model(model: str, devices: str, description: Mapping[str, Any]) -> None:
+def print_model(model: str, devices: str, description: Mapping[str, Any], version: str) -> None:
     """A line for a model that answers; ``description`` is its worker's own."""
     weights = description["weights"]
     warning = "" if weights["trained"] else ": the answers mean nothing"
     how = f"in {description['precision']} by {description['engine']}"
-    print(f"{model:<10} on {devices} {how}, weights {weights['name']}{warning}")
+    print(f"{model:<10} on {devices} {how}, version {version}, weights {weights['name']}{warning}")
 
 
 def print_addresses(config: Config, models: Sequence[str]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import ipaddress
+import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,6 +38,21 @@ class Config:
             raise ServingError(f"cannot read {path}: it is not a text file") from error
         pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
         return cls(path.resolve(), {key.strip(): value.strip() for key, value in pairs})
+
+    def override(self, settings: Mapping[str, str]) -> Config:
+        """The same configuration with ``settings`` in place of its own lines.
+
+        Raises ServingError for a key that the file does not mention, not even in a comment.
+        """
+        mentioned = set(re.findall(r"\b(\w+)=", self.path.read_text())) if settings else set()
+        for key in settings:
+            if key not in mentioned:
+                nearest = "".join(difflib.get_close_matches(key, mentioned, 1))
+                raise ServingError(
+                    f"--set {key}=: {self.path} has no such line"
+                    + (f"; did you mean {nearest}?" if nearest else "")
+                )
+        return replace(self, values={**self.values, **settings})
 
     @property
     def inference(self) -> str:
@@ -138,17 +155,22 @@ class Config:
     def archives(self) -> list[Path]:
         """The archives in ``load_models``, or every archive in the model store.
 
+        The other versions that a rollout keeps there, with an @ in their names, do not count.
         Raises ServingError if there are none.
         """
         names = [name.strip() for name in self.values.get("load_models", "").split(",")]
         archives = [self.model_store / name for name in names if name]
-        archives = archives or sorted(self.model_store.glob("*.mar"))
+        archives = archives or self._stored
         if not archives:
             raise ServingError(
                 f"no archives in {self.model_store}: run `make export` (or `make export "
                 "WEIGHTS=random`), or choose another model store with STORE="
             )
         return archives
+
+    @property
+    def _stored(self) -> list[Path]:
+        return sorted(p for p in self.model_store.glob("*.mar") if "@" not in p.name)
 
     def select(self, models: Iterable[str]) -> Config:
         """The same configuration, for the archives of ``models`` alone, with or without ``.mar``.
@@ -158,7 +180,7 @@ class Config:
         archives = dict.fromkeys(f"{model.removesuffix('.mar')}.mar" for model in models)
         for name in archives:
             if not (self.model_store / name).is_file():
-                names = ", ".join(sorted(path.stem for path in self.model_store.glob("*.mar")))
+                names = ", ".join(path.stem for path in self._stored)
                 raise ServingError(
                     f"{self.model_store / name} does not exist: run `make export`"
                     + (f", or choose from {names}" if names else "")

@@ -16,14 +16,16 @@ from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
 from serving.canary import Canary
 from serving.errors import ServingError
-from serving.exposition import exposition
 from serving.health import Health
+from serving.metrics.exposition import CONTENT_TYPE, Metrics
 from serving.plan import Plan
+from serving.rollout import Rollouts
+from serving.rollout_api import RolloutApi
 from serving.sockets import Sockets
+from serving.versions import Served, Versions
 
 # This process starts child processes while gRPC runs; gRPC's fork handlers would only warn of that.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -35,31 +37,38 @@ from grpc_health.v1 import health_pb2
 from vision_client import inference_pb2
 
 WATCH_S = 0.5
+# The pause between looks for versions that need canaries.
+CANARIES_S = 0.5
 END_TIMEOUT_S = 10.0
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control:
-    """Serves ``health`` and ``registry``; ``extra_handlers`` are further gRPC services.
+    """Serves ``health`` and ``metrics``; ``extra_handlers`` are further gRPC services.
 
-    ``waiting`` is how many requests for a model wait for their turn, if there is a queue.
+    ``served`` has the versions that are listed, and get canaries. ``rollouts`` is None without a
+    gateway. ``waiting`` is how many requests for a model wait for their turn, if there is a queue.
     """
 
     def __init__(
         self,
         plan: Plan,
         sockets: Sockets,
+        served: Served,
         health: Health,
-        registry: CollectorRegistry,
+        metrics: Metrics,
         canary: Canary,
+        rollouts: Rollouts | None,
         extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
         waiting: Callable[[str], int] | None = None,
     ) -> None:
         self._waiting = waiting
         self._plan = plan
         self._sockets = sockets
+        self._served = served
+        self._rollouts = RolloutApi(rollouts, health)
         self._health = health
-        self._registry = registry
+        self._metrics = metrics
         self._canary = canary
         self._handlers = [*_grpc_handlers(health), *extra_handlers]
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -90,6 +99,7 @@ class Control:
         end = asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._canary.close)
+            stack.enter_context(self._metrics.recorder.listening(self._sockets.reports))
             control = await stack.enter_async_context(_listening(self._app(metrics=False)))
             await web.UnixSite(control, str(self._sockets.control)).start()
             public = await stack.enter_async_context(_listening(self._app(metrics=True)))
@@ -100,15 +110,28 @@ class Control:
             server.add_insecure_port(f"unix:{self._sockets.admission}")
             await server.start()
             stack.push_async_callback(server.stop, 0)
-            canaries = [
-                asyncio.create_task(self._canary.watch(planned, self._health))
-                for planned in self._plan.models
-            ]
             self._started.set_result((asyncio.get_running_loop(), end))
+            canaries = asyncio.create_task(self._send_canaries())
             await end.wait()
-            for canary in canaries:
-                canary.cancel()
-            await asyncio.gather(*canaries, return_exceptions=True)
+            canaries.cancel()
+            await asyncio.gather(canaries, return_exceptions=True)
+
+    async def _send_canaries(self) -> None:
+        """Watch every version that is loaded, until cancelled."""
+        watching: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                watched = self._served.watched
+                for key in watching.keys() - watched.keys():
+                    watching.pop(key).cancel()
+                for key in watched.keys() - watching.keys():
+                    watch = self._canary.watch(watched[key], self._health)
+                    watching[key] = asyncio.create_task(watch)
+                await asyncio.sleep(CANARIES_S)
+        finally:
+            for task in watching.values():
+                task.cancel()
+            await asyncio.gather(*watching.values(), return_exceptions=True)
 
     def _app(self, *, metrics: bool) -> web.Application:
         app = web.Application(middlewares=[_errors_as_json])
@@ -120,9 +143,13 @@ class Control:
                 web.get("/models", self._models),
                 web.get("/ping", self._ping),
                 web.route("*", "/predictions/{model}{version:.*}", self._unknown),
-                web.get("/metrics", self._metrics) if metrics else web.get("/queues", self._queues),
             ]
         )
+        if metrics:
+            app.add_routes([web.get("/metrics", self._scrape)])
+        else:
+            app.add_routes([web.get("/queues", self._queues), web.get("/versions", self._versions)])
+            app.add_routes(self._rollouts.routes)
         return app
 
     async def _live(self, _: web.Request) -> web.Response:
@@ -146,19 +173,44 @@ class Control:
         return _error(404, "ModelNotFound", f"there is no model {model!r}: there are {models}")
 
     async def _models(self, _: web.Request) -> web.Response:
+        defaults = map(self._served.default, self._served.models)
         models = [
             {
                 "name": planned.model,
                 "task": planned.archive.task,
                 "weights": self._health.weights(planned.model),
+                "version": planned.version,
                 "ready": self._health.report_model(planned.model)["ready"],
                 "options": {
                     name: asdict(option) for name, option in planned.archive.options.items()
                 },
             }
-            for planned in self._plan.models
+            for planned in defaults
         ]
         return web.json_response({"models": models})
+
+    async def _versions(self, _: web.Request) -> web.Response:
+        """For `make status`: each version, what it is for, and its share of the requests."""
+        models = map(self._served.of, self._served.models)
+        return web.json_response({v.default.model: self._listed(v) for v in models})
+
+    def _listed(self, versions: Versions) -> list[dict[str, Any]]:
+        roles = {
+            "default": (versions.default, 1 - versions.share),
+            "candidate": (versions.candidate, versions.share),
+            "previous": (versions.previous, 0.0),
+        }
+        return [
+            {
+                "version": planned.version,
+                "role": role,
+                "share": share,
+                "weights": planned.archive.weights,
+                "ready": self._health.is_ready(planned.key),
+            }
+            for role, (planned, share) in roles.items()
+            if planned
+        ]
 
     async def _queues(self, _: web.Request) -> web.Response:
         """For `make status`: null are the requests that wait if there is no gateway."""
@@ -176,11 +228,9 @@ class Control:
         status = "Healthy" if ready else "Unhealthy"
         return web.json_response({"status": status}, status=200 if ready else 503)
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        body = await exposition(self._sockets, self._registry)
-        return web.Response(
-            body=body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
+    async def _scrape(self, _: web.Request) -> web.Response:
+        body = await self._metrics.text()
+        return web.Response(body=body, headers={"content-type": CONTENT_TYPE})
 
 
 @contextlib.asynccontextmanager

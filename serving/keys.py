@@ -1,5 +1,6 @@
-"""The file of API keys: one client per line, ``name: key`` or ``name: key concurrent=4``.
+"""The file of API keys: one client per line, ``name: key`` and options.
 
+The options are ``concurrent=4`` and ``expires=2027-01-31``, in any order.
 ``#`` begins a comment. Messages quote no text of an invalid line, because a key may be where the
 name belongs.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from serving.errors import ServingError
@@ -23,11 +25,20 @@ RANDOM_BYTES = 32  # 43 characters
 
 @dataclass(frozen=True)
 class Client:
-    """A client. At most ``concurrent`` of its requests wait or are with TorchServe (None: any)."""
+    """A client. At most ``concurrent`` of its requests wait or are with TorchServe (None: any).
+
+    Its key is not valid from ``expires`` on (None: it does not expire).
+    """
 
     name: str
     key: str = field(repr=False)
     concurrent: int | None = None
+    expires: datetime | None = None
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the key has not expired."""
+        return self.expires is None or datetime.now(UTC) < self.expires
 
 
 def check_name(name: str) -> str:
@@ -48,9 +59,9 @@ def read_keys(path: Path) -> tuple[Client, ...]:
 def add_key(path: Path, name: str, *, rotate: bool = False) -> str:
     """Write a new random key for ``name`` to the file, created if needed; returns the key.
 
-    With ``rotate`` it replaces the client's key; limit and comment in its line stay. Raises
-    ServingError if the client is in the file without ``rotate``, or is not with it. Concurrent
-    calls are safe.
+    With ``rotate`` it replaces the client's key; options and comment in its line stay. Raises
+    ServingError if the client is in the file without ``rotate``, or is not with it, or if the new
+    key would have expired already. Concurrent calls are safe.
     """
     check_name(name)
     path = path.resolve()  # a link stays a link
@@ -65,6 +76,11 @@ def add_key(path: Path, name: str, *, rotate: bool = False) -> str:
                 raise ServingError(f"{path} has no client {name}: leave out --replace to add it")
             lines.append(f"{name}: {key}")
         elif rotate:
+            if not clients[number].is_valid:
+                raise ServingError(
+                    f"the key of {name} has expired: change `expires=` in {path}, line {number}, "
+                    "first"
+                )
             head, _, rest = lines[number - 1].partition(":")
             lines[number - 1] = f"{head}:{rest.replace(clients[number].key, key, 1)}"
         else:
@@ -109,9 +125,23 @@ def _parse(line: str) -> Client:
         raise ServingError("`name: key` is needed; a name has letters, digits, `.`, `_`, `-`")
     if not KEY.fullmatch(key):
         raise ServingError("a key has 20 to 256 letters, digits or `._~+/=-` (`make key`)")
-    if not options:
-        return Client(name.strip(), key)
-    limit = re.fullmatch(r"concurrent=([1-9]\d{0,5})", " ".join(options), re.ASCII)
-    if limit is None:
-        raise ServingError("after the key, `concurrent=N` (1 to 999999) is all that may follow")
-    return Client(name.strip(), key, int(limit[1]))
+    values = dict(option.partition("=")[::2] for option in options)
+    concurrent, expires = values.pop("concurrent", None), values.pop("expires", None)
+    if values or len(options) != len({option.partition("=")[0] for option in options}):
+        raise ServingError(
+            "after the key, `concurrent=N` (1 to 999999) and `expires=YYYY-MM-DD` are all that may "
+            "follow, once each"
+        )
+    if concurrent is not None and not re.fullmatch(r"[1-9]\d{0,5}", concurrent, re.ASCII):
+        raise ServingError("`concurrent=N` needs a number from 1 to 999999")
+    limit = None if concurrent is None else int(concurrent)
+    return Client(name.strip(), key, limit, None if expires is None else _end_of(expires))
+
+
+def _end_of(day: str) -> datetime:
+    """The end of a day in UTC."""
+    try:
+        begin = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
+        return begin + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise ServingError("`expires=` needs the last day of the key, as 2027-01-31") from None

@@ -17,7 +17,9 @@ from typing import BinaryIO
 # clients send, so a line that starts with it is TorchServe's own.
 _PREFIX = r"^[\d-]+T[\d:,]+ \[[A-Z]+ *\] "
 _WORKER = (
-    _PREFIX + r"(?P<worker>W-\d+-(?P<model>\S+)_[\d.]+) org\.pytorch\.serve\.wlm\.WorkerThread - "
+    _PREFIX
+    + r"(?P<worker>W-\d+-(?P<model>\S+)_(?P<version>[\da-f.]+)) "
+    + r"org\.pytorch\.serve\.wlm\.WorkerThread - "
 )
 _STATE = re.compile(_WORKER + r"W-\S+ State change \S+ -> (?P<state>WORKER_\w+)$", re.MULTILINE)
 _EVENT = re.compile(
@@ -31,7 +33,7 @@ _REFUSED = re.compile(
     _PREFIX + r"main \S+\.ModelServer - Failed to load model: (\S+) +(.*?)(?:\\n.*)?$",
     re.MULTILINE,
 )
-_OUTPUT = _PREFIX + r"W-\d+-{model}_[\d.]+-std(?:out|err) MODEL_LOG - (.*)$"
+_OUTPUT = _PREFIX + r"W-\d+-{worker}-std(?:out|err) MODEL_LOG - (.*)$"
 _TRACEBACK = "Traceback (most recent call last):"
 # The last lines of a worker's output that are shown; the log has all of it.
 _SHOWN_LINES = 8
@@ -39,39 +41,44 @@ _SHOWN_LINES = 8
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a model could not be loaded.
+    """Why a model could not be loaded. ``key`` is MODEL/VERSION.
 
     ``line`` is the most useful exception, ``output`` the last lines of the worker's output up to
     it, which may be empty.
     """
 
-    model: str
+    key: str
     line: str
     output: str
 
+    @property
+    def model(self) -> str:
+        return self.key.partition("/")[0]
+
 
 def find_failure(ts_log: str, model_log: str, ignore: Collection[str] = ()) -> Failure | None:
-    """The first model that could not be loaded and is not in ``ignore``.
+    """The first model that could not be loaded and whose key is not in ``ignore``.
 
     The first two arguments are the text of the two logs since the start.
     """
     for match in _STATE.finditer(ts_log):
-        if match["state"] == "WORKER_STOPPED" and match["model"] not in ignore:
-            return _explain(match["model"], model_log)
+        if match["state"] == "WORKER_STOPPED" and _key(match) not in ignore:
+            return _explain(_key(match), model_log)
     refused = _REFUSED.search(ts_log)
     return Failure(refused[1], refused[2], "") if refused else None
 
 
 @dataclass
 class WorkerLog:
-    """The state of one worker of ``model`` in the log; times are those of the reader's clock.
+    """The state of one worker in the log; times are those of the reader's clock.
 
-    ``state`` is TorchServe's. ``busy_since`` is when it got its present batch, None if it has none.
-    ``stopped_since`` is when it stopped, None as soon as TorchServe announces that it retries.
+    ``key`` is its MODEL/VERSION. ``state`` is TorchServe's. ``busy_since`` is when it got its
+    present batch, None if it has none. ``stopped_since`` is when it stopped, None as soon as
+    TorchServe announces that it retries.
     """
 
     id: str
-    model: str
+    key: str
     state: str = ""
     busy_since: float | None = None
     stopped_since: float | None = None
@@ -83,6 +90,10 @@ class Activity:
     def __init__(self) -> None:
         self._workers: dict[str, WorkerLog] = {}
 
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget the workers of all other versions."""
+        self._workers = {n: log for n, log in self._workers.items() if log.key in keys}
+
     @property
     def workers(self) -> list[WorkerLog]:
         return list(self._workers.values())
@@ -93,15 +104,15 @@ class Activity:
         return any(log.busy_since is not None for log in self._workers.values())
 
     def update(self, ts_log: str, now: float) -> set[str]:
-        """Read the next lines of the log; returns the models with a worker that changed state."""
+        """Read the next lines of the log; returns the keys with a worker that changed state."""
         changed = set()
         for match in _EVENT.finditer(ts_log):
-            name, model = match["worker"], match["model"]
-            log = self._workers.setdefault(name, WorkerLog(name.split("-")[1], model))
+            name, key = match["worker"], _key(match)
+            log = self._workers.setdefault(name, WorkerLog(name.split("-")[1], key))
             if state := match["state"]:
                 log.state, log.busy_since = state, None
                 log.stopped_since = now if state == "WORKER_STOPPED" else None
-                changed.add(model)
+                changed.add(key)
             elif match["retry"]:
                 log.stopped_since = None
             elif match["answered"]:
@@ -111,22 +122,27 @@ class Activity:
         return changed
 
 
-def _explain(model: str, model_log: str) -> Failure:
-    pattern = re.compile(_OUTPUT.replace("{model}", re.escape(model)), re.MULTILINE)
+def _key(match: re.Match[str]) -> str:
+    return f"{match['model']}/{match['version']}"
+
+
+def _explain(key: str, model_log: str) -> Failure:
+    worker = re.escape(key.replace("/", "_"))
+    pattern = re.compile(_OUTPUT.replace("{worker}", worker), re.MULTILINE)
     output = pattern.findall(model_log)
     if _TRACEBACK not in output:
         line = "the worker ended without an exception: perhaps it was killed because memory ran out"
-        return Failure(model, line, "\n".join(output[-_SHOWN_LINES:]))
+        return Failure(key, line, "\n".join(output[-_SHOWN_LINES:]))
     trace = output[output.index(_TRACEBACK) :]
     exceptions = [i for i, line in enumerate(trace) if re.match(r"[A-Za-z_][\w.]*(?::|$)", line)]
     if not exceptions:  # the log ends within the traceback
         line = "the worker ended with an exception"
-        return Failure(model, line, "\n".join(trace[-_SHOWN_LINES:]))
+        return Failure(key, line, "\n".join(trace[-_SHOWN_LINES:]))
     # After a failed import TorchServe tries its own handlers, and their failure hides the cause.
     masked = any(line.startswith("During handling of the above exception") for line in trace)
     end = exceptions[0 if masked else -1] + 1
     shown = [line for line in trace[:end] if set(line) - set(" ^~")]  # leave out the ^^^^ markers
-    return Failure(model, trace[end - 1], "\n".join(shown[-_SHOWN_LINES:]))
+    return Failure(key, trace[end - 1], "\n".join(shown[-_SHOWN_LINES:]))
 
 
 class LogTail:
@@ -187,5 +203,5 @@ class ServerLogs:
         self._model = LogTail(logs / "model_log.log")
 
     def find_failure(self, ignore: Collection[str]) -> Failure | None:
-        """The first model that could not be loaded and is not in ``ignore``."""
+        """The first model that could not be loaded and whose key is not in ``ignore``."""
         return find_failure(self.ts.read(), self._model.read(), ignore)

@@ -29,7 +29,7 @@ class Worker:
 
 
 class Management:
-    """The management API behind ``http``.
+    """The management API behind ``http``. A model is named with or without a version: its key.
 
     Every method may raise ``httpx.HTTPError``. ``timeout`` is in seconds.
     """
@@ -76,6 +76,18 @@ class Management:
         """Ask for ``workers`` workers of ``model`` and return before they are ready."""
         count = str(workers)
         self._request("PUT", f"/{model}", TIMEOUT_S, min_worker=count, max_worker=count)
+
+    def register(self, archive: str, workers: int) -> None:
+        """Load a further version, from a file of the model store; return before it is ready."""
+        self._request("POST", "", TIMEOUT_S, url=archive, initial_workers=str(workers))
+
+    def set_default(self, key: str) -> None:
+        """Let this version answer requests that name none."""
+        self._request("PUT", f"/{key}/set-default", TIMEOUT_S)
+
+    def unregister(self, key: str) -> None:
+        """End the workers of a version, which must not be the default, and forget it."""
+        self._request("DELETE", f"/{key}", TIMEOUT_S)
 
     def _model(self, model: str, timeout: float, **query: str) -> dict[str, Any]:
         versions = self._request("GET", f"/{model}", timeout, **query)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handlers.settings import VARIABLES
-from handlers.traces import VARIABLE as TRACES
 from serving.archives import Archive
 from serving.config import DEFAULT_GATEWAY_MEMORY, DEFAULT_SIZE, Config
 from serving.errors import ServingError
+from serving.held import file_name
 from serving.machine import Machine
 from serving.sockets import Sockets
 from serving.traces import settings as traces
@@ -75,6 +75,15 @@ class ModelPlan:
         return self.archive.model
 
     @property
+    def version(self) -> str:
+        return self.archive.version
+
+    @property
+    def key(self) -> str:
+        """``MODEL/VERSION``: what the server's parts call it, and TorchServe's APIs in paths."""
+        return f"{self.model}/{self.version}"
+
+    @property
     def slots(self) -> int:
         """Requests that the gateway lets TorchServe have at once: two batches per worker, so that
         the next one is complete when a worker becomes free, if TorchServe's queue takes as many.
@@ -92,8 +101,9 @@ class ModelPlan:
 class Plan:
     """``environment`` is that of TorchServe, which its workers inherit.
 
-    ``warnings`` say what will be slow here, or too large for this machine. ``gateway`` is as in
-    Options. ``heap`` is the JVM's maximum in bytes. ``traces`` is None if none are sent.
+    ``warnings`` say what will be slow here, or too large for this machine. ``gateway`` and
+    ``workers`` are as in Options. ``heap`` is the JVM's maximum in bytes. ``traces`` is None if
+    none are sent.
     """
 
     config: Config
@@ -102,6 +112,7 @@ class Plan:
     environment: Mapping[str, str]
     warnings: tuple[str, ...]
     gateway: bool
+    workers: int | None
     heap: int
     traces: TraceSettings | None = None
 
@@ -123,7 +134,10 @@ class Plan:
             "grpc_management_address": "127.0.0.1",
             "grpc_management_port": str(sockets.grpc_management_port),
             "disable_token_authorization": "true",
-            "load_models": ",".join(planned.archive.path.name for planned in self.models),
+            "load_models": ",".join(file_name(planned.archive) for planned in self.models),
+            "model_store": str(sockets.store),
+            # Not even from a file elsewhere: only by the name of one in the model store.
+            "allowed_urls": "none",
             "number_of_gpu": str(self.machine.gpus),
         }
         if self.gateway:
@@ -133,6 +147,8 @@ class Plan:
                 "grpc_inference_port": str(sockets.grpc_port),
                 "disable_token_authorization": "false",
                 "token_expiration_min": str(_CENTURY_MIN),
+                # For `make rollout`. Only this server's own processes have a token for it.
+                "enable_model_api": "true",
             }
         return private
 
@@ -155,7 +171,7 @@ class Plan:
             "org.pytorch.serve.ModelServer",
             "--python", sys.executable,
             "-f", str(properties.resolve()),
-            "-s", str(self.config.model_store.resolve()),
+            "-s", str(Sockets(temporary).store),
             "-ncs",  # a snapshot of an earlier start must not override this one's options
         ]  # fmt: skip
 
@@ -197,9 +213,19 @@ def plan(
             )
         ),
         options.gateway,
+        options.workers,
         heap,
         traced if options.gateway else None,
     )
+
+
+def plan_version(plan: Plan, archive: Archive) -> ModelPlan:
+    """How ``archive``, a further version of a model of ``plan``, is served beside the others.
+
+    Raises ServingError if its limits do not fit the configuration.
+    """
+    _check_sizes(plan.config, archive)
+    return _plan_model(plan.config, archive, plan.machine.gpus, plan.workers)
 
 
 def _plan_model(config: Config, archive: Archive, gpus: int, workers: int | None) -> ModelPlan:
@@ -231,7 +257,6 @@ def _environment(shell: Mapping[str, str], threads: int, options: Options) -> di
     }
     # Workers import the archive's handlers, not those of a checkout that the shell points to.
     environment.pop("PYTHONPATH", None)
-    environment.pop(TRACES, None)
     for key, variable in VARIABLES.items():
         environment.pop(variable, None)
         if chosen := getattr(options, key):

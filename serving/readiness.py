@@ -17,7 +17,7 @@ REPORT_EVERY_S = 10
 
 
 def wait_until_ready(server: Supervisor) -> Mapping[str, Sequence[Worker]]:
-    """Wait until each model has all of its workers and answers correctly; its workers by model.
+    """Wait until each model has all of its workers and answers correctly; its workers by key.
 
     Raises ServingError as soon as a model cannot be loaded or TorchServe ends, Stopped after a
     signal.
@@ -41,7 +41,7 @@ def wait_until_ready(server: Supervisor) -> Mapping[str, Sequence[Worker]]:
             print(f"{model:<10} answers after {now - started:.1f} s", flush=True)
         missing = [model for model in missing if not server.health.is_ready(model)]
         time.sleep(POLL_S)
-    return server.workers.by_model
+    return server.workers.by_key
 
 
 def _check_loading(server: Supervisor) -> None:
@@ -49,7 +49,7 @@ def _check_loading(server: Supervisor) -> None:
     recovered: set[str] = set()
     logs = server.torchserve.logs
     while failure := logs.find_failure(recovered):
-        if not _all_ready(server.management, failure.model):
+        if not _all_ready(server.management, failure.key):
             time.sleep(1)  # the traceback comes through another pipe
             failure = logs.find_failure(recovered) or failure
             lines = [
@@ -58,11 +58,11 @@ def _check_loading(server: Supervisor) -> None:
                 f"the complete output is in {server.run.logs}",
             ]
             raise ServingError("\n".join(filter(None, lines)))
-        recovered.add(failure.model)
+        recovered.add(failure.key)
 
 
-def _all_ready(management: Management, model: str) -> bool:
+def _all_ready(management: Management, key: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        workers = management.workers(model)
+        workers = management.workers(key)
         return bool(workers) and all(worker.status == "READY" for worker in workers)
     return False

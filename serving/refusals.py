@@ -41,6 +41,12 @@ def no_worker(model: str) -> Refused:
     return Refused(503, "Unavailable", f"{model} has no worker: try again", 5)
 
 
+def no_version(model: str, version: str, versions: Collection[str]) -> Refused:
+    there = ", ".join(versions)
+    message = f"{model} has no version {version}: it has {there}"
+    return Refused(404, "ModelNotFound", message)
+
+
 def queue_full(retry_after: int) -> Refused:
     return Refused(503, "Overloaded", "the queue is full: try again", retry_after)
 

@@ -58,9 +58,14 @@ class Sockets:
         return self.folder / "admission"
 
     @property
-    def traces(self) -> Path:
-        """The workers' reports for traces, as datagrams."""
-        return self.folder / "traces"
+    def reports(self) -> Path:
+        """The workers tell the supervisor here, in datagrams, what they do."""
+        return self.folder / "reports"
+
+    @property
+    def store(self) -> Path:
+        """TorchServe's model store: links to the archives that it may load."""
+        return self.folder / "store"
 
     @property
     def key_file(self) -> Path:

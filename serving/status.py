@@ -44,12 +44,14 @@ def report(run: RunFolder) -> dict[str, Any]:
         return found | {"reason": f"the server is {health['reason']}"}
     listed = (_ask(run, "/models") or {}).get("models", [])
     known = {model["name"]: model for model in listed}
-    queues, management = _ask(run, "/queues") or {}, Management.of(run)
+    queues, versions = _ask(run, "/queues") or {}, _ask(run, "/versions") or {}
+    management = Management.of(run)
     models = {
         model: {
             "ready": state["ready"],
             "reason": state["reason"],
-            **{key: known.get(model, {}).get(key) for key in ("task", "weights")},
+            **{key: known.get(model, {}).get(key) for key in ("task", "weights", "version")},
+            "versions": versions.get(model, []),
             **_described(management, model),
             "queue": _queue(management, model, queues.get(model, {})),
             "wanted": state.get("wanted"),
@@ -73,7 +75,8 @@ def as_text(found: Mapping[str, Any]) -> str:
     for name, model in found["models"].items():
         lines.append(f"{name:<10} {'answers' if model['ready'] else model['reason']}")
         if model["weights"]:
-            lines.append(f"  weights {model['weights']}")
+            lines.append(f"  version {model['version']}, weights {model['weights']}")
+        lines += map(_version_line, model["versions"][1:])
         if model["precision"]:
             lines += [
                 f"  {key} {model[key]}: {model[f'{key}_reason']}" for key in ("precision", "engine")
@@ -83,6 +86,13 @@ def as_text(found: Mapping[str, Any]) -> str:
             lines.append("  queue {waiting} of {limit} requests".format(**model["queue"]))
         lines += map(_worker_line, model["workers"])
     return "\n".join(lines)
+
+
+def _version_line(version: Mapping[str, Any]) -> str:
+    """A version beside the one that answers."""
+    share = f"gets {version['share']:.4g} of the requests, " * (version["role"] == "candidate")
+    state = "answers" if version["ready"] else "does not answer"
+    return f"  {version['role']} {version['version']}, weights {version['weights']}: {share}{state}"
 
 
 def _worker_line(worker: Mapping[str, Any]) -> str:

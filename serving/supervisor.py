@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import httpx
-from prometheus_client import CollectorRegistry
 
 from serving.actions import Action, Actions, say
 from serving.canary import Canary
@@ -21,13 +20,20 @@ from serving.drain import drain
 from serving.errors import ServingError
 from serving.gateway.process import Gateway
 from serving.health import Health
+from serving.held import hold
+from serving.loading import Loader
 from serving.management import Management
+from serving.metrics.exposition import Metrics
+from serving.metrics.recorder import Recorder, ignore
+from serving.metrics.state import State
 from serving.plan import Plan
 from serving.restarts import Restarts
+from serving.rollout import Rollouts
 from serving.runfolder import RunFolder
 from serving.signals import Stopped, StopRequest, handled
 from serving.sockets import Sockets, free_ports
 from serving.torchserve import TorchServe
+from serving.versions import Served
 from serving.watchdog import Watchdog
 from serving.workers import Workers
 
@@ -46,24 +52,47 @@ class Supervisor:
     """A server that starts or runs; ``running`` creates one and ends it."""
 
     def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets, stop: StopRequest) -> None:
-        wanted = {planned.model: planned.workers for planned in plan.models}
-        registry = CollectorRegistry()
         self.plan = plan
         self.run = run
         self.stop = stop
-        self.health = Health(wanted)
+        self.health = Health({planned.key: planned.workers for planned in plan.models})
+        self.served = Served(plan.models, self.health.is_ready)
         self.management = Management.of(run)
-        self.torchserve = TorchServe(plan, run, sockets)
-        self.traces = _make_traces(plan, sockets)
-        self.gateway = _make_gateway(plan, run, sockets, self.health, self.traces)
-        self.workers = Workers(plan, self.management, self.health, f"{run.logs}/model_log.log")
+        self._held = hold(sockets.store, [planned.archive for planned in plan.models])
+        self.torchserve = TorchServe(plan, run, sockets, self.served)
+        self.traces = _make_traces(plan)
+        traced = self.traces.batch if self.traces else ignore
+        metrics = Metrics(sockets, plan.names, gateway=plan.gateway, traced=traced)
+        self.gateway = _make_gateway(
+            plan, run, sockets, self.served, self.health, metrics.recorder, self.traces
+        )
+        self.workers = Workers(
+            self.served,
+            self.management,
+            self.health,
+            f"{run.logs}/model_log.log",
+            metrics.recorder.lost,
+        )
+        metrics.watch(
+            State(
+                self.health,
+                self.gateway.queues if self.gateway else {},
+                metrics.reported,
+                lambda: self.workers.by_key,
+                self.gateway.expiries if self.gateway else dict,
+            )
+        )
         canary = Canary(plan, run, sockets)
-        handlers = [self.gateway.handler] if self.gateway else []
+        loader = Loader(run, self.served, self.health, self.management, self._held)
+        rollouts = Rollouts(plan, loader) if plan.gateway else None
+        handlers = self.gateway.handlers if self.gateway else []
         handlers += [self.traces.handler] if self.traces else []
         waiting = self.gateway.waiting if self.gateway else None
-        self._control = Control(plan, sockets, self.health, registry, canary, handlers, waiting)
-        self._actions = Actions(registry)
-        self._watchdog = Watchdog(wanted, self.management, self.health, self._actions)
+        self._control = Control(
+            plan, sockets, self.served, self.health, metrics, canary, rollouts, handlers, waiting
+        )
+        self._actions = Actions(metrics.series.actions)
+        self._watchdog = Watchdog(self._wanted, self.management, self.health, self._actions)
         self._torchserve_restarts = Restarts(
             self.torchserve, "TorchServe", f"{run.logs}/ts_log.log", self._actions,
             Action.RESTART_TORCHSERVE,
@@ -145,7 +174,7 @@ class Supervisor:
             )
         elif now - self._checked >= CHECK_S:
             self._checked = now
-            self._watchdog.check(self.workers.activity.workers, self.workers.by_model)
+            self._watchdog.check(self.workers.activity.workers, self.workers.by_key)
 
     def stop_accepting(self) -> None:
         """Close the public listeners; without a gateway they stay open."""
@@ -171,6 +200,10 @@ class Supervisor:
         if self.traces:
             self.traces.close()
         self._control.end()
+        self._held.close()
+
+    def _wanted(self) -> dict[str, int]:
+        return {key: planned.workers for key, planned in self.served.watched.items()}
 
 
 @contextlib.contextmanager
@@ -205,15 +238,31 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
 
 
 def _make_gateway(
-    plan: Plan, run: RunFolder, sockets: Sockets, health: Health, traces: Traces | None
+    plan: Plan,
+    run: RunFolder,
+    sockets: Sockets,
+    served: Served,
+    health: Health,
+    recorder: Recorder,
+    traces: Traces | None,
 ) -> Gateway | None:
     if not plan.gateway:
         return None
-    return Gateway(plan, run, sockets, health.down_for, health.succeeded, traces)
+    return Gateway(
+        plan,
+        run,
+        sockets,
+        served,
+        health.down_for,
+        health.succeeded,
+        recorder.waited,
+        recorder.ended,
+        traces,
+    )
 
 
-def _make_traces(plan: Plan, sockets: Sockets) -> Traces | None:
+def _make_traces(plan: Plan) -> Traces | None:
     if plan.traces is None:
         return None
-    made: Traces = import_module("serving.traces.service").Traces(plan.traces, sockets.traces)
+    made: Traces = import_module("serving.traces.service").Traces()
     return made

@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
-from handlers.traces import VARIABLE as TRACES
+from handlers.stages import REPORTS
+from handlers.traces import TRACES
 from serving.children import bound
 from serving.logs import ServerLogs
 from serving.plan import Plan
 from serving.runfolder import RunFolder
 from serving.sockets import Sockets
+from serving.versions import Served
 
 # TorchServe stops within seconds; after this time it is killed.
 STOP_TIMEOUT_S = 20
@@ -24,11 +27,13 @@ KILL_TIMEOUT_S = 2
 class TorchServe:
     """TorchServe as ``plan`` describes it. ``start`` may be called again once it has ended.
 
+    Each start loads the versions in ``served``; TorchServe's default is each model's first.
     ``logs`` are those since the last start.
     """
 
-    def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets) -> None:
+    def __init__(self, plan: Plan, run: RunFolder, sockets: Sockets, served: Served) -> None:
         self._plan = plan
+        self._served = served
         self._run = run
         self._sockets = sockets
         self._child: subprocess.Popen[bytes] | None = None
@@ -43,10 +48,10 @@ class TorchServe:
         for left in (sockets.inference, sockets.management, sockets.metrics, sockets.key_file):
             left.unlink(missing_ok=True)
         properties = self._run.path / "config.properties"
-        self._plan.config.write(properties, **self._plan.properties(sockets))
+        planned = replace(self._plan, models=tuple(self._served.accepted))
+        self._plan.config.write(properties, **planned.properties(sockets))
         self.logs = ServerLogs(self._run.logs)
         logs = str(self._run.logs.resolve())
-        traces = {TRACES: str(sockets.traces)} if self._plan.traces else {}
         # TorchServe prints its whole configuration to its standard output, and warnings to its
         # standard error, which is ours.
         with self._run.java_log.open("ab") as output:
@@ -55,9 +60,10 @@ class TorchServe:
                 cwd=sockets.folder,  # TorchServe writes key_file.json there
                 env={
                     **self._plan.environment,
-                    **traces,
                     "LOG_LOCATION": logs,
                     "METRICS_LOCATION": logs,
+                    REPORTS: str(sockets.reports),
+                    TRACES: "1" if self._plan.traces else "",
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -34,12 +34,12 @@ class _Progress:
 class Watchdog:
     """Checks the workers, and reports those that compute a batch to ``health``.
 
-    ``wanted`` is the planned number of workers by model.
+    ``wanted`` gives the planned number of workers by key.
     """
 
     def __init__(
         self,
-        wanted: Mapping[str, int],
+        wanted: Callable[[], Mapping[str, int]],
         management: Management,
         health: Health,
         actions: Actions,
@@ -53,21 +53,22 @@ class Watchdog:
         self._progress: dict[int, _Progress] = {}
 
     def check(self, logs: list[WorkerLog], workers: Mapping[str, list[Worker]]) -> None:
-        """Replace workers that hang or stay dead; ``workers`` are those of each model."""
+        """Replace workers that hang or stay dead; ``workers`` are those of each version, by key."""
         now = time.monotonic()
-        pids = {(model, w.id): w.pid for model, listed in workers.items() for w in listed}
+        pids = {(key, w.id): w.pid for key, listed in workers.items() for w in listed}
         self._progress = {pid: p for pid, p in self._progress.items() if pid in pids.values()}
         for log in logs:
-            pid = pids.get((log.model, log.id))
+            pid = pids.get((log.key, log.id))
             if log.busy_since is None:
                 if pid is not None:
                     self._progress.pop(pid, None)
             elif pid is not None:
                 self._check_progress(log, pid, log.busy_since, now)
-        for model in {log.model for log in logs if _given_up(log, now)}:
-            self._scale_again(model)
+        wanted = self._wanted()
+        for key in {log.key for log in logs if _given_up(log, now)} & wanted.keys():
+            self._scale_again(key, wanted[key])
             for log in logs:
-                if log.model == model:
+                if log.key == key:
                     log.stopped_since = None
 
     def _check_progress(self, log: WorkerLog, pid: int, busy_since: float, now: float) -> None:
@@ -77,7 +78,7 @@ class Watchdog:
         progress = self._progress.setdefault(pid, _Progress(cpu, now))
         if abs(cpu - progress.cpu) > IDLE_CPU_S:
             self._progress[pid] = _Progress(cpu, now)
-            self._health.worked(log.model)
+            self._health.worked(log.key)
         elif now - max(progress.since, busy_since) >= HANG_S:
             del self._progress[pid]
             self._actions.record(
@@ -85,20 +86,20 @@ class Watchdog:
                 f"worker {log.id} (process {pid}) has had a batch for "
                 f"{now - busy_since:.0f} s and does not compute: it is killed, "
                 "TorchServe starts another",
-                log.model,
+                log.key,
             )
             with contextlib.suppress(psutil.Error):
                 psutil.Process(pid).kill()
 
-    def _scale_again(self, model: str) -> None:
+    def _scale_again(self, key: str, wanted: int) -> None:
         self._actions.record(
             Action.SCALE_AGAIN,
             "TorchServe has given up starting a worker: all workers are started again",
-            model,
+            key,
         )
         with contextlib.suppress(httpx.HTTPError):
-            self._management.scale(model, 0)
-            self._management.scale(model, self._wanted[model])
+            self._management.scale(key, 0)
+            self._management.scale(key, wanted)
 
 
 def cpu_seconds_of(pid: int) -> float | None:

@@ -38,6 +38,8 @@ BARE = _by_case(
             "gRPC: health of an unknown model": "UNIMPLEMENTED",
         },
         "errors of routes and models are TorchServe's own": {
+            "POST /predictions/resnet101/2.0": _NO_VERSION,
+            "POST /predictions/resnet101/00c0ffee": _NO_VERSION,
             "POST /predictions/nothing": (404, "ModelNotFoundException"),
             "POST /predictions/resnet1012": (404, "ModelNotFoundException"),
             "POST /predictions/": _JAVA_404,
@@ -119,17 +121,15 @@ RAY = _by_case(
             "GET /-/routes": (200, ""),
             "GET /-/healthz": (200, ""),
         },
-        "an unknown version is 404 `ModelNotFound` over REST too": {
-            "POST /predictions/resnet101/2.0": (404, "ModelNotFound"),
-        },
         "a full queue is 503 `Overloaded`; no fairness": {
             "a full queue": (503, "Overloaded", True),
         },
         "an `x-request-id` that is unsafe to log is answered as it came": {
             "an id that is unsafe to log is kept": True,
         },
-        "over gRPC, `x-model-weights` and `x-request-id` are in the trailing metadata": {
-            "gRPC: metadata of an answer": [None, None],
+        "over gRPC, `x-model-weights`, `x-model-version` and `x-request-id` are in the trailing "
+        "metadata": {
+            "gRPC: metadata of an answer": [None, None, None],
         },
         "a gRPC message that cannot be parsed is UNKNOWN, compressed ones are read": {
             "gRPC: endless field": "UNKNOWN",

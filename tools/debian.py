@@ -1,4 +1,4 @@
-"""The Debian packages that the tests of the page and the examples need.
+"""The Debian packages that the tests of the page, the examples and the alerts need.
 
 ``python -m tools.debian`` (`make tools`) installs those that are missing, as root.
 """
@@ -20,6 +20,7 @@ PACKAGES = {
     "nodejs": ("node",),
     "npm": ("npm",),
     "libstb-dev": ("/usr/include/stb/stb_image.h",),
+    "prometheus": ("prometheus",),
     "nlohmann-json3-dev": ("/usr/include/nlohmann/json.hpp",),
 }
 

@@ -63,9 +63,10 @@ class Access:
         match = _BEARER.fullmatch(authorization)
         if match is None:
             raise Refused(401, "Unauthorized", "send your key as `authorization: Bearer KEY`")
-        if match[1] not in self._clients:
+        client = self._clients.get(match[1])
+        if client is None or not client.is_valid:
             raise Refused(401, "Unauthorized", "the key is not valid")
-        return self._clients[match[1]]
+        return client
 
     def _reread(self, path: Path) -> None:
         try:

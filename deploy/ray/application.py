@@ -119,6 +119,7 @@ def _served(archive: Archive, placement: Placement) -> dict[str, Any]:
         "name": archive.model,
         "task": archive.task,
         "options": {name: asdict(option) for name, option in archive.options.items()},
+        "version": archive.version,
         "longest": archive.response_timeout,
         "replicas": placement.min_replicas,
     }

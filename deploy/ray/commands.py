@@ -155,7 +155,7 @@ def _announce(config: Config, archives: Sequence[Archive]) -> None:
     for archive in archives:
         handle = serve.get_deployment_handle(archive.model, APPLICATION)
         told = handle.describe.remote().result(timeout_s=_CALL_TIMEOUT_S)
-        print_model(archive.model, told["device"], told)
+        print_model(archive.model, told["device"], told, archive.version)
     print_addresses(config, [archive.model for archive in archives])
     print(f"health     {config.inference}/readyz")
     print(f"metrics    http://127.0.0.1:{config.addresses['metrics_address'][1]}/metrics")

@@ -40,6 +40,7 @@ class Served:
     name: str
     task: str
     options: dict[str, dict[str, int]]
+    version: str
     longest: float
     replicas: int
     handle: DeploymentHandle[Any]

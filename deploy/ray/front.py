@@ -23,15 +23,15 @@ from deploy.ray.dispatch import Served
 from deploy.ray.messages import Call, Reply, refusal
 from deploy.ray.options import APPLICATION
 from deploy.ray.watch import count_replicas, send_canaries
+from serving.archives import VERSION
 from serving.gateway.uploads import SMALL_BYTES, Uploads
 from serving.health import Health
-from serving.refusals import GRPC_STATUS, Refused, check_query
+from serving.refusals import GRPC_STATUS, Refused, check_query, no_version
 from vision_client import inference_pb2
 
 logger = logging.getLogger("ray.serve")
 
-VERSION = "1.0"
-_PREDICTION = re.compile(r"/predictions/([^/]+)(?:/([0-9]+(?:\.[0-9]+)?))?")
+_PREDICTION = re.compile(f"/predictions/([^/]+)(?:/({VERSION.pattern}))?")
 _READS = re.compile("/(livez|readyz|models|ping)|/readyz/([^/]+)")
 _WATCH_S = 0.5
 _STATUS = {status.value[0]: status for status in grpc.StatusCode}
@@ -218,6 +218,7 @@ class Front:
             "name": served.name,
             "task": served.task,
             "weights": self._health.weights(served.name),
+            "version": served.version,
             "ready": self._health.report_model(served.name)["ready"],
             "options": served.options,
         }
@@ -227,9 +228,10 @@ class Front:
             raise Refused(503, "Unavailable", "the server is about to end: try again", 5)
         if name not in self._models:
             raise self._unknown(name)
-        if version not in (None, VERSION):
-            raise Refused(404, "ModelNotFound", f"the model has no version {version}")
-        return self._models[name]
+        served = self._models[name]
+        if version not in (None, served.version):
+            raise no_version(name, str(version), [served.version])
+        return served
 
     def _unknown(self, name: str) -> Refused:
         models = ", ".join(self._models)
@@ -264,6 +266,7 @@ def _finish(grpc_context: RayServegRPCContext, reply: Reply, id: str) -> None:
     metadata = {
         "x-request-id": id,
         "x-model-weights": reply.weights,
+        "x-model-version": reply.version,
         "x-error-type": reply.error,
         "retry-after": str(reply.retry_after or ""),
     }

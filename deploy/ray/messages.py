@@ -25,7 +25,8 @@ class Call:
 class Reply:
     """An answer, or an error as JSON. ``error`` is the error's type, ``weights`` a name.
 
-    ``retry_after`` is in seconds; 0 means that the answer has no such header.
+    ``version`` is that of the archive that answered. ``retry_after`` is in seconds; 0 means
+    that the answer has no such header.
     """
 
     code: int
@@ -33,6 +34,7 @@ class Reply:
     body: bytes
     error: str = ""
     weights: str = ""
+    version: str = ""
     retry_after: int = 0
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
+import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,13 @@ from deploy.ray.archives import unpack
 from deploy.ray.batches import Batches
 from deploy.ray.messages import Call, Reply
 from deploy.ray.options import ArchiveOptions
+from serving.metrics.buckets import REQUESTS, SECONDS
 
 logger = logging.getLogger("ray.serve")
 
 # A replica that has answered within this time needs no canary.
 IDLE_S = 5.0
-_BOUNDARIES = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120]
+_MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 class Model:
@@ -42,10 +44,12 @@ class Model:
         self._code = _code()
         unpacked = self._code.unpacked.read(folder)
         self._service = unpacked.service(self._code.unpacked.find_device(device), os.environ)
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        self._version = str(manifest["model"].get("modelVersion", ""))
         self._timeout = unpacked.response_timeout
         self._answered = time.monotonic()
         self._busy = False
-        self._metrics = _Metrics(self._service.metadata.name, self._code.stages)
+        self._metrics = _Metrics(self._service.metadata.name)
         delay_s = unpacked.yaml.get("maxBatchDelay", 100) / 1000
         self._batches = Batches(self._compute, unpacked.batch_size, delay_s)
 
@@ -74,7 +78,7 @@ class Model:
 
     def _compute(self, calls: Sequence[Call]) -> list[Reply]:
         stages = self._code.stages.Stages()
-        violations = self._service.pool.violations
+        ended = self._service.pool.ended.copy()
         messages = [self._code.request.Message(c.headers, c.body, c.fields, c.id) for c in calls]
         # As TorchServe does, end a replica whose batch takes too long, even if it hangs in C code.
         faulthandler.dump_traceback_later(self._timeout, exit=True)
@@ -85,13 +89,13 @@ class Model:
             self._busy = False
             faulthandler.cancel_dump_traceback_later()
         self._answered = time.monotonic()
-        self._metrics.report(stages, len(calls), self._service.pool.violations - violations)
+        self._metrics.report(stages, len(calls), self._service.pool.ended - ended)
         self._code.memory.give_back_after([{"body": c.body} for c in calls])
-        weights = self._service.metadata.weights.name
+        served = self._service.metadata.weights.name, self._version
         return [
-            Reply(a.code, "application/json", a.to_json(), type(a).__name__, weights)
+            Reply(a.code, "application/json", a.to_json(), type(a).__name__, *served)
             if isinstance(a, self._code.errors.RequestError)
-            else Reply(a.code, a.content_type, a.body, "", weights)
+            else Reply(a.code, a.content_type, a.body, "", *served)
             for a in answers
         ]
 
@@ -111,27 +115,29 @@ def _log_requests() -> None:
 
 
 class _Metrics:
-    """Those of TorchServe's handler under the same names, which Ray prefixes with ``ray_``."""
+    """Those of ``make serve`` under the same names, which Ray prefixes with ``ray_``."""
 
-    def __init__(self, model: str, names: Any) -> None:
-        tags = {"ModelName": model}
+    def __init__(self, model: str) -> None:
         self._seconds = Histogram(
-            names.SECONDS, "Seconds of a batch in a stage", _BOUNDARIES, ("ModelName", "Stage")
+            "vision_stage_seconds", "Time of a batch in a stage", list(SECONDS), ("model", "stage")
         )
-        self._members = Histogram(
-            names.BATCH, "Requests in a batch", [1, 2, 4, 8, 16, 32, 64], ("ModelName",)
+        self._requests = Histogram(
+            "vision_batch_requests", "Requests in a batch", list(REQUESTS), ("model",)
         )
-        self._violations = Counter(
-            names.VIOLATIONS.removesuffix("_total"),
-            "Decode processes that broke out",
-            ("ModelName",),
+        self._pixels = Counter(
+            "vision_network_pixels", "Pixels that the network has computed", ("model",)
         )
-        for metric in (self._seconds, self._members, self._violations):
-            metric.set_default_tags(tags)
+        self._ended = Counter(
+            "vision_decode_processes_ended", "Decode processes that have ended", ("model", "reason")
+        )
+        for metric in (self._seconds, self._requests, self._pixels, self._ended):
+            metric.set_default_tags({"model": model})
 
-    def report(self, stages: Any, members: int, violations: int) -> None:
+    def report(self, stages: Any, requests: int, ended: Mapping[str, int]) -> None:
         for stage, spent in stages.seconds.items():
-            self._seconds.observe(spent, {"Stage": stage})
-        self._members.observe(members)
-        if violations:
-            self._violations.inc(violations)
+            self._seconds.observe(spent, {"stage": stage})
+        self._requests.observe(requests)
+        if stages.pixels:  # Ray refuses to add nothing
+            self._pixels.inc(stages.pixels)
+        for reason, number in ended.items():
+            self._ended.inc(number, {"reason": reason})

@@ -74,6 +74,7 @@ def response(reply: Reply) -> Response:
     """The HTTP answer. Ray adds ``x-request-id``."""
     headers = {
         "x-model-weights": reply.weights,
+        "x-model-version": reply.version,
         "x-error-type": reply.error,
         "retry-after": str(reply.retry_after or ""),
         "www-authenticate": "Bearer" if reply.code == 401 else "",

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -111,8 +112,8 @@ class DecodePool:
     """``size`` processes that decode for one network, and a thread to wait for each.
 
     A process whose resident memory has grown by ``resting_bytes`` is replaced. ``sandbox`` names
-    the layers around them, once they are ready; ``violations`` counts the processes that were ended
-    because they tried what no decoder does.
+    the layers around them, once they are ready; ``ended`` counts the processes that have ended,
+    by the reason, one of ``stages.ENDED``.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class DecodePool:
             "resting_bytes": resting_bytes,
         }
         self.sandbox: list[str] = []
-        self.violations = 0
+        self.ended: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._setup = json.dumps(setup).encode()
         self._limits = limits
@@ -188,11 +189,13 @@ class DecodePool:
                     raise
                 # Not the picture's fault: the process died while it was idle, or the system killed
                 # it to free memory.
+                self._count("killed")
                 logger.warning("a decode process ended (%s); trying another", death)
                 process = self._start()
                 reply = process.ask(picture, resize, deadline)
             self.sandbox = process.sandbox or []
             if reply.is_last:
+                self._count("grown")
                 process.end()
                 process = None
                 with contextlib.suppress(MemoryError, OSError):  # the next picture tries again
@@ -202,6 +205,9 @@ class DecodePool:
             return reply.answer
         except _Died as death:
             raise self._blame(death, len(picture)) from death
+        except Overloaded:  # at the deadline, ``ask`` has killed it
+            self._count("deadline")
+            raise
         except (MemoryError, OSError) as error:  # OSError: no process could be started
             raise Overloaded("no memory left for this picture: try again") from error
         finally:
@@ -229,18 +235,25 @@ class DecodePool:
             pass
         raise Overloaded("the server is busy with other pictures: try again")
 
+    def _count(self, reason: str) -> None:
+        with self._lock:
+            self.ended[reason] += 1
+
     def _blame(self, death: _Died, size: int) -> RequestError:
         logger.warning("a decode process ended (%s) on a picture of %d bytes", death, size)
         if death.status == -signal.SIGPROF:
+            self._count("time")
             return TooLarge(
                 f"decoding takes more than the limit of {self._limits.decode_seconds:g} s"
             )
         if death.status == _VIOLATION:
-            with self._lock:
-                self.violations += 1
+            self._count("violation")
             logger.error("a decode process tried what no decoder does: the file may be an attack")
         if death.status in _CRASHES:
+            if death.status != _VIOLATION:
+                self._count("crash")
             return BadImage("the picture cannot be decoded: it is damaged")
+        self._count("killed")
         return Overloaded("the picture was not decoded: try again")
 
 

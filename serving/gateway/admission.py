@@ -86,6 +86,11 @@ class ModelQueue:
     def waiting(self) -> int:
         return self._waiting
 
+    @property
+    def in_work(self) -> int:
+        """Requests that are with TorchServe."""
+        return self._in_work
+
     async def enter(self, name: str, deadline: float | None = None) -> None:
         """Wait until a request of the client ``name`` may go to TorchServe.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 
+from serving.archives import VERSION
 from serving.gateway.uploads import SMALL_BYTES
 from serving.keys import Client
 from serving.sockets import Sockets
@@ -157,6 +158,7 @@ def routes_yaml(
     """The routes. ``clients`` is None if no API key is required."""
     return _TEMPLATES.get_template("routes.yaml.j2").render(
         models=models,
+        version=VERSION.pattern,
         limits=limits,
         small_bytes=SMALL_BYTES,
         clients=None if clients is None else {client.key: client.name for client in clients},

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+from cryptography import x509
 
 from serving.config import Config
 from serving.errors import ServingError
@@ -47,9 +50,28 @@ class Credentials:
             stamps += [status.st_mtime_ns, status.st_size, status.st_ino] if status else [0]
         return tuple(stamps)
 
+    def expiries(self) -> dict[tuple[str, str], datetime]:
+        """When each certificate file, and each API key with a last day, expires: by kind and name.
+
+        The kinds are ``certificate`` (``server`` and ``client_ca``) and ``key`` (clients' names).
+        Raises ServingError.
+        """
+        found: dict[tuple[str, str], datetime] = {}
+        chain, authority = self.server_certificate(), self.authority()
+        for name, pem in (("server", chain and chain[0]), ("client_ca", authority)):
+            if pem:
+                certificates = x509.load_pem_x509_certificates(pem.encode())
+                found["certificate", name] = min(c.not_valid_after_utc for c in certificates)
+        for client in read_keys(self.keys) if self.keys else ():
+            if client.expires:
+                found["key", client.name] = client.expires
+        return found
+
     def clients(self) -> tuple[Client, ...] | None:
-        """The clients with an API key, or None if no key is required. Raises ServingError."""
-        return read_keys(self.keys) if self.keys else None
+        """The clients with a valid API key, or None if no key is required. Raises ServingError."""
+        if self.keys is None:
+            return None
+        return tuple(client for client in read_keys(self.keys) if client.is_valid)
 
     def server_certificate(self) -> tuple[str, str] | None:
         """The certificate chain and its private key in PEM, or None without TLS.

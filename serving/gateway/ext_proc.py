@@ -1,28 +1,18 @@
 """The messages of Envoy's external processing protocol that the admission queue uses.
 
 They are the part of ``envoy/service/ext_proc/v3/external_processor.proto`` and of its imports that
-is needed here, with the same field numbers. Packages of Python stubs cannot be installed beside the
-package that contains Envoy itself, because they have the same name.
+is needed here, with the same field numbers.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from serving.gateway.messages import classes
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 METHOD = "Process"
 
-_PACKAGE = "vision.ext_proc"
-_FIELD = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {
-    "int32": _FIELD.TYPE_INT32,  # enums too: the same on the wire
-    "uint32": _FIELD.TYPE_UINT32,
-    "string": _FIELD.TYPE_STRING,
-    "bytes": _FIELD.TYPE_BYTES,
-}
-# Message -> field -> (number, type); * marks a repeated field.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "HeaderValue": {"key": (1, "string"), "value": (2, "string"), "raw_value": (3, "bytes")},
     "HeaderMap": {"headers": (1, "*HeaderValue")},
@@ -53,32 +43,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
 # HeaderValueOption.append_action: OVERWRITE_IF_EXISTS_OR_ADD
 _OVERWRITE = 2
 
-
-def _compile() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="vision/ext_proc.proto", package=_PACKAGE, syntax="proto3"
-    )
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field, (number, kind) in fields.items():
-            repeated, base = kind.startswith("*"), kind.removeprefix("*")
-            added = message.field.add(
-                name=field,
-                number=number,
-                label=_FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL,
-                type=_SCALARS.get(base, _FIELD.TYPE_MESSAGE),
-            )
-            if base not in _SCALARS:
-                added.type_name = f".{_PACKAGE}.{base}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in _MESSAGES
-    }
-
-
-_CLASSES = _compile()
+_CLASSES = classes("vision.ext_proc", _MESSAGES)
 ProcessingRequest: Any = _CLASSES["ProcessingRequest"]
 ProcessingResponse: Any = _CLASSES["ProcessingResponse"]
 

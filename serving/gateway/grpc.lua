@@ -51,14 +51,15 @@ local function big_endian(value)
     math.floor(value / 256) % 256, value % 256)
 end
 
--- The model that a PredictionsRequest names. Returns nil, code, type and message if it is invalid.
+-- The model and the version that a PredictionsRequest names. Returns nil, code, type and message if it is
+-- invalid.
 local function model_of(body)
   if body:length() < 5 then return nil, 400, "BadRequest", "the call has no message" end
   local head = { body:getBytes(0, 5):byte(1, 5) }
   if head[1] ~= 0 then return nil, 501, "Unimplemented", "compressed messages are not supported" end
   local size = ((head[2] * 256 + head[3]) * 256 + head[4]) * 256 + head[5]
   if body:length() ~= size + 5 then return nil, 400, "BadRequest", "the call needs one message" end
-  local model, entries, position = "", 0, 5
+  local model, version, entries, position = "", "", 0, 5
   while position < size + 5 do
     local tag, length
     tag, position = varint(body, position)
@@ -71,13 +72,17 @@ local function model_of(body)
       if length > 256 then return nil, 404, "ModelNotFound", "no model has so long a name" end
       model = body:getBytes(position, length)
     end
+    if tag == 18 then
+      if length > 32 then return nil, 404, "ModelNotFound", "no version has so long a name" end
+      version = body:getBytes(position, length)
+    end
     if tag == 26 then entries = entries + 1 end
     if entries > MAX_ENTRIES then
       return nil, 400, "BadRequest", "a request may have at most 100 fields"
     end
     position = position + length
   end
-  return model
+  return model, version
 end
 
 local function is_prediction(path)
@@ -88,12 +93,16 @@ function envoy_on_request(handle)
   if not is_prediction(handle:headers():get(":path")) then return end
   local body = handle:body(true)
   local headers = handle:headers() -- body() waits, which invalidates earlier objects
-  local model, code, kind, message = model_of(body)
-  if model == nil then return refuse(handle, code, kind, message) end
+  local model, version, kind, message = model_of(body)
+  if model == nil then return refuse(handle, version, kind, message) end -- version is then the code
   if not model:match("^[%w._-]+$") then
     return refuse(handle, 404, "ModelNotFound", "GET /models lists the models")
   end
+  if not version:match("^[%w.]*$") then
+    return refuse(handle, 404, "ModelNotFound", "the model has no such version")
+  end
   headers:replace("x-gateway-model", model)
+  if version ~= "" then headers:replace("x-gateway-version", version) end
   -- TorchServe passes the entries of `input` to a handler, but no metadata.
   local added = ""
   for _, name in ipairs({ "x-request-id", "traceparent" }) do

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from serving.config import DEFAULT_GATEWAY_MEMORY, DEFAULT_SIZE
 from serving.errors import ServingError
 from serving.files import PRIVATE, replace
 from serving.gateway import configuration
+from serving.gateway.access_log import AccessLogService, Ended
 from serving.gateway.admission import Capacity, ModelQueue
 from serving.gateway.configuration import Files, GatewayLimits, GatewayModel
 from serving.gateway.credentials import Credentials
@@ -27,6 +29,7 @@ from serving.gateway.service import AdmissionService
 from serving.plan import ModelPlan, Plan
 from serving.runfolder import LOG_BYTES, RunFolder
 from serving.sockets import Sockets
+from serving.versions import Served
 
 if TYPE_CHECKING:
     from serving.traces.service import Traces
@@ -50,10 +53,12 @@ def active_in(reply: str) -> int:
 class Gateway:
     """Envoy for the models of ``plan``, in front of TorchServe at ``sockets``.
 
-    ``down_for`` gives the seconds for which a model has had no worker. ``succeeded`` is called with
-    the name of a model that has answered a request. ``traces`` gets the spans. The constructor and
-    the methods raise ServingError if credentials cannot be used, the methods also if Envoy does not
-    answer.
+    ``served`` has the versions of each model. Its queue is planned at the start, for the first one,
+    and is that of all. ``down_for`` gives the seconds for which a model has had no worker.
+    ``succeeded`` is called with the key of a version that has answered a request, ``waited`` with a
+    model and the seconds that a request was in its queue, ``ended`` with each request that has
+    ended. ``traces`` gets a span of each wait. The constructor and the methods raise ServingError
+    if credentials cannot be used, the methods also if Envoy does not answer.
     """
 
     def __init__(
@@ -61,8 +66,11 @@ class Gateway:
         plan: Plan,
         run: RunFolder,
         sockets: Sockets,
+        served: Served,
         down_for: Callable[[str], float],
         succeeded: Callable[[str], None],
+        waited: Callable[[str, float], None],
+        ended: Callable[[Ended], None],
         traces: Traces | None = None,
     ) -> None:
         self._traced = plan.traces.ratio if plan.traces else None
@@ -74,25 +82,26 @@ class Gateway:
         self._limits = limits(plan)
         gpus = plan.machine.gpus
         self._models = [_route(planned) for planned in plan.models]
-        queues = {
+        self.queues = {
             planned.model: ModelQueue(
                 planned.model, capacity(planned, gpus), partial(down_for, planned.model)
             )
             for planned in plan.models
         }
-        weights = {planned.model: planned.archive.weights for planned in plan.models}
+        self._access_log = AccessLogService(ended)
         self._service = AdmissionService(
-            queues,
-            weights,
+            self.queues,
+            served,
             succeeded,
             plan.response_timeout,
             self._limits,
             partial(run.token, "inference"),
-            {planned.model: (*planned.archive.options, "format") for planned in plan.models},
+            waited,
             traces,
         )
         # The state of the credentials at the last write; the files are written when it changes.
         self._written: object = None
+        self._expiries: Mapping[tuple[str, str], datetime] = {}
         self._child: subprocess.Popen[bytes] | None = None
         self._admin = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(sockets.admin)),
@@ -100,14 +109,18 @@ class Gateway:
             timeout=ADMIN_TIMEOUT_S,
         )
 
-    @property
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The admission queue, for the gRPC server at the socket ``admission``."""
-        return self._service
-
     def waiting(self, model: str) -> int:
         """How many requests for ``model`` wait for their turn."""
-        return self._service.waiting(model)
+        return self.queues[model].waiting
+
+    def expiries(self) -> Mapping[tuple[str, str], datetime]:
+        """When the certificates and API keys in use expire: those of Credentials.expiries."""
+        return self._expiries
+
+    @property
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """The queue and the access log, for the gRPC server at the socket ``admission``."""
+        return [self._service, self._access_log]
 
     def start(self) -> None:
         """Start Envoy and wait until it listens."""
@@ -201,7 +214,8 @@ class Gateway:
 
     def _write_dynamic(self) -> None:
         """Write the files that Envoy reads again: the routes with the keys, and certificates."""
-        state = self._credentials.changed_at()
+        # API keys expire at the end of a day.
+        state = (self._credentials.changed_at(), datetime.now(UTC).date())
         if state == self._written:
             return
         clients = self._credentials.clients()
@@ -217,6 +231,7 @@ class Gateway:
             files[self._files.clients] = configuration.clients_yaml(authority)
         _write(files)
         self._written = state
+        self._expiries = self._credentials.expiries()
 
     def _rotate(self) -> None:
         log = self._files.access_log

@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,6 +15,7 @@ from serving.gateway import ext_proc
 from serving.gateway.admission import ModelQueue, place
 from serving.gateway.configuration import GatewayLimits
 from serving.gateway.uploads import SMALL_BYTES, Uploads
+from serving.plan import ModelPlan
 from serving.refusals import (
     GRPC_STATUS,
     Refused,
@@ -22,10 +23,12 @@ from serving.refusals import (
     timeout_of,
     too_many_at_once,
 )
+from serving.versions import Served
 
 if TYPE_CHECKING:
     from serving.traces.service import Traces
 
+_REST = "/predictions/"
 # gRPC's units of a deadline, in seconds.
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -34,41 +37,39 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Admits requests for the models of ``queues``, and large uploads.
 
     Envoy asks twice: in the phase ``arrival`` before it reads a body that is not small, and in the
-    phase ``turn`` when the request is complete. ``weights`` are the names of the models' weights,
-    which each answer gets as ``x-model-weights``. ``succeeded`` is called with the name of a model
-    that has answered 200. No request waits for more than ``longest_wait`` seconds. ``most_of`` is
-    the number of requests by client that may wait or be with TorchServe at once. ``token`` gives
-    TorchServe's token, which is another one after TorchServe was restarted while a request waited.
-    ``options`` are the names of each model's options. ``traces`` gets a span of each wait.
+    phase ``turn`` when the request is complete. ``served`` has the versions of the models: a
+    request is sent to one of them when its turn has come, and its answer has the
+    ``x-model-weights`` and ``x-model-version`` of that one. ``succeeded`` is called with the key of
+    a version that has answered 200. No request waits for more than ``longest_wait`` seconds.
+    ``most_of`` is the number of requests by client that may wait or be with TorchServe at once.
+    ``token`` gives TorchServe's token, which is another one after TorchServe was restarted while a
+    request waited. ``waited`` is called with a model and the seconds that a request for it was in
+    the queue, until its turn or its refusal. ``traces`` gets a span of that.
     """
 
     def __init__(
         self,
         queues: Mapping[str, ModelQueue],
-        weights: Mapping[str, str],
+        served: Served,
         succeeded: Callable[[str], None],
         longest_wait: float,
         limits: GatewayLimits,
         token: Callable[[], str | None],
-        options: Mapping[str, Collection[str]],
+        waited: Callable[[str, float], None],
         traces: Traces | None = None,
     ) -> None:
         self._traces = traces
-        self._options = options
+        self._waited = waited
         self._token = token
         self._most_bytes = limits.request_bytes
         # The other half of the memory is for small requests, answers and connections.
         self._uploads = Uploads(limits.memory_bytes // 2)
         self._longest_wait = longest_wait
         self._queues = queues
-        self._weights = weights
+        self._served = served
         self._succeeded = succeeded
         self._present: Counter[str] = Counter()
         self.most_of: Mapping[str, int] = {}
-
-    def waiting(self, model: str) -> int:
-        """How many requests for ``model`` wait for their turn."""
-        return self._queues[model].waiting
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a method, for gRPC; None for any other method."""
@@ -100,18 +101,25 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._present[client] += 1
         try:
             queue = self._queue(headers)
-            check_query(headers.get(":path", "").partition("?")[2], self._options[queue.model])
+            path, _, query = headers.get(":path", "").partition("?")
+            options = self._served.default(queue.model).archive.options
+            check_query(query, (*options, "format"))
             deadline = _deadline(headers, arrived)
             self._check_limit(client)
             longest = arrived + self._longest_wait
-            with self._traced(span, headers, queue):
-                await queue.enter(client, longest if deadline is None else min(deadline, longest))
-            with place(queue, client) as answer:
+            until = longest if deadline is None else min(deadline, longest)
+            version, traced = _named_version(path, headers), self._traced(span, headers, queue)
+            async with self._turn(queue, client, version, until, traced) as turn:
+                answer, planned = turn
                 now = time.monotonic()
                 added = {
                     "x-gateway-queue-ms": f"{(now - arrived) * 1000:.0f}",
                     "authorization": f"Bearer {self._token()}",
+                    # Over gRPC the message says it, and the filter `version` writes it there.
+                    "x-gateway-version": planned.version,
                 }
+                if path.startswith(_REST):
+                    added[":path"] = _REST + planned.key
                 if deadline is not None:
                     left = max(round((deadline - now) * 1000), 1)
                     added["x-envoy-upstream-rq-timeout-ms"] = str(left)
@@ -120,14 +128,41 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
                     response = ext_proc.header_values(message.response_headers)
                     answer()
                     if response.get(":status") == "200" and "x-error-type" not in response:
-                        self._succeeded(queue.model)
-                    yield ext_proc.pass_response({"x-model-weights": self._weights[queue.model]})
+                        self._succeeded(planned.key)
+                    yield ext_proc.pass_response(
+                        {
+                            "x-model-weights": planned.archive.weights,
+                            "x-model-version": planned.version,
+                        }
+                    )
         except Refused as refusal:
             yield _refuse(refusal)
         finally:
             self._present[client] -= 1
             if not self._present[client]:
                 del self._present[client]
+
+    @contextlib.asynccontextmanager
+    async def _turn(
+        self,
+        queue: ModelQueue,
+        client: str,
+        version: str | None,
+        until: float,
+        traced: contextlib.AbstractContextManager[None],
+    ) -> AsyncIterator[tuple[Callable[[], None], ModelPlan]]:
+        """Wait until a request may go on: what to call when it is answered, and its version.
+
+        The version is chosen at the last moment, so that none of those that wait goes to one which
+        was replaced meanwhile. One that the request names is kept for it. Raises Refused.
+        """
+        with contextlib.ExitStack() as stack:
+            if version:
+                stack.enter_context(self._served.used(queue.model, version))
+            with self._timed(queue.model), traced:
+                await queue.enter(client, until)
+            answer = stack.enter_context(place(queue, client))
+            yield answer, stack.enter_context(self._served.used(queue.model, version))
 
     async def _arrive(
         self, client: str, headers: Mapping[str, str], messages: AsyncIterator[Any], span: str
@@ -173,10 +208,25 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise Refused(404, "ModelNotFound", "there is no such model: GET /models lists them")
         return self._queues[model]
 
+    @contextlib.contextmanager
+    def _timed(self, model: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited(model, time.monotonic() - begun)
+
     def _check_limit(self, client: str) -> None:
         most = self.most_of.get(client)
         if most is not None and self._present[client] > most:
             raise too_many_at_once(most)
+
+
+def _named_version(path: str, headers: Mapping[str, str]) -> str | None:
+    """The version that a request names: REST in its path, gRPC in its message."""
+    if path.startswith(_REST):
+        return path.removeprefix(_REST).partition("/")[2] or None
+    return headers.get("x-gateway-version")
 
 
 def _deadline(headers: Mapping[str, str], arrived: float) -> float | None:

@@ -1,34 +1,29 @@
-"""OpenTelemetry's standard environment variables: where traces are sent, and which requests."""
+"""Whether traces are sent, and of which requests: OpenTelemetry's environment variables.
+
+Headers, certificates and times of the exporter are read from their variables by the SDK itself:
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from serving.errors import ServingError
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
-_PORT = 4317
 _OFF = f"; without {ENDPOINT} no traces are sent"
 
 
 @dataclass(frozen=True)
 class TraceSettings:
-    """``endpoint`` is the collector's URL, ``target`` its ``host:port``.
+    """``endpoint`` is the collector's URL.
 
-    ``certificate`` is the authority of an https collector (None: the well-known ones). ``headers``
-    go with each export, ``resource`` describes this server in each span. Of the requests whose
-    client has not decided it, ``ratio`` (0 to 1) are traced.
+    Of the requests whose client has not decided it, the share ``ratio`` (0 to 1) is traced.
     """
 
     endpoint: str
-    target: str
-    is_secure: bool
-    certificate: Path | None
-    headers: tuple[tuple[str, str], ...]
-    resource: Mapping[str, str]
     ratio: float
 
 
@@ -42,52 +37,18 @@ def read(shell: Mapping[str, str]) -> TraceSettings | None:
     if not endpoint or disabled or shell.get("OTEL_TRACES_EXPORTER") == "none":
         return None
     url = urlsplit(endpoint)
-    try:
-        port = url.port or _PORT
-    except ValueError:
-        port = 0
-    if url.scheme not in ("http", "https") or not url.hostname or not port or url.path.strip("/"):
+    if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/"):
         raise ServingError(
             f"{ENDPOINT}={endpoint} is no address of a collector's OTLP over gRPC: write "
-            f"http://collector:{_PORT} or https://{_OFF}"
+            f"http://collector:4317 or https://{_OFF}"
         )
     protocol = shell.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     if protocol != "grpc":
         raise ServingError(
             f"traces are sent over gRPC, not OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: set it to "
-            f"grpc, and {ENDPOINT} to the collector's gRPC port, usually {_PORT}{_OFF}"
+            f"grpc, and {ENDPOINT} to the collector's gRPC port, usually 4317{_OFF}"
         )
-    certificate = shell.get("OTEL_EXPORTER_OTLP_CERTIFICATE")
-    if certificate and not Path(certificate).is_file():
-        raise ServingError(f"OTEL_EXPORTER_OTLP_CERTIFICATE={certificate} is no file{_OFF}")
-    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-    return TraceSettings(
-        endpoint,
-        f"{host}:{port}",
-        url.scheme == "https",
-        Path(certificate) if certificate else None,
-        tuple(
-            (name.lower(), value)
-            for name, value in _pairs(shell, "OTEL_EXPORTER_OTLP_HEADERS").items()
-        ),
-        {
-            "service.name": "vision",
-            **_pairs(shell, "OTEL_RESOURCE_ATTRIBUTES"),
-            **({"service.name": name} if (name := shell.get("OTEL_SERVICE_NAME")) else {}),
-        },
-        _ratio(shell),
-    )
-
-
-def _pairs(shell: Mapping[str, str], variable: str) -> dict[str, str]:
-    """The value of ``variable``: ``name=value,name=value``, percent-encoded."""
-    pairs = {}
-    for pair in filter(None, map(str.strip, shell.get(variable, "").split(","))):
-        name, equals, value = pair.partition("=")
-        if not name.strip() or not equals:  # the value may be a secret: it is not repeated
-            raise ServingError(f"{variable} must be name=value, separated by commas{_OFF}")
-        pairs[name.strip()] = unquote(value.strip())
-    return pairs
+    return TraceSettings(endpoint, _ratio(shell))
 
 
 def _ratio(shell: Mapping[str, str]) -> float:

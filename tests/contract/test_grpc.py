@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+import requests
 from PIL import Image
 
 from tests.routes import TIMEOUT_S, Server, post, predict, prediction
@@ -51,8 +52,20 @@ def test_the_initial_metadata_says_whose_answer_it_is(served: Server, jpeg: byte
         metadata=[("x-request-id", "order-7")],
     )
     metadata = dict(call.initial_metadata())
-    found = [metadata.get(name) for name in ("x-model-weights", "x-request-id")]
-    assert found == served.expected("gRPC: metadata of an answer", ["untrained", "order-7"])
+    names = ("x-model-weights", "x-model-version", "x-request-id")
+    answer = requests.post(served.url("resnet101"), data=jpeg, timeout=TIMEOUT_S)
+    version = answer.headers["x-model-version"]
+    expected = ["untrained", version, "order-7"]
+    found = [metadata.get(name) for name in names]
+    assert found == served.expected("gRPC: metadata of an answer", expected)
+
+
+def test_a_call_may_name_the_version(served: Server, jpeg: bytes) -> None:
+    answer = requests.post(served.url("resnet101"), data=jpeg, timeout=TIMEOUT_S)
+    request = prediction("resnet101", data=jpeg)
+    request.model_version = answer.headers["x-model-version"]
+    found = json.loads(served.grpc.Predictions(request, timeout=TIMEOUT_S).prediction)
+    assert found["predictions"][0] == pytest.approx(answer.json()["predictions"][0])
 
 
 @pytest.mark.usefixtures("same_workers")

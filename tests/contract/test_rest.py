@@ -10,6 +10,7 @@ import pytest
 import requests
 from PIL import Image
 
+from serving.archives import VERSION
 from tests.conftest import MODELS
 from tests.routes import TIMEOUT_S, Server, post
 
@@ -42,6 +43,7 @@ def test_every_form_of_a_request_is_answered_alike(served: Server, jpeg: bytes, 
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-model-weights"] == "untrained"
+    assert VERSION.fullmatch(answer.headers["x-model-version"])
     assert answer.headers["x-request-id"]
     predictions = answer.json()["predictions"]
     assert len(predictions) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,8 +42,8 @@ def send(server: Server, verb: str, path: str) -> tuple[int, str]:
     [
         ("POST /predictions/resnet101", 400, "BadImage"),
         ("PUT /predictions/resnet101", 400, "BadImage"),
-        ("POST /predictions/resnet101/1.0", 400, "BadImage"),
-        ("POST /predictions/resnet101/2.0", 404, "ModelVersionNotFoundException"),
+        ("POST /predictions/resnet101/2.0", 404, "ModelNotFound"),
+        ("POST /predictions/resnet101/00c0ffee", 404, "ModelNotFound"),
         ("GET /predictions/resnet101", 405, "MethodNotAllowed"),
         ("DELETE /predictions/resnet101", 405, "MethodNotAllowed"),
         ("OPTIONS /predictions/resnet101", 405, "MethodNotAllowed"),
@@ -82,6 +83,15 @@ def send(server: Server, verb: str, path: str) -> tuple[int, str]:
 def test_only_the_contract_has_routes(served: Server, route: str, code: int, type: str) -> None:
     verb, _, path = route.partition(" ")
     assert send(served, verb, path) == served.expected(route, (code, type))
+
+
+def test_a_request_may_name_the_version(served: Server) -> None:
+    answer = requests.post(served.url("resnet101"), data=b"x", timeout=TIMEOUT_S)
+    version = answer.headers["x-model-version"]
+    assert re.fullmatch("[0-9a-f]{8}", version)
+    named = requests.post(served.url(f"resnet101/{version}"), data=b"x", timeout=TIMEOUT_S)
+    assert (named.status_code, named.json()["type"]) == (400, "BadImage")
+    assert named.headers["x-model-version"] == version
 
 
 def test_a_refused_query_names_the_header(served: Server, jpeg: bytes) -> None:
@@ -130,10 +140,13 @@ def test_models(served: Server) -> None:
     status, listed = get(served, "/models")
     assert status == 200
     models = {model.pop("name"): model for model in listed["models"]}
+    answer = requests.post(served.url("resnet101"), data=b"x", timeout=TIMEOUT_S)
+    assert models["resnet101"]["version"] == answer.headers["x-model-version"]
     assert sorted(models) == sorted(MODELS)
     assert models["resnet101"] == {
         "task": "classify",
         "weights": "untrained",
+        "version": models["resnet101"]["version"],
         "ready": True,
         "options": {"top_k": {"default": 5, "low": 1, "high": 1000, "multiple": 1}},
     }

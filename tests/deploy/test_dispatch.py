@@ -63,7 +63,7 @@ class Handle:
 def answer(
     handle: Any, timeout: float | None = None, down_for: Callable[[str], float] = lambda _: 0.0
 ) -> Coroutine[Any, Any, Reply]:
-    served = Served("tiny", "translate", {}, 10.0, 1, handle)
+    served = Served("tiny", "translate", {}, "1.0", 10.0, 1, handle)
     return served.answer(Call(), timeout, down_for)
 
 

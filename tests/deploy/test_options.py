@@ -78,7 +78,7 @@ def test_what_stands_beside_the_source_counts_more_than_the_archive() -> None:
 
 
 def archive(**yaml: object) -> Archive:
-    return Archive(Path("net.mar"), "net", "classify", "untrained", yaml, Settings(), {})
+    return Archive(Path("net.mar"), "net", "classify", "untrained", yaml, Settings(), {}, "1.0")
 
 
 def test_one_machine_has_cpus_for_every_replica_at_its_most() -> None:

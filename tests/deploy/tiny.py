@@ -9,6 +9,7 @@ from pathlib import Path
 from export.archive import HANDLERS, handler_files
 from handlers.unpacked import MANIFEST
 from tests.handlers.support import tiny_metadata, write_artefact
+from tests.specs import CYCLEGAN
 
 MODEL = "tiny"
 # Added to the archive's own `handlers/service.py`. The header `x-fault` is a word and perhaps a
@@ -40,13 +41,25 @@ Service.answer = _answer
 """
 
 
-def write(mar: Path, yaml: str, *, weights: str = "untrained") -> Path:
-    """The archive of the model ``tiny`` with the text ``yaml``; its weights have that name."""
+def write(
+    mar: Path, yaml: str, *, weights: str = "untrained", version: str = "1.0", **changes: bytes
+) -> Path:
+    """The archive of the model ``tiny`` with the text ``yaml``; its weights have that name.
+
+    ``changes`` are those of the artefact.
+    """
     metadata = tiny_metadata().replace(b'"untrained"', json.dumps(weights).encode())
-    pt = write_artefact(mar.with_suffix(".pt"), model__json=metadata)
+    metadata = metadata.replace(json.dumps(CYCLEGAN.name).encode(), json.dumps(MODEL).encode())
+    pt = write_artefact(mar.with_suffix(".pt"), **{"model__json": metadata} | changes)
     names = {"serializedFile": "tiny.pt", "configFile": "tiny.yaml", "handler": "torchserve.py"}
+    manifest = {
+        "createdOn": "01/01/2026 00:00:00",
+        "runtime": "python",
+        "archiverVersion": "0.12.0",
+        "model": {"modelName": MODEL, "modelVersion": version, **names},
+    }
     with zipfile.ZipFile(mar, "w") as file:
-        file.writestr(MANIFEST, json.dumps({"model": {"modelName": MODEL, **names}}))
+        file.writestr(MANIFEST, json.dumps(manifest))
         file.write(pt, "tiny.pt")
         file.writestr("tiny.json", metadata)
         file.writestr("tiny.yaml", yaml)

@@ -18,14 +18,13 @@ import handlers
 from handlers.service import Service
 from handlers.settings import Settings
 from handlers.torchserve import Handler
-from handlers.traces import Reports
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "design.md").read_text()
 FUNCTIONS = re.findall(r"`([\w/]+)\.py` `([\w.]+)\(([\w, ]*)\)`", PAGE)
 HANDLERS = Path(handlers.__file__).parent
 # Modules that several rooms use.
-SHARED = {"errors", "formats", "metadata", "service", "settings", "stages", "memory", "traces"}
+SHARED = {"errors", "formats", "metadata", "service", "settings", "stages", "memory"}
 WALK = ["torchserve", "request", "pictures", "network", "tasks", "torchserve"]
 
 
@@ -65,7 +64,6 @@ def test_a_request_enters_each_room_once(service: Service, jpeg: bytes) -> None:
 
     handler = Handler()
     handler.service = service
-    handler.reports = Reports("resnet101", "1.0", {})
     context = ts.service.Service("resnet101", "/", {}, handler.handle, None, 1).context
     context.request_processor = [RequestProcessor({"Host": "localhost"})]
     sys.setprofile(note)

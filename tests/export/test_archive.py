@@ -18,6 +18,7 @@ import yaml
 from export import archive
 from export.errors import ExportError
 from export.networks import Network, Serving, find, registered
+from serving.archives import VERSION
 
 pytestmark = pytest.mark.slow
 
@@ -58,15 +59,24 @@ def test_archive_holds_these_files_and_no_others(name: str, model_store: Path) -
         config = mar.read(f"{name}.yaml")
     assert model == {
         "modelName": name,
-        "modelVersion": "1.0",
+        "modelVersion": inputs["version"],
         "serializedFile": f"{name}.pt",
         "handler": "torchserve.py",
         "configFile": f"{name}.yaml",
     }
+    assert inputs.pop("version") == archive.version_of(inputs)
     assert inputs["pt"] == _digest(model_store / f"{name}.pt")
     assert inputs["json"] == _digest(model_store / f"{name}.json")
     assert config.decode() == network.serving.to_yaml()
     assert inputs["yaml"] == hashlib.sha256(config).hexdigest()
+
+
+def test_the_version_follows_from_the_content() -> None:
+    inputs = {"pt": "a", "json": "b", "yaml": "c", "handlers": "d"}
+    version = archive.version_of(inputs)
+    assert VERSION.fullmatch(version)
+    assert archive.version_of(dict(reversed(inputs.items()))) == version
+    assert all(archive.version_of({**inputs, part: "x"}) != version for part in inputs)
 
 
 def test_command_leaves_current_archives_alone(run: Run, store: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from ts.service import Service
 
+from handlers.stages import REPORTS
 from handlers.torchserve import Handler
 from tests.handlers.support import (
     Decoders,
@@ -116,6 +118,17 @@ def bfloat16_resnet(model_store: Path, load: Load) -> Handler:
 @pytest.fixture(scope="session")
 def bfloat16_cyclegan(model_store: Path, load: Load) -> Handler:
     return load(model_store / "cyclegan.pt", precision="bfloat16")
+
+
+@pytest.fixture
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Receives what the workers of this test report to their supervisor."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        path = f"{tmp_path}/r"
+        receiver.bind(path)
+        receiver.settimeout(10)
+        monkeypatch.setenv(REPORTS, path)
+        yield receiver
 
 
 @pytest.fixture(scope="session")

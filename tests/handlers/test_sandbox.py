@@ -5,10 +5,11 @@ The decode processes of these tests run the "picture" as Python code, where othe
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
-import re
+import socket
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import pytest
 from ts.context import RequestProcessor
-from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.service import Service
 
 from handlers.errors import BadImage, InternalError
@@ -24,7 +24,6 @@ from handlers.pictures import pool as pools
 from handlers.pictures.limits import LIMITS
 from handlers.pictures.pool import DecodePool, Pixels
 from handlers.pictures.sandbox import LAYERS
-from handlers.stages import VIOLATIONS
 from handlers.torchserve import Handler
 from tests.handlers.support import REST, Decoders, WriteArtefact
 from tests.specs import RESNET101
@@ -156,7 +155,7 @@ def test_an_attack_ends_its_process(hostile: Hostile, folder: Path, attack: str)
     require(pool, "seccomp")
     with pytest.raises(BadImage, match="damaged"):
         run(pool, attack.replace("{folder}", str(folder)))
-    assert pool.violations == 1
+    assert pool.ended["violation"] == 1
     assert [path.name for path in folder.iterdir()] == ["victim"]
     assert (folder / "victim").read_text() == "untouched"
     assert (folder / "victim").stat().st_mode & 0o777 == 0o600
@@ -169,7 +168,7 @@ def test_the_attack_succeeds_without_the_sandbox(
 ) -> None:
     pool = hostile(NO_LAYERS)
     assert run(pool, attack.replace("{folder}", str(folder))).size == (224, 224)
-    assert pool.violations == 0
+    assert pool.ended["violation"] == 0
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="machine code")
@@ -184,7 +183,7 @@ def test_a_call_of_another_architecture_ends_its_process(hostile: Hostile) -> No
     require(pool, "seccomp")
     with pytest.raises(BadImage):
         run(pool, "assert getpid() == me")
-    assert pool.violations == 1
+    assert pool.ended["violation"] == 1
 
 
 def test_a_newer_system_call_fails_so_that_libraries_do_without_it(hostile: Hostile) -> None:
@@ -293,17 +292,16 @@ def test_a_system_without_layers_still_decodes_and_warns(
     ]
 
 
-# TorchServe leaves it open.
-@pytest.mark.filterwarnings("ignore:unclosed file .*metrics.yaml:ResourceWarning")
-def test_violations_are_logged_and_counted(
-    hostile: Hostile, artefact: WriteArtefact, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_violations_are_logged_and_reported(
+    hostile: Hostile,
+    artefact: WriteArtefact,
+    reports: socket.socket,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     handler, pt = Handler(), artefact()
     manifest = {"model": {"serializedFile": pt.name}}
     context = Service(pt.stem, str(pt.parent), manifest, handler.handle, None, 1).context
     context.model_yaml_config = {"handler": {"precision": "float32"}}
-    (tmp_path / "metrics.yaml").write_text("{}")
-    context.metrics = MetricsCacheYamlImpl(str(tmp_path / "metrics.yaml"))
     context.request_processor = [RequestProcessor(REST)]
     caplog.set_level(logging.INFO)
     handler.initialize(context)
@@ -313,8 +311,10 @@ def test_violations_are_logged_and_counted(
     for code in (b"os.fork()", b"", b"os.fork()", b"1"):
         handler.handle([{"data": code}], context)
     assert "a decode process tried what no decoder does" in caplog.text
-    counted = re.findall(rf"{VIOLATIONS}.Count:(\d)\|#ModelName:(\w+)\|", caplog.text)
-    assert counted == [("0", "cyclegan"), ("1", "cyclegan"), ("1", "cyclegan")]
+    received = [json.loads(reports.recv(10_000)) for _ in range(5)]
+    assert [report["model"] for report in received] == ["cyclegan"] * 5
+    ended = [batch["ended"] for report in received for batch in report["batches"]]
+    assert ended == [{"violation": 1}, {}, {"violation": 1}, {}]
 
 
 @pytest.mark.parametrize("crash", ["os.abort()", "ctypes.string_at(0)"])
@@ -322,7 +322,7 @@ def test_a_crash_is_no_violation(hostile: Hostile, crash: str) -> None:
     pool = hostile()
     with pytest.raises(BadImage):
         run(pool, crash)
-    assert pool.violations == 0
+    assert pool.ended["violation"] == 0
 
 
 def test_a_bug_is_logged_without_its_message_or_source_files(
@@ -333,14 +333,14 @@ def test_a_bug_is_logged_without_its_message_or_source_files(
         run(pool, "raise RuntimeError('the cause')")
     assert "<string>:1 <module>\nRuntimeError\n" in caplog.text  # a message may quote the picture
     assert "process.py" in caplog.text
-    assert pool.violations == 0
+    assert pool.ended["violation"] == 0
 
 
 def test_an_exception_between_pictures_is_not_the_next_pictures_fault(hostile: Hostile) -> None:
     pool = hostile()
     run(pool, "process.ASK = None")
     run(pool, "")
-    assert pool.violations == 0
+    assert pool.ended["violation"] == 0
 
 
 @pytest.mark.parametrize(
@@ -362,5 +362,5 @@ def test_a_reply_that_no_decoder_sends_ends_its_process(hostile: Hostile, reply:
     run(pool, f"process._answer = lambda *_: {reply}")
     with pytest.raises(BadImage, match="damaged"):
         run(pool, "")
-    assert pool.violations == 1
+    assert pool.ended["violation"] == 1
     run(pool, "")

@@ -20,8 +20,11 @@ from tests.specs import CYCLEGAN, RESNET101
 SEVEN = asdict(replace(RESNET101, labels=tuple("abcdefg")))
 
 
-def archive(store: Path, name: str, spec: Any, yaml: str = "{}") -> None:
-    manifest = {"modelName": name, "handler": "h.py", "serializedFile": "a.pt", "configFile": "y"}
+def archive(store: Path, name: str, spec: Any, yaml: str = "{}", version: str = "1.0") -> None:
+    manifest = {
+        "modelName": name, "modelVersion": version, "handler": "h.py", "serializedFile": "a.pt",
+        "configFile": "y",
+    }  # fmt: skip
     members = {
         "MAR-INF/MANIFEST.json": json.dumps({"model": manifest}),
         "h.py": "",

@@ -60,6 +60,8 @@ def test_a_synonym_is_understood(option: str, typed: str, meant: str) -> None:
         (["--host", "http://x"], "--host must be a name or an address alone, not 'http://x'"),
         (["--device", "tpu"], "--device must be one of auto, gpu, cpu, not 'tpu'"),
         (["--precision"], "--precision expected one argument"),
+        (["--set", "=1"], "--set must be a line of the configuration, not '=1'"),
+        (["--set", "a"], "--set must be a line of the configuration, not 'a'"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(
@@ -99,6 +101,22 @@ def test_the_options_come_before_the_file(path: Path, tmp_path: Path) -> None:
     assert written.model_store == config.model_store
 
 
+def test_any_line_of_the_file_can_be_set(path: Path, tmp_path: Path) -> None:
+    """Orchestrators have options, and the configuration is the image's own."""
+    lines = ("metrics_address=http://0.0.0.0:8082", "api_keys=/keys/keys.txt", "idle_seconds=7")
+    config = configured(path, *(f"--set={line}" for line in lines), "--metrics-port", "9003")
+    assert config.addresses["metrics_address"] == ("0.0.0.0", 9003)
+    assert config.file("api_keys") == Path("/keys/keys.txt")
+    config.write(tmp_path / "written")
+    assert Config.read(tmp_path / "written").number("idle_seconds", 0) == 7
+
+
+def test_a_misspelt_line_is_not_set(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--config", path, "--set", "drain_second=1")
+    assert commandline.run(lambda *_: 0, parse("serve", *options)) == 1
+    assert "no such line; did you mean drain_seconds?" in capsys.readouterr().err
+
+
 def test_ipv6(path: Path) -> None:
     for typed in ("::1", "[::1]"):
         config = configured(path, "--host", typed)
@@ -129,8 +147,8 @@ def test_an_address_that_is_none(path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_the_same_server_for_a_child(path: Path) -> None:
-    options = ("--run-dir", "other", "--port", "9001", "--model-store", "store")
-    arguments = parse("serve", "--config", path, *options)
+    options = "--run-dir other --port 9001 --model-store store --set drain_seconds=1"
+    arguments = parse("serve", "--config", path, *options.split())
     assert parse("serve", *commandline.server_options(arguments)) == arguments
 
 

@@ -100,9 +100,9 @@ def test_what_a_client_sends_is_no_line_of_the_log(separator: str, forged: str) 
 
 def test_changes_and_work_among_other_lines() -> None:
     activity = Activity()
-    assert activity.update(f"{REQUEST}one\n{STARTED}{WORK}{REQUEST}two\n", 7.0) == {"cyclegan"}
+    assert activity.update(f"{REQUEST}one\n{STARTED}{WORK}{REQUEST}two\n", 7.0) == {"cyclegan/1.0"}
     (worker,) = activity.workers
-    assert (worker.id, worker.model, worker.state) == ("9001", "cyclegan", "WORKER_STARTED")
+    assert (worker.id, worker.key, worker.state) == ("9001", "cyclegan/1.0", "WORKER_STARTED")
     assert (worker.busy_since, activity.busy) == (7.0, True)
     assert activity.update(ANSWERED, 8.0) == set()
     assert not activity.busy
@@ -160,6 +160,6 @@ def test_a_log_that_ends_within_the_traceback() -> None:
 def test_a_model_that_has_recovered_hides_no_other() -> None:
     other = DIED.replace("cyclegan", "resnet101")
     assert other != DIED
-    failure = find_failure(DIED + other, "", ["cyclegan"])
+    failure = find_failure(DIED + other, "", ["cyclegan/1.0"])
     assert failure is not None
     assert failure.model == "resnet101"

@@ -53,6 +53,7 @@ def archives(*yamls: dict[str, Any]) -> list[Archive]:
             yaml,
             Settings.from_yaml(yaml),
             {},
+            "1.0",
         )
         for name, yaml in zip("abc", yamls, strict=False)
     ]
@@ -209,12 +210,12 @@ def test_the_shell_adds_variables_and_changes_no_configuration(config: Config) -
 
 def test_traces_are_sent_if_the_shell_says_where(config: Config) -> None:
     shell = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
-    shell |= {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=s3cret", "HANDLER_TRACES": "/tmp/elsewhere"}
+    shell |= {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=s3cret"}
     assert make(config, archives(ONE)).traces is None
     planned = make(config, archives(ONE), shell=shell)
     assert planned.traces is not None
     assert planned.traces.endpoint == "http://collector:4317"
-    assert not any("OTEL" in name or name == "HANDLER_TRACES" for name in planned.environment)
+    assert not any("OTEL" in name for name in planned.environment)
     bare = make(config, archives(ONE), shell=shell, gateway=False)
     assert bare.traces is None
     assert any("no traces without the gateway" in warning for warning in bare.warnings)
@@ -223,7 +224,9 @@ def test_traces_are_sent_if_the_shell_says_where(config: Config) -> None:
 def test_what_torchserve_is_started_with(config: Config, tmp_path: Path) -> None:
     planned = make(changed(config, vmargs="-Xmx6g -Xms1g"), archives(ONE, THREE), gpus=2)
     properties = planned.properties(Sockets(Path("/tmp/ts"), 7, 8))
-    assert properties["load_models"] == "a.mar,b.mar"
+    assert properties["load_models"] == "a-1.0.mar,b-1.0.mar"
+    assert properties["model_store"] == "/tmp/ts/store"
+    assert properties["enable_model_api"] == "true"
     assert properties["number_of_gpu"] == "2"
     assert properties["disable_token_authorization"] == "false"
     for api in ("inference", "management", "metrics"):
@@ -250,5 +253,6 @@ def test_without_a_gateway_only_the_public_addresses_are_open(config: Config) ->
     planned = make(config, archives(ONE), gateway=False)
     properties = planned.properties(Sockets(Path("/tmp/ts"), 7, 8))
     assert "inference_address" not in properties
+    assert "enable_model_api" not in properties
     assert properties["management_address"] == "unix:/tmp/ts/management"
     assert properties["disable_token_authorization"] == "true"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from serving.actions import Action, Actions
 from serving.errors import ServingError
@@ -35,8 +35,9 @@ class Case:
         self.now = 0.0
         self.process = Fragile()
         self.registry = CollectorRegistry()
+        actions = Counter("actions", "", ["action", "model"], registry=self.registry)
         self.restarts = Restarts(
-            self.process, "it", "its.log", Actions(self.registry), Action.RESTART_TORCHSERVE,
+            self.process, "it", "its.log", Actions(actions), Action.RESTART_TORCHSERVE,
             lambda: self.now,
         )  # fmt: skip
 
@@ -74,7 +75,7 @@ def test_pauses_grow_until_it_is_given_up(case: Case, capsys: pytest.CaptureFixt
         f"it ended with status 3: it is started again in {pause} s" for pause in PAUSES_S
     ]
     labels = {"action": "restart_torchserve", "model": ""}
-    assert case.registry.get_sample_value("vision_watchdog_actions_total", labels) == 5
+    assert case.registry.get_sample_value("actions_total", labels) == 5
 
 
 def test_old_failures_are_forgotten(case: Case) -> None:

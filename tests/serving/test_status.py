@@ -97,11 +97,33 @@ def test_a_server_that_drains(
     assert reason == "the server is draining"
 
 
+VERSION = {"version": "ab", "role": "default", "share": 1.0, "weights": "mine", "ready": True}
+
+
+def test_a_version_that_gets_a_share(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    candidate = {**VERSION, "version": "cd", "role": "candidate", "share": 0.1, "ready": False}
+    replies = {
+        "/readyz": {"ready": True, "models": {"a": ANSWERS}},
+        "/models": {"models": [{"name": "a", "task": "embed", "weights": "mine", "version": "ab"}]},
+        "/versions": {"a": [VERSION, candidate]},
+    }
+    with saying(run, replies):
+        assert commands.status(run, as_json=False) == 0
+    text = capsys.readouterr().out
+    assert "version ab, weights mine" in text
+    assert "candidate cd, weights mine: gets 0.1 of the requests, does not answer" in text
+
+
 def test_one_json_object(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     """TorchServe does not answer here, so what only it knows is null."""
     replies = {
         "/readyz": {"ready": True, "models": {"a": ANSWERS}},
-        "/models": {"models": [{"name": "a", "task": "embed", "weights": "mine", "ready": True}]},
+        "/models": {
+            "models": [
+                {"name": "a", "task": "embed", "weights": "mine", "version": "ab", "ready": True}
+            ]
+        },
+        "/versions": {"a": [VERSION]},
         "/queues": {"a": {"waiting": 3, "limit": 100}},
     }
     with saying(run, replies):
@@ -116,6 +138,8 @@ def test_one_json_object(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> 
         "reason": None,
         "task": "embed",
         "weights": "mine",
+        "version": "ab",
+        "versions": [VERSION],
         **dict.fromkeys(unknown),
         "queue": {"waiting": 3, "limit": 100},
         "wanted": 1,

@@ -44,7 +44,8 @@ def make(tmp_path: Path, make_config: MakeConfig, java: str) -> Plan:
     script.write_text(f"#!/bin/sh\n{java}\n")
     script.chmod(0o755)
     config = Config.read(make_config(tmp_path, tmp_path))
-    archive = Archive(tmp_path / "a.mar", "a", "classify", "untrained", {}, Settings(), {})
+    (tmp_path / "a.mar").touch()
+    archive = Archive(tmp_path / "a.mar", "a", "classify", "untrained", {}, Settings(), {}, "1.0")
     machine = replace(inspect("cpu"), java=Java(script, 17))
     return plan(config, [archive], machine, Options(gateway=False), os.environ)
 
@@ -59,7 +60,7 @@ def test_an_end_while_starting_quotes_the_output(
     ):
         wait_until_ready(server)
     written = Config.read(run.path / "config.properties")
-    assert (written.values["load_models"], written.values["number_of_gpu"]) == ("a.mar", "0")
+    assert (written.values["load_models"], written.values["number_of_gpu"]) == ("a-1.0.mar", "0")
 
 
 def start_and_stop(server: Supervisor, run: RunFolder) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import psutil
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import Counter
 
 from serving import watchdog as module
 from serving.actions import Actions
@@ -49,7 +49,8 @@ def watchdog(scaling: Scaling, monkeypatch: pytest.MonkeyPatch) -> Watchdog:
     monkeypatch.setattr(module, "GIVEN_UP_S", 0.2)
     http = httpx.Client(transport=httpx.MockTransport(scaling.answer), base_url="http://x")
     health = Health({"a": 2})
-    return Watchdog({"a": 2}, Management(http), health, Actions(CollectorRegistry()))
+    actions = Actions(Counter("actions", "", ["action", "model"], registry=None))
+    return Watchdog(lambda: {"a": 2}, Management(http), health, actions)
 
 
 @pytest.fixture

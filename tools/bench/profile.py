@@ -13,7 +13,7 @@ import httpx
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from handlers.stages import BATCH, SECONDS, STAGES
+from handlers.stages import STAGES
 from serving.config import Config
 from serving.errors import ServingError
 from serving.management import Management
@@ -21,6 +21,8 @@ from serving.runfolder import RunFolder
 from tools.bench.common import FOLDER
 from tools.bench.load import Load, measure
 from tools.bench.pictures import photographs
+
+SECONDS, BATCH = "vision_stage_seconds", "vision_batch_requests"
 
 
 def run(folder: RunFolder) -> int:
@@ -62,11 +64,11 @@ def profile(
 
 
 def _counters(url: str, model: str) -> dict[tuple[str, str], float]:
-    """The counters of ``model``, by name and stage."""
+    """The counters of ``model``, by name and stage; counters of requests are left out."""
     text = requests.get(f"{url}/metrics", timeout=30).text
     samples = (s for family in text_string_to_metric_families(text) for s in family.samples)
     return {
-        (s.name, s.labels.get("Stage", "")): s.value
+        (s.name, s.labels.get("stage", "")): s.value
         for s in samples
-        if model in s.labels.values() and "le" not in s.labels
+        if model in s.labels.values() and not {"le", "protocol"} & s.labels.keys()
     }

@@ -1,0 +1,173 @@
+"""What ``./run`` executes: check every file, install, and become ``python -m serving``."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy.portable import checksums
+
+ROOT = Path(__file__).resolve().parents[2]
+HELP = """\
+usage: ./run [serve] [OPTION...]       check every file, install, serve until Ctrl-C or SIGTERM
+       ./run verify                    only check every file against SHA256SUMS
+       ./run install                   check and install, for example as root for other users
+       ./run start|stop|status [...]   serve in the background; stop it; show each model
+       ./run key NAME | cert [...]     an API key for a client; a certificate
+       ./run COMMAND --help            all options of a command (installs first)
+
+often used: --port N  --grpc-port N  --metrics-port N  --host ADDRESS  --device auto|gpu|cpu
+            --models NAME,NAME  --workers N  --config FILE  --run-dir DIR
+
+Everything that is installed or written is in {local}:
+  venv/               the Python packages{source}
+  run/                logs and state of the server
+  config.properties   if you copy the bundle's there and change it, it is used instead;
+                      `./run key` and `./run cert` write keys.txt and tls/ beside it
+
+Every start compares each file of the bundle with SHA256SUMS. A file that was changed, is missing
+or was added is named, and the exit status is 1. Whether SHA256SUMS itself is the sender's, only the
+signature of the archive tells: ssh-keygen -Y verify, before unpacking.
+PYTHON=/path/to/python ./run chooses the Python that is installed for: {python}.
+"""
+SERVER = ("serve", "start", "stop", "status")
+OWN = ("verify", "install")
+SECRETS = ("key", "cert")
+
+
+def main(home: str, *arguments: str) -> int:
+    """Run the command in ``arguments``; ``home`` is the folder in which the person typed it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # also as process 1
+    given = list(arguments)
+    if given[:1] in (["--help"], ["-h"]):
+        return show_help()
+    command = "serve" if not given or given[0].startswith("-") else given.pop(0)
+    if command not in (*SERVER, *OWN, *SECRETS):
+        return refuse(f"{command!r} is no command: ./run --help lists them", 2)
+    if command in (*OWN, "serve", "start") and not is_whole(announce=command in OWN):
+        return 1
+    if command == "verify":
+        return 0
+    if (reason := wrong_platform()) is not None:
+        return refuse(reason)
+    state = state_folder()
+    venv = state / "venv" if os.access(ROOT, os.W_OK) else prepared(state)
+    if (status := install(venv)) != 0 or command == "install":
+        return status
+    return serve(venv, [command, *options(command, given, Path(home), state)])
+
+
+def serve(venv: Path, arguments: list[str]) -> int:
+    """Become ``python -m serving``, so that signals reach the server itself."""
+    python = venv / "bin" / "python"
+    # The bundle's folder must not change, and the packages are compiled already.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.stdout.flush()
+    os.execve(python, [str(python), "-m", "serving", *arguments], environment)  # noqa: S606
+
+
+def show_help() -> int:
+    source = ", installed without a network" if (ROOT / "wheels").is_dir() else ""
+    print(HELP.format(local=state_folder(), source=source, python=about()["python"]), end="")
+    return 0
+
+
+def about() -> dict[str, str]:
+    """What bundle.json says: name, version, commit, python, platform."""
+    return dict(json.loads((ROOT / "bundle.json").read_text()))
+
+
+def refuse(reason: str, status: int = 1) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return status
+
+
+def is_whole(*, announce: bool) -> bool:
+    """Whether every file is as SHA256SUMS says; prints those that are not."""
+    found = checksums.faults(ROOT)
+    for fault in found:
+        refuse(fault)
+    if found:
+        print(f"{ROOT} is not as it was built: unpack the archive again", file=sys.stderr)
+    elif announce:
+        print(f"every file of {ROOT} is as {checksums.NAME} says")
+    return not found
+
+
+def state_folder() -> Path:
+    """Where this user's state of the bundle is: in its folder or, if that is read-only, a cache."""
+    if os.access(ROOT, os.W_OK):
+        return ROOT / checksums.LOCAL
+    cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    # Two bundles may have the same version.
+    return Path(cache, f"{ROOT.name}-{checksums.digest(ROOT / checksums.NAME)[:12]}")
+
+
+def prepared(state: Path) -> Path:
+    """The environment of a bundle that is read-only: one that was installed in it, or our own."""
+    shared = ROOT / checksums.LOCAL / "venv"
+    return shared if (shared / "bin" / "python").exists() else state / "venv"
+
+
+def wrong_platform() -> str | None:
+    """Why the carried wheels cannot be installed on this machine, else None."""
+    here = f"{platform.system()} {platform.machine()}"
+    wanted = about()["platform"]
+    if wanted in ("any", here):
+        return None
+    return f"the wheels in this bundle are for {wanted}, and this machine is {here}"
+
+
+def install(venv: Path) -> int:
+    """Install the bundle into ``venv`` unless it is there already; the exit status."""
+    command = [sys.executable, "-B", str(ROOT / "install.py"), "--production", "--venv", str(venv)]
+    try:
+        if not os.access(venv.parent, os.W_OK) and venv.exists():
+            return subprocess.run(command, check=False).returncode
+        venv.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(venv.parent, os.O_RDONLY)
+    except OSError as error:
+        return refuse(
+            f"cannot write to {error.filename} ({error.strerror}): set XDG_CACHE_HOME to a folder "
+            "with room for the packages (8 GB), or let the owner of the bundle run `./run install`"
+        )
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another start may be installing
+        return subprocess.run(command, check=False).returncode
+    finally:
+        os.close(lock)
+
+
+def options(command: str, given: list[str], home: Path, state: Path) -> list[str]:
+    """The options ``given`` in the folder ``home``, with absolute paths and this bundle's own."""
+    if command in SECRETS:
+        own = {"--file": state / "keys.txt"} if command == "key" else {"--folder": state / "tls"}
+    else:
+        config = state / "config.properties"
+        own = {
+            "--config": config if config.exists() else ROOT / "config.properties",
+            "--run-dir": state / "run",
+            "--model-store": ROOT / "model_store",
+        }
+    rest: list[str] = []
+    words = iter(given)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in own:
+            rest.append(word)
+        elif path := value if equals else next(words, ""):
+            own[name] = home / path
+    return [*(f"{name}={path}" for name, path in own.items()), *rest]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

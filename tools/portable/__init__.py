@@ -1,0 +1,1 @@
+"""`make bundle`: everything that another machine needs to serve, in one file."""
