@@ -20,6 +20,8 @@ PACKAGES = {
     "make": ("make",),
     "nodejs": ("node",),
     "npm": ("npm",),
+    "runc": ("runc", "/usr/sbin/runc"),
+    "systemd": ("systemd-analyze",),
     "libstb-dev": ("/usr/include/stb/stb_image.h",),
     "prometheus": ("prometheus",),
     "nlohmann-json3-dev": ("/usr/include/nlohmann/json.hpp",),

@@ -1,178 +1,254 @@
-"""The manifests for KubeRay: valid, consistent with each other, and closed where Ray is open.
+"""The manifests of deploy/kubernetes: rendered by kubectl, valid, and in agreement with the server.
 
-Kubernetes' own objects, also those inside the RayService, are checked against Kubernetes' schemas,
-and the Serve configuration against Ray's. No package has the schema of a RayService.
+Kubernetes' own objects are checked against Kubernetes' schemas, those of KEDA and of the Prometheus
+operator against models that were made from theirs. No package has the schemas of KServe and of the
+security profiles operator. Nothing here needs a cluster.
 """
 
 from __future__ import annotations
 
-import importlib
+import math
+import os
+import re
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
-import ray
 import yaml
-from ray.serve.schema import ServeDeploySchema
+from cloudcoil.models.keda.v1alpha1 import ScaledObject
+from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
 
-from deploy.ray.cluster import ENVIRONMENT, GRPC_SERVICES
-from deploy.ray.options import Options
 from export.networks import registered
+from serving import preflight
+from serving.gateway.credentials import Credentials
+from tests.deploy.manifests import FOLDER, check_restricted, of_kind, render, validate
+from tests.deploy.started import configured, longest_end, planned
+from tests.running import ROOT
 
-FOLDER = Path(__file__).parents[2] / "deploy/kubernetes/ray"
-KUBERNETES = "1.37"
-
-
-def read(name: str) -> Any:
-    return yaml.safe_load((FOLDER / name).read_text())
-
-
-SERVICE = read("rayservice.yaml")["spec"]
-CLUSTER = SERVICE["rayClusterConfig"]
-SERVE = yaml.safe_load(SERVICE["serveConfigV2"])
-GROUPS = {
-    "head": CLUSTER["headGroupSpec"],
-    **{group["groupName"]: group for group in CLUSTER["workerGroupSpecs"]},
+CUSTOM: dict[str, Any] = {
+    "ScaledObject": ScaledObject,
+    "PodMonitor": PodMonitor,
+    "PrometheusRule": PrometheusRule,
 }
-WORKERS = [group["template"] for name, group in GROUPS.items() if name != "head"]
-# The rest is for one machine, or for a server that ends by our own command.
-SHARED = {
-    "RAY_USAGE_STATS_ENABLED", "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"
-}  # fmt: skip
+UNKNOWN = {"ServingRuntime", "InferenceService", "SeccompProfile"}
+# The uid in deploy/docker/Dockerfile.
+USER = 10001
+LABELS = {"app.kubernetes.io/name": "vision"}
 
 
-def environment(pod: Any) -> dict[str, str]:
-    [container] = pod["spec"]["containers"]
-    return {entry["name"]: entry["value"] for entry in container["env"]}
+def with_seccomp(folder: Path) -> list[Any]:
+    """cpu/ with the component seccomp/, as its comment says."""
+    relative = os.path.relpath(FOLDER, folder.resolve())
+    lines = {"resources": [f"{relative}/cpu"], "components": [f"{relative}/seccomp"]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+    return render(folder)
 
 
-def embedded() -> dict[str, Any]:
-    """Kubernetes' objects inside the RayService, as KubeRay creates them."""
-    service = {"apiVersion": "v1", "kind": "Service", **SERVICE["serveService"]}
-    pods = {
-        name: {"apiVersion": "v1", "kind": "Pod", **group["template"]}
-        for name, group in GROUPS.items()
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """The objects by folder."""
+    folders = ("cpu", "gpu", "keda", "kserve", "monitoring", "ray")
+    objects = {name: render(FOLDER / name) for name in folders}
+    return objects | {"seccomp": with_seccomp(tmp_path_factory.mktemp("seccomp"))}
+
+
+@pytest.fixture(params=["cpu", "gpu", "keda", "kserve", "seccomp"])
+def overlay(request: pytest.FixtureRequest, rendered: dict[str, list[Any]]) -> list[Any]:
+    objects: list[Any] = rendered[request.param]
+    return objects
+
+
+def template(objects: list[Any]) -> Any:
+    """The Pod that ``objects`` lead to; KServe makes it of two."""
+    if any(each["kind"] == "Deployment" for each in objects):
+        return of_kind(objects, "Deployment")["spec"]["template"]
+    runtime = of_kind(objects, "ServingRuntime")["spec"]
+    ours = {key: runtime[key] for key in ("containers", "volumes")}
+    predictor = of_kind(objects, "InferenceService")["spec"]["predictor"]
+    own = {"minReplicas", "maxReplicas", "autoScaling", "model"}
+    spec = {key: value for key, value in predictor.items() if key not in own}
+    return {"metadata": {"labels": runtime["labels"]}, "spec": {**ours, **spec}}
+
+
+def container(objects: list[Any]) -> Any:
+    [found] = template(objects)["spec"]["containers"]
+    return found
+
+
+def test_every_object_is_valid(rendered: dict[str, list[Any]]) -> None:
+    for objects in rendered.values():
+        for manifest in objects:
+            kind = manifest["kind"]
+            if kind in CUSTOM:  # the model drops a field that it does not know
+                model = CUSTOM[kind].model_validate(manifest)
+                assert model.model_dump(by_alias=True, exclude_unset=True, mode="json") == manifest
+            elif kind not in (UNKNOWN | {"RayService"}):
+                validate(manifest)
+
+
+def test_kserves_pod_is_valid(rendered: dict[str, list[Any]]) -> None:
+    validate({"apiVersion": "v1", "kind": "Pod", **template(rendered["kserve"])})
+
+
+def test_everything_selects_the_pods(overlay: list[Any]) -> None:
+    assert template(overlay)["metadata"]["labels"].items() >= LABELS.items()
+    for each in overlay:
+        spec = each.get("spec", {})
+        match each["kind"]:
+            case "Service":
+                assert spec["selector"] == LABELS
+            case "NetworkPolicy":
+                assert spec["podSelector"] == {"matchLabels": LABELS}
+            case "Deployment" | "PodDisruptionBudget":
+                assert spec["selector"] == {"matchLabels": LABELS}
+    for spread in template(overlay)["spec"].get("topologySpreadConstraints", ()):
+        assert spread["labelSelector"] == {"matchLabels": LABELS}
+
+
+def test_the_operator_scrapes_the_pods(rendered: dict[str, list[Any]]) -> None:
+    monitor = of_kind(rendered["monitoring"], "PodMonitor")["spec"]
+    assert monitor["selector"] == {"matchLabels": LABELS}
+    assert LABELS[monitor["jobLabel"]] == "vision"  # the alerts' job
+    [endpoint] = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] == "metrics"
+
+
+def test_the_operators_alerts_are_those_of_prometheus(rendered: dict[str, list[Any]]) -> None:
+    """If not: the head of prometheusrule.yaml has the command."""
+    alerts = yaml.safe_load((ROOT / "deploy/monitoring/alerts.yml").read_text())
+    assert of_kind(rendered["monitoring"], "PrometheusRule")["spec"] == alerts
+
+
+def test_ports_are_those_of_the_server(overlay: list[Any]) -> None:
+    addresses = configured(*container(overlay)["args"]).addresses
+    assert {host for host, _ in addresses.values()} == {"0.0.0.0"}
+    ports = {port["name"]: port["containerPort"] for port in container(overlay)["ports"]}
+    assert ports == {
+        "rest": addresses["inference_address"][1],
+        "grpc": addresses["grpc_inference_port"][1],
+        "metrics": addresses["metrics_address"][1],
     }
-    return {"service": service, **pods}
+    for service in (each for each in overlay if each["kind"] == "Service"):
+        led = {port["port"]: port["targetPort"] for port in service["spec"]["ports"]}
+        assert led == {8080: "rest", 7070: "grpc"}
+    for probe, path in (("startup", "/readyz"), ("readiness", "/readyz"), ("liveness", "/livez")):
+        assert container(overlay)[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "metrics"}
 
 
-OBJECTS = {
-    **{
-        path.name: read(path.name)
-        for path in sorted(FOLDER.glob("*.yaml"))
-        if path.name not in ("rayservice.yaml", "kustomization.yaml")
-    },
-    **embedded(),
-}
+def test_the_server_takes_the_arguments(overlay: list[Any]) -> None:
+    """Clients need keys, even if the image's own configuration is open to everybody."""
+    used = configured(*container(overlay)["args"])
+    assert used.values["open_to_network"] == "false"
+    credentials = Credentials.of(used)
+    assert preflight.check_exposure(used, credentials, gateway=True) in (
+        "",
+        "keys and pictures cross the network unencrypted: set tls_certificate and tls_key",
+    )
+    mounts = {mount["mountPath"]: mount for mount in container(overlay)["volumeMounts"]}
+    files = [credentials.keys, *(credentials.certificate or ())]
+    for path in files:
+        assert path is not None
+        assert mounts[str(path.parent)]["readOnly"]
+    volumes = {volume["name"]: volume for volume in template(overlay)["spec"]["volumes"]}
+    assert volumes["keys"]["secret"] == {"secretName": "keys", "defaultMode": 0o400}
+    assert all("emptyDir" in volumes[mounts[path]["name"]] for path in ("/tmp", "/var/lib/vision"))
 
 
-def validate(manifest: Any) -> None:
-    kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+def test_a_start_may_take_as_long_as_the_server_allows(overlay: list[Any]) -> None:
+    probe = container(overlay)["startupProbe"]
+    longest = max(network.serving.startup_timeout_s for network in registered().values())
+    assert probe["periodSeconds"] * probe["failureThreshold"] > longest
 
 
-@pytest.mark.parametrize("name", OBJECTS)
-def test_objects_of_kubernetes_are_valid(name: str) -> None:
-    validate(OBJECTS[name])
+def test_a_pod_has_time_to_drain(overlay: list[Any]) -> None:
+    before = container(overlay)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    needed = before + longest_end(configured(*container(overlay)["args"]))
+    assert template(overlay)["spec"]["terminationGracePeriodSeconds"] >= needed
 
 
-def test_a_misspelt_field_is_found() -> None:
-    wrong = read("archives.yaml")
-    wrong["spec"]["accessMode"] = wrong["spec"].pop("accessModes")
-    with pytest.raises(kubernetes_validate.ValidationError, match="accessMode"):
-        validate(wrong)
+def test_pods_are_as_restricted_as_their_namespace_demands(overlay: list[Any]) -> None:
+    namespace = of_kind(overlay, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    spec = template(overlay)["spec"]
+    check_restricted(spec, USER)
+    account = of_kind(overlay, "ServiceAccount")
+    assert spec["serviceAccountName"] == account["metadata"]["name"]
+    assert not spec["automountServiceAccountToken"]
+    assert not account["automountServiceAccountToken"]
 
 
-def test_kustomize_applies_every_manifest_but_the_pod_that_copies() -> None:
-    files = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml", "copy.yaml"}
-    assert set(read("kustomization.yaml")["resources"]) == files
+def test_strangers_reach_the_gateway_alone(overlay: list[Any]) -> None:
+    policy = of_kind(overlay, "NetworkPolicy")["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    clients, prometheus = policy["ingress"]
+    assert clients["from"] == [{"podSelector": {}}]
+    assert [port["port"] for port in clients["ports"]] == ["rest", "grpc"]
+    [peer] = prometheus["from"]
+    assert peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "monitoring"
+    assert [port["port"] for port in prometheus["ports"]] == ["metrics"]
+    [names] = policy["egress"]
+    assert {port["port"] for port in names["ports"]} == {53}
 
 
-def test_ray_takes_the_serve_configuration() -> None:
-    """Ray ignores keys that it does not know, so the parsed configuration must have all of ours."""
-    assert ServeDeploySchema.model_validate(SERVE).model_dump(exclude_unset=True) == SERVE
+def test_the_disruption_budget_protects_something(rendered: dict[str, list[Any]]) -> None:
+    predictor = of_kind(rendered["kserve"], "InferenceService")["spec"]["predictor"]
+    for name, replicas in {
+        "cpu": of_kind(rendered["cpu"], "Deployment")["spec"]["replicas"],
+        "gpu": of_kind(rendered["gpu"], "Deployment")["spec"]["replicas"],
+        "keda": of_kind(rendered["keda"], "ScaledObject")["spec"]["minReplicaCount"],
+        "kserve": predictor["minReplicas"],
+    }.items():
+        budget = of_kind(rendered[name], "PodDisruptionBudget")["spec"]
+        assert budget["maxUnavailable"] < replicas
+    assert "replicas" not in of_kind(rendered["keda"], "Deployment")["spec"]  # KEDA's
 
 
-def test_the_application_is_ours_and_takes_its_arguments() -> None:
-    [application] = SERVE["applications"]
-    module, _, name = application["import_path"].partition(":")
-    assert callable(getattr(importlib.import_module(module), name))
-    Options(**application["args"])
-    assert SERVE["grpc_options"]["grpc_servicer_functions"] == GRPC_SERVICES
-
-
-@pytest.mark.parametrize("name", GROUPS)
-def test_ray_is_configured_as_on_one_machine(name: str) -> None:
-    assert (
-        environment(GROUPS[name]["template"]).items()
-        >= {key: ENVIRONMENT[key] for key in SHARED}.items()
+def test_images_have_a_version(overlay: list[Any]) -> None:
+    assert re.fullmatch(
+        r"registry\.example\.com/vision(:\d+\.\d+\.\d+(-gpu)?|@sha256:[0-9a-f]{64})",
+        container(overlay)["image"],
     )
 
 
-def test_the_cluster_runs_the_version_of_ray_that_the_lock_has() -> None:
-    assert CLUSTER["rayVersion"] == ray.__version__
+def test_resources(overlay: list[Any]) -> None:
+    """Whole cores, as many as the server's threads, and memory for its limits."""
+    resources = container(overlay)["resources"]
+    limits = resources["limits"]
+    assert resources["requests"] == {key: limits[key] for key in ("cpu", "memory")}
+    assert math.floor(float(limits["cpu"])) == float(limits["cpu"])
+    [gibibytes] = re.findall(r"^(\d+)Gi$", limits["memory"])
+    assert planned(configured(*container(overlay)["args"]), int(gibibytes) * 2**30).warnings == ()
 
 
-def test_clients_find_the_usual_ports() -> None:
-    """The ports of `make serve`, led to Serve's: KubeRay has Ray's metrics on the Pods' 8080."""
-    serve = {"serve": SERVE["http_options"]["port"], "serve-grpc": SERVE["grpc_options"]["port"]}
-    assert 8080 not in serve.values()
-    ports = SERVICE["serveService"]["spec"]["ports"]
-    assert {port["name"]: port["port"] for port in ports} == {"serve": 8080, "serve-grpc": 7070}
-    assert {port["name"]: port["targetPort"] for port in ports} == serve
-    for group in GROUPS.values():
-        [container] = group["template"]["spec"]["containers"]
-        own = {port["name"]: port["containerPort"] for port in container["ports"]}
-        assert own.items() >= serve.items()
+def test_the_gpu_overlay_asks_for_one(rendered: dict[str, list[Any]]) -> None:
+    gpu, cpu = rendered["gpu"], rendered["cpu"]
+    assert container(gpu)["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert "--device=gpu" in container(gpu)["args"]
+    assert "--device=cpu" in container(cpu)["args"]
+    [toleration] = template(gpu)["spec"]["tolerations"]
+    assert toleration["key"] == "nvidia.com/gpu"
 
 
-def test_a_worker_has_time_to_drain() -> None:
-    """A replica with less than its response timeout left ends before its replacement is there."""
-    longest = max(net.serving.response_timeout_s for net in registered().values())
-    for worker in WORKERS:
-        drain = int(environment(worker)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
-        assert drain >= longest + 120
-        assert worker["spec"]["terminationGracePeriodSeconds"] >= drain + 20
+def test_the_number_of_replicas_follows_requests_in_flight(rendered: dict[str, list[Any]]) -> None:
+    """Not a counter, and series that the server has."""
+    [trigger] = of_kind(rendered["keda"], "ScaledObject")["spec"]["triggers"]
+    predictor = of_kind(rendered["kserve"], "InferenceService")["spec"]["predictor"]
+    [metric] = predictor["autoScaling"]["metrics"]
+    query = trigger["metadata"]["query"]
+    assert metric["external"]["metric"]["query"] == query
+    assert metric["external"]["target"]["averageValue"] == trigger["metadata"]["threshold"]
+    assert metric["external"]["target"]["type"] == trigger["metricType"]
+    series = set(re.findall(r"vision_\w+", query))
+    assert series
+    documented = (ROOT / "docs/metrics.md").read_text()
+    for name in series:
+        assert re.search(rf"^\|[^|]*`{name}`[^|]*\| gauge \|", documented, re.MULTILINE)
 
 
-def test_policies_select_the_pods() -> None:
-    network, budget = read("network.yaml"), read("disruption.yaml")
-    for group in GROUPS.values():
-        labels = group["template"]["metadata"]["labels"]
-        assert labels.items() >= network["spec"]["podSelector"]["matchLabels"].items()
-    for worker in WORKERS:
-        labels = {**worker["metadata"]["labels"], "ray.io/node-type": "worker"}  # KubeRay's label
-        assert labels.items() >= budget["spec"]["selector"]["matchLabels"].items()
-
-
-def test_only_the_cluster_and_the_operator_reach_rays_own_ports() -> None:
-    cluster, *others = read("network.yaml")["spec"]["ingress"]
-    assert cluster == {"from": [{"podSelector": read("network.yaml")["spec"]["podSelector"]}]}
-    for rule in others:
-        operator = all(
-            "kuberay-operator" in str(peer.get("podSelector")) and "namespaceSelector" in peer
-            for peer in rule["from"]
-        )
-        open_ports = {8000, 9000, 8080} | ({8265, 52365} if operator else set())
-        assert {port["port"] for port in rule["ports"]} <= open_ports
-    assert CLUSTER["authOptions"] == {"mode": "token"}
-
-
-def test_pods_are_as_restricted_as_their_namespace_demands() -> None:
-    labels = read("namespace.yaml")["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    pods = [group["template"]["spec"] for group in GROUPS.values()]
-    for pod in [*pods, read("copy.yaml")["spec"]]:
-        security = pod["securityContext"]
-        assert security["runAsNonRoot"]
-        assert security["runAsUser"] == 1000
-        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in pod["containers"]:
-            check_container(container["securityContext"])
-    check_container(CLUSTER["autoscalerOptions"]["securityContext"])
-
-
-def check_container(security: dict[str, Any]) -> None:
-    assert security["allowPrivilegeEscalation"] is False
-    assert security["readOnlyRootFilesystem"] is True
-    assert security["capabilities"] == {"drop": ["ALL"]}
+def test_the_seccomp_profile_is_that_of_the_pod(rendered: dict[str, list[Any]]) -> None:
+    profile = of_kind(rendered["seccomp"], "SeccompProfile")
+    assert template(rendered["seccomp"])["spec"]["securityContext"]["seccompProfile"] == {
+        "type": "Localhost",
+        "localhostProfile": f"operator/{profile['metadata']['name']}.json",
+    }
+    assert profile["spec"]["defaultAction"] == "SCMP_ACT_ERRNO"
