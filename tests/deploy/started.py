@@ -38,7 +38,7 @@ def planned(config: Config, free_memory: int) -> Plan:
     for name, network in registered().items():
         section = yaml.safe_load(network.serving.to_yaml())
         settings = Settings.from_yaml(section)
-        archives.append(Archive(Path(name), name, network.task, "", section, settings, {}))
+        archives.append(Archive(Path(name), name, network.task, "", section, settings, {}, "1.0"))
     machine = Machine(0, 4, free_memory, free_memory, Java(Path("java"), 25), ROOT)
     return plan(config, archives, machine, Options(), {})
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject
-from cloudcoil.models.prometheus_operator.v1 import PodMonitor
+from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
 
 from export.networks import registered
 from serving import preflight
@@ -25,7 +25,11 @@ from tests.deploy.manifests import FOLDER, check_restricted, of_kind, render, va
 from tests.deploy.started import configured, longest_end, planned
 from tests.running import ROOT
 
-CUSTOM: dict[str, Any] = {"ScaledObject": ScaledObject, "PodMonitor": PodMonitor}
+CUSTOM: dict[str, Any] = {
+    "ScaledObject": ScaledObject,
+    "PodMonitor": PodMonitor,
+    "PrometheusRule": PrometheusRule,
+}
 UNKNOWN = {"ServingRuntime", "InferenceService", "SeccompProfile"}
 # The uid in deploy/docker/Dockerfile.
 USER = 10001
@@ -107,6 +111,12 @@ def test_the_operator_scrapes_the_pods(rendered: dict[str, list[Any]]) -> None:
     assert LABELS[monitor["jobLabel"]] == "vision"  # the alerts' job
     [endpoint] = monitor["podMetricsEndpoints"]
     assert endpoint["port"] == "metrics"
+
+
+def test_the_operators_alerts_are_those_of_prometheus(rendered: dict[str, list[Any]]) -> None:
+    """If not: the head of prometheusrule.yaml has the command."""
+    alerts = yaml.safe_load((ROOT / "deploy/monitoring/alerts.yml").read_text())
+    assert of_kind(rendered["monitoring"], "PrometheusRule")["spec"] == alerts
 
 
 def test_ports_are_those_of_the_server(overlay: list[Any]) -> None:
@@ -230,8 +240,9 @@ def test_the_number_of_replicas_follows_requests_in_flight(rendered: dict[str, l
     assert metric["external"]["target"]["type"] == trigger["metricType"]
     series = set(re.findall(r"vision_\w+", query))
     assert series
-    state = (ROOT / "serving/metrics/state.py").read_text()  # gauges
-    assert all(f'"{name}"' in state for name in series)
+    documented = (ROOT / "docs/metrics.md").read_text()
+    for name in series:
+        assert re.search(rf"^\|[^|]*`{name}`[^|]*\| gauge \|", documented, re.MULTILINE)
 
 
 def test_the_seccomp_profile_is_that_of_the_pod(rendered: dict[str, list[Any]]) -> None:

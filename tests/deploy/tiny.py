@@ -11,6 +11,7 @@ from torch import nn
 from export.archive import HANDLERS, handler_files
 from handlers.unpacked import MANIFEST
 from tests.handlers.support import tiny_metadata, write_artefact
+from tests.specs import CYCLEGAN
 
 MODEL = "tiny"
 # Added to the archive's own `handlers/service.py`. The header `x-fault` is a word and perhaps a
@@ -56,6 +57,7 @@ def write(
     ``network`` and ``changes`` are those of the artefact.
     """
     metadata = tiny_metadata().replace(b'"untrained"', json.dumps(weights).encode())
+    metadata = metadata.replace(json.dumps(CYCLEGAN.name).encode(), json.dumps(MODEL).encode())
     pt = write_artefact(mar.with_suffix(".pt"), network, **{"model__json": metadata} | changes)
     names = {"serializedFile": "tiny.pt", "configFile": "tiny.yaml", "handler": "torchserve.py"}
     manifest = {
