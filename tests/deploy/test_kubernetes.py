@@ -152,7 +152,19 @@ def test_the_server_takes_the_arguments(overlay: list[Any]) -> None:
         assert mounts[str(path.parent)]["readOnly"]
     volumes = {volume["name"]: volume for volume in template(overlay)["spec"]["volumes"]}
     assert volumes["keys"]["secret"] == {"secretName": "keys", "defaultMode": 0o400}
-    assert all("emptyDir" in volumes[mounts[path]["name"]] for path in ("/tmp", "/var/lib/vision"))
+
+
+def test_pods_are_what_the_image_is_made_for(overlay: list[Any]) -> None:
+    """Its user, ports and writable folders."""
+    dockerfile = (ROOT / "deploy/docker/Dockerfile").read_text()
+    security = template(overlay)["spec"]["securityContext"]
+    assert f"USER {security['runAsUser']}:{security['runAsGroup']}\n" in dockerfile
+    exposed = [str(port["containerPort"]) for port in container(overlay)["ports"]]
+    assert f"EXPOSE {' '.join(exposed)}\n" in dockerfile
+    [state] = re.findall(r'"--run-dir", "([^"]+)"', dockerfile)
+    volumes = {volume["name"]: volume for volume in template(overlay)["spec"]["volumes"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container(overlay)["volumeMounts"]}
+    assert all("emptyDir" in volumes[mounts[path]] for path in (state, "/tmp"))
 
 
 def test_a_changed_secret_is_noticed(tmp_path: Path) -> None:
