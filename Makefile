@@ -53,7 +53,7 @@ help: ## this list
 	@echo '         SERVER=http://127.0.0.1:8080  PORT=7860: of the page  (ui)  SECONDS=60 (fuzz)  MINUTES=10 (soak)'
 	@echo '         WHEELS=1: with every package  SIGN=~/.ssh/id_ed25519: an SSH key  (bundle)'
 
-demo: install ## everything on a sample photograph: install, export, serve, classify, translate (ONCE=1: then stop)
+demo: install ## everything on a sample photograph: install, export, serve, classify, translate, a page (ONCE=1: then stop)
 	@$(PY) -m tools.demo --device $(DEVICE) $(SERVER_OPTIONS) $(call option,MODELS,models) $(call switch,ONCE,once)
 
 install: ## .venv from the locks, with Java (PYTHON=python3.13; PRODUCTION=1: without test tools, PRODUCTION=: with; RAY=1)

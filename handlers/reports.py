@@ -4,8 +4,9 @@ A report is a datagram of JSON to the unix socket that the environment variable 
 
     {"process": 4711, "model": "resnet101", "serves": {"task": "classify", ...},
      "memory": {"used": 5e9, "total": 8e10}, "batches": [{"stages": {"decode": 0.01, ...},
-     "requests": 2, "pixels": 100352, "ended": {"crash": 1}}]}
+     "requests": 2, "pixels": 100352, "ended": {"crash": 1}, "traced": {...}}]}
 
+``traced`` is as in handlers/traces.py, and only there if requests of the batch are traced.
 ``memory`` is in bytes, and null on a CPU. A worker never waits for the supervisor: a report that
 cannot be sent goes with the next one.
 """
@@ -40,9 +41,23 @@ class Reports:
         self._device = device
         self._batches: list[dict[str, Any]] = []
 
-    def add(self, stages: Stages, requests: int, ended: Mapping[str, int]) -> None:
-        """Report a batch of ``requests``; ``ended`` are its decode processes that ended."""
-        batch = {"requests": requests, "pixels": stages.pixels, "ended": dict(ended)}
+    def add(
+        self,
+        stages: Stages,
+        requests: int,
+        ended: Mapping[str, int],
+        traced: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Report a batch of ``requests``; ``ended`` are its decode processes that ended.
+
+        ``traced`` is sent with this report or never, so that unsent batches stay small.
+        """
+        batch: dict[str, Any] = {"requests": requests, "pixels": stages.pixels}
+        batch["ended"] = dict(ended)
+        for unsent in self._batches:
+            unsent.pop("traced", None)
+        if traced:
+            batch["traced"] = traced
         seconds = {stage: round(spent, 6) for stage, spent in stages.seconds.items()}
         self._batches = [*self._batches[1 - _KEPT :], {"stages": seconds, **batch}]
         self.send()

@@ -19,10 +19,16 @@ ENDED = ("crash", "violation", "time", "deadline", "grown", "killed")
 
 
 class Stages:
-    """The seconds that one batch has spent in each stage so far; ``pixels`` of its inputs."""
+    """The seconds that one batch has spent in each stage so far; ``pixels`` of its inputs.
+
+    ``began`` is when the batch did, and ``periods`` are the first start and the last end of each
+    stage, all on the clock ``time.perf_counter``.
+    """
 
     def __init__(self) -> None:
+        self.began = time.perf_counter()
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.periods: dict[str, tuple[float, float]] = {}
         self.pixels = 0
 
     @contextlib.contextmanager
@@ -32,7 +38,9 @@ class Stages:
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - started
+            ended = time.perf_counter()
+            self.seconds[stage] += ended - started
+            self.periods[stage] = self.periods.get(stage, (started, ended))[0], ended
 
     def __str__(self) -> str:
         return ", ".join(f"{stage} {1e3 * spent:.1f} ms" for stage, spent in self.seconds.items())

@@ -23,6 +23,7 @@ from handlers.reports import Reports
 from handlers.request import Answer, Message
 from handlers.service import Service
 from handlers.stages import REPORTS, Stages
+from handlers.traces import TRACES, traced
 from handlers.unpacked import Unpacked
 
 # TorchServe adds headers with this prefix to calls of the gRPC method StreamPredictions2.
@@ -66,9 +67,11 @@ class Handler:
             return [json.dumps(self.service.describe()).encode()] * len(rows)
         stages, ended = Stages(), self.service.pool.ended.copy()
         ids = [context.get_request_id(i) for i in range(len(rows))]
-        answers = self.service.answer(list(map(message, rows, headers, ids)), stages)
+        messages = list(map(message, rows, headers, ids))
+        answers = self.service.answer(messages, stages)
         if self.reports:
-            self.reports.add(stages, len(rows), self.service.pool.ended - ended)
+            spans = traced(messages, answers, stages) if os.environ.get(TRACES) else None
+            self.reports.add(stages, len(rows), self.service.pool.ended - ended, spans)
         _raise_for_grpc(answers, headers)
         for i in filter(lambda i: is_grpc(headers[i]), range(len(rows))):
             # StreamPredictions needs it: without it, TorchServe fails and ends the worker, and the

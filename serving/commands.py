@@ -91,6 +91,8 @@ def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> Non
     print_addresses(config, server.plan.names)
     print(f"health     {config.metrics}/readyz   metrics {config.metrics}/metrics")
     print(f"logs       {server.run.logs}")
+    if traces := server.plan.traces:
+        print(f"traces     to {traces.endpoint}, of {100 * traces.ratio:g} % of requests")
     where, page = "", ""
     if config.local_inference != SERVER:
         where, page = f" --server {config.local_inference}", f" SERVER={config.local_inference}"

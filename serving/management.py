@@ -15,6 +15,8 @@ from serving.runfolder import RunFolder
 from serving.sockets import client
 
 TIMEOUT_S = 30.0
+# TorchServe unpacks the archive before it answers.
+REGISTER_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ class Management:
 
     def register(self, archive: str, workers: int) -> None:
         """Load a further version, from a file of the model store; return before it is ready."""
-        self._request("POST", "", TIMEOUT_S, url=archive, initial_workers=str(workers))
+        self._request(
+            "POST", "", REGISTER_S, url=archive, initial_workers=str(workers), synchronous="false"
+        )
 
     def set_default(self, key: str) -> None:
         """Let this version answer requests that name none."""

@@ -18,6 +18,8 @@ from serving.errors import ServingError
 from serving.held import file_name
 from serving.machine import Machine
 from serving.sockets import Sockets
+from serving.traces import settings as traces
+from serving.traces.settings import TraceSettings
 
 # Defaults for the workers' libraries; shell variables win.
 WORKER_DEFAULTS = {
@@ -37,6 +39,7 @@ _LEAST_HEAP = 2**30
 _WORKER_BYTES = 2 * 2**30
 # The tokens of TorchServe are only for this server's own processes and end with it.
 _CENTURY_MIN = 100 * 365 * 24 * 60
+_UNTRACED = "no traces without the gateway (GATEWAY=0): it begins them"
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -99,7 +102,8 @@ class Plan:
     """``environment`` is that of TorchServe, which its workers inherit.
 
     ``warnings`` say what will be slow here, or too large for this machine. ``gateway`` and
-    ``workers`` are as in Options. ``heap`` is the JVM's maximum in bytes.
+    ``workers`` are as in Options. ``heap`` is the JVM's maximum in bytes. ``traces`` is None if
+    none are sent.
     """
 
     config: Config
@@ -110,6 +114,7 @@ class Plan:
     gateway: bool
     workers: int | None
     heap: int
+    traces: TraceSettings | None = None
 
     @property
     def response_timeout(self) -> int:
@@ -189,6 +194,7 @@ def plan(
         _plan_model(config, archive, machine.gpus, options.workers) for archive in archives
     )
     heap = _heap(config, models, options)
+    traced = traces.read(shell)
     # Each worker's share of the cores. The models use the same cores in turn.
     threads = max(machine.cores // max(planned.workers for planned in models), 1)
     return Plan(
@@ -202,12 +208,14 @@ def plan(
                 (
                     _precision_warning(archives, machine, options),
                     _memory_warning(config, machine, models, threads, heap),
+                    _UNTRACED if traced and not options.gateway else "",
                 ),
             )
         ),
         options.gateway,
         options.workers,
         heap,
+        traced if options.gateway else None,
     )
 
 
@@ -244,7 +252,8 @@ def _environment(shell: Mapping[str, str], threads: int, options: Options) -> di
         "OMP_NUM_THREADS": str(threads),
         # The shell must not change the configuration unseen: TorchServe itself reads
         # TS_OPEN_INFERENCE_PROTOCOL, which adds gRPC methods whose answers would stop a model.
-        **{name: value for name, value in shell.items() if not name.startswith("TS_")},
+        # OTEL_ variables are for the supervisor, and may have a key of the collector.
+        **{name: value for name, value in shell.items() if not name.startswith(("TS_", "OTEL_"))},
     }
     # Workers import the archive's handlers, not those of a checkout that the shell points to.
     environment.pop("PYTHONPATH", None)

@@ -7,8 +7,9 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import httpx
 
@@ -23,7 +24,7 @@ from serving.held import hold
 from serving.loading import Loader
 from serving.management import Management
 from serving.metrics.exposition import Metrics
-from serving.metrics.recorder import Recorder
+from serving.metrics.recorder import Recorder, ignore
 from serving.metrics.state import State
 from serving.plan import Plan
 from serving.restarts import Restarts
@@ -36,10 +37,15 @@ from serving.versions import Served
 from serving.watchdog import Watchdog
 from serving.workers import Workers
 
+if TYPE_CHECKING:
+    from serving.traces.service import Traces
+
 POLL_S = 0.25
 # The pauses between reads of the gateway's credentials, and between the watchdog's checks.
 REFRESH_S = 1.0
 CHECK_S = 1.0
+# After the last answer, so that Envoy reports its spans.
+TRACES_S = 0.5
 
 
 class Supervisor:
@@ -54,8 +60,12 @@ class Supervisor:
         self.management = Management.of(run)
         self._held = hold(sockets.store, [planned.archive for planned in plan.models])
         self.torchserve = TorchServe(plan, run, sockets, self.served)
-        metrics = Metrics(sockets, plan.names, gateway=plan.gateway)
-        self.gateway = _make_gateway(plan, run, sockets, self.served, self.health, metrics.recorder)
+        self.traces = _make_traces(plan)
+        traced = self.traces.batch if self.traces else ignore
+        metrics = Metrics(sockets, plan.names, gateway=plan.gateway, traced=traced)
+        self.gateway = _make_gateway(
+            plan, run, sockets, self.served, self.health, metrics.recorder, self.traces
+        )
         self.workers = Workers(
             self.served,
             self.management,
@@ -76,6 +86,7 @@ class Supervisor:
         loader = Loader(run, self.served, self.health, self.management, self._held)
         rollouts = Rollouts(plan, loader) if plan.gateway else None
         handlers = self.gateway.handlers if self.gateway else []
+        handlers += [self.traces.handler] if self.traces else []
         waiting = self.gateway.waiting if self.gateway else None
         self._control = Control(
             plan, sockets, self.served, self.health, metrics, canary, rollouts, handlers, waiting
@@ -127,6 +138,8 @@ class Supervisor:
         # After Ctrl-C there is no load balancer to wait for.
         open_s = 0 if self.stop.by == signal.SIGINT else self.plan.config.drain_seconds
         drain(self.stop, self.poll, self, open_s=open_s, timeout_s=self.plan.response_timeout)
+        if self.traces and not self.stop.immediate:
+            time.sleep(TRACES_S)
         raise Stopped
 
     def poll(self) -> None:
@@ -184,6 +197,8 @@ class Supervisor:
         if self.gateway:
             self.gateway.end()
         self.torchserve.end()
+        if self.traces:
+            self.traces.close()
         self._control.end()
         self._held.close()
 
@@ -223,7 +238,13 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
 
 
 def _make_gateway(
-    plan: Plan, run: RunFolder, sockets: Sockets, served: Served, health: Health, recorder: Recorder
+    plan: Plan,
+    run: RunFolder,
+    sockets: Sockets,
+    served: Served,
+    health: Health,
+    recorder: Recorder,
+    traces: Traces | None,
 ) -> Gateway | None:
     if not plan.gateway:
         return None
@@ -236,4 +257,12 @@ def _make_gateway(
         health.succeeded,
         recorder.waited,
         recorder.ended,
+        traces,
     )
+
+
+def _make_traces(plan: Plan) -> Traces | None:
+    if plan.traces is None:
+        return None
+    made: Traces = import_module("serving.traces.service").Traces()
+    return made

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 from handlers.stages import REPORTS
+from handlers.traces import TRACES
 from serving.children import bound
 from serving.logs import ServerLogs
 from serving.plan import Plan
@@ -62,6 +63,7 @@ class TorchServe:
                     "LOG_LOCATION": logs,
                     "METRICS_LOCATION": logs,
                     REPORTS: str(sockets.reports),
+                    TRACES: "1" if self._plan.traces else "",
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -113,11 +113,11 @@ class Served:
                 raise no_version(model, version, [each.version for each in versions.all])
             return found
         candidate = versions.candidate
-        if candidate is None or not versions.share:
+        if candidate is None or not versions.share or not self._is_ready(candidate.key):
             return versions.default
         # Every tenth request, for a tenth: exact with few requests, too.
         self._credit[model] += versions.share
-        if self._credit[model] < 1 or not self._is_ready(candidate.key):
+        if self._credit[model] < 1:
             return versions.default
         self._credit[model] -= 1
         return candidate

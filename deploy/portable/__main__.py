@@ -19,24 +19,27 @@ usage: ./run [serve] [OPTION...]       check every file, install, serve until Ct
        ./run verify                    only check every file against SHA256SUMS
        ./run install                   check and install, for example as root for other users
        ./run start|stop|status [...]   serve in the background; stop it; show each model
+       ./run rollout|rollback [...]    another version of a model while the server runs, and back
        ./run key NAME | cert [...]     an API key for a client; a certificate
        ./run COMMAND --help            all options of a command (installs first)
 
 often used: --port N  --grpc-port N  --metrics-port N  --host ADDRESS  --device auto|gpu|cpu
-            --models NAME,NAME  --workers N  --config FILE  --run-dir DIR
+            --models NAME,NAME  --workers N  --run-dir DIR
 
 Everything that is installed or written is in {local}:
   venv/               the Python packages{source}
   run/                logs and state of the server
-  config.properties   if you copy the bundle's there and change it, it is used instead;
-                      `./run key` and `./run cert` write keys.txt and tls/ beside it
+  keys.txt, tls/      what `./run key` and `./run cert` write
+
+config.properties belongs to the bundle and may not change: --set KEY=VALUE changes a line of it, as
+--set api_keys={local}/keys.txt, and --config FILE takes another file.
 
 Every start compares each file of the bundle with SHA256SUMS. A file that was changed, is missing
 or was added is named, and the exit status is 1. Whether SHA256SUMS itself is the sender's, only the
 signature of the archive tells: ssh-keygen -Y verify, before unpacking.
 PYTHON=/path/to/python ./run chooses the Python that is installed for: {python}.
 """
-SERVER = ("serve", "start", "stop", "status")
+SERVER = ("serve", "start", "stop", "status", "rollout", "rollback")
 OWN = ("verify", "install")
 SECRETS = ("key", "cert")
 
@@ -149,9 +152,8 @@ def options(command: str, given: list[str], home: Path, state: Path) -> list[str
     if command in SECRETS:
         own = {"--file": state / "keys.txt"} if command == "key" else {"--folder": state / "tls"}
     else:
-        config = state / "config.properties"
         own = {
-            "--config": config if config.exists() else ROOT / "config.properties",
+            "--config": ROOT / "config.properties",
             "--run-dir": state / "run",
             "--model-store": ROOT / "model_store",
         }
@@ -159,7 +161,7 @@ def options(command: str, given: list[str], home: Path, state: Path) -> list[str
     words = iter(given)
     for word in words:
         name, equals, value = word.partition("=")
-        if name not in own:
+        if name not in (*own, "--archive"):
             rest.append(word)
         elif path := value if equals else next(words, ""):
             own[name] = home / path

@@ -123,8 +123,12 @@ def envoy_yaml(
     files: Files,
     has_tls: bool,
     needs_client_certificate: bool,
+    traced: float | None = None,
 ) -> str:
-    """Envoy's static configuration: listeners by name, filters, limits and clusters."""
+    """Envoy's static configuration: listeners by name, filters, limits and clusters.
+
+    ``traced`` is the share of requests to trace, or None for no traces.
+    """
     replies = [
         (code, type, message.format(request_bytes=limits.request_bytes), flags)
         for code, type, message, flags in _REPLIES
@@ -139,6 +143,7 @@ def envoy_yaml(
         files=files,
         has_tls=has_tls,
         needs_client_certificate=needs_client_certificate,
+        traced=traced,
         folder=_FOLDER,
         replies=replies,
         retry_after=_RETRY_AFTER_S,

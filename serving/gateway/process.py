@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import envoy
 import grpc
@@ -29,6 +30,9 @@ from serving.plan import ModelPlan, Plan
 from serving.runfolder import LOG_BYTES, RunFolder
 from serving.sockets import Sockets
 from serving.versions import Served
+
+if TYPE_CHECKING:
+    from serving.traces.service import Traces
 
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 5
@@ -53,8 +57,8 @@ class Gateway:
     and is that of all. ``down_for`` gives the seconds for which a model has had no worker.
     ``succeeded`` is called with the key of a version that has answered a request, ``waited`` with a
     model and the seconds that a request was in its queue, ``ended`` with each request that has
-    ended. The constructor and the methods raise ServingError if credentials cannot be used, the
-    methods also if Envoy does not answer.
+    ended. ``traces`` gets a span of each wait. The constructor and the methods raise ServingError
+    if credentials cannot be used, the methods also if Envoy does not answer.
     """
 
     def __init__(
@@ -67,7 +71,9 @@ class Gateway:
         succeeded: Callable[[str], None],
         waited: Callable[[str, float], None],
         ended: Callable[[Ended], None],
+        traces: Traces | None = None,
     ) -> None:
+        self._traced = plan.traces.ratio if plan.traces else None
         self._config = plan.config
         self._run = run
         self._files = Files(run.path.resolve())
@@ -91,6 +97,7 @@ class Gateway:
             self._limits,
             partial(run.token, "inference"),
             waited,
+            traces,
         )
         # The state of the credentials at the last write; the files are written when it changes.
         self._written: object = None
@@ -202,6 +209,7 @@ class Gateway:
             files=self._files,
             has_tls=self._credentials.certificate is not None,
             needs_client_certificate=self._credentials.client_authority is not None,
+            traced=self._traced,
         )
 
     def _write_dynamic(self) -> None:

@@ -7,7 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -25,6 +25,9 @@ from serving.refusals import (
 )
 from serving.versions import Served
 
+if TYPE_CHECKING:
+    from serving.traces.service import Traces
+
 _REST = "/predictions/"
 # gRPC's units of a deadline, in seconds.
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -41,7 +44,7 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
     ``most_of`` is the number of requests by client that may wait or be with TorchServe at once.
     ``token`` gives TorchServe's token, which is another one after TorchServe was restarted while a
     request waited. ``waited`` is called with a model and the seconds that a request for it was in
-    the queue, until its turn or its refusal.
+    the queue, until its turn or its refusal. ``traces`` gets a span of that.
     """
 
     def __init__(
@@ -53,7 +56,9 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         limits: GatewayLimits,
         token: Callable[[], str | None],
         waited: Callable[[str, float], None],
+        traces: Traces | None = None,
     ) -> None:
+        self._traces = traces
         self._waited = waited
         self._token = token
         self._most_bytes = limits.request_bytes
@@ -87,8 +92,10 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             return
         headers = ext_proc.header_values(first.request_headers)
         client = headers.get("x-gateway-client", "")
-        if ("phase", "arrival") in context.invocation_metadata():
-            async for response in self._arrive(client, headers, messages):
+        metadata = context.invocation_metadata()
+        span = self._traces.gateway_of(headers, metadata) if self._traces else ""
+        if ("phase", "arrival") in metadata:
+            async for response in self._arrive(client, headers, messages, span):
                 yield response
             return
         self._present[client] += 1
@@ -101,7 +108,8 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
             self._check_limit(client)
             longest = arrived + self._longest_wait
             until = longest if deadline is None else min(deadline, longest)
-            async with self._turn(queue, client, _named_version(path, headers), until) as turn:
+            version, traced = _named_version(path, headers), self._traced(span, headers, queue)
+            async with self._turn(queue, client, version, until, traced) as turn:
                 answer, planned = turn
                 now = time.monotonic()
                 added = {
@@ -136,7 +144,12 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     @contextlib.asynccontextmanager
     async def _turn(
-        self, queue: ModelQueue, client: str, version: str | None, until: float
+        self,
+        queue: ModelQueue,
+        client: str,
+        version: str | None,
+        until: float,
+        traced: contextlib.AbstractContextManager[None],
     ) -> AsyncIterator[tuple[Callable[[], None], ModelPlan]]:
         """Wait until a request may go on: what to call when it is answered, and its version.
 
@@ -146,22 +159,39 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         with contextlib.ExitStack() as stack:
             if version:
                 stack.enter_context(self._served.used(queue.model, version))
-            with self._timed(queue.model):
+            with self._timed(queue.model), traced:
                 await queue.enter(client, until)
             answer = stack.enter_context(place(queue, client))
             yield answer, stack.enter_context(self._served.used(queue.model, version))
 
     async def _arrive(
-        self, client: str, headers: Mapping[str, str], messages: AsyncIterator[Any]
+        self, client: str, headers: Mapping[str, str], messages: AsyncIterator[Any], span: str
     ) -> AsyncIterator[Any]:
-        """Count an upload before Envoy reads its body, until the request is answered."""
+        """Count an upload before Envoy reads its body, until the request is answered.
+
+        ``span`` is the gateway's, or empty. Envoy itself sets it later than the filter that adds it
+        to the fields of a gRPC call.
+        """
         try:
             with self._uploads.counted(client, self._size(headers)):
-                yield ext_proc.proceed({})
+                yield ext_proc.proceed({"traceparent": span} if span else {})
                 async for _ in messages:  # the answer's headers
                     yield ext_proc.pass_response({})
         except Refused as refusal:
             yield _refuse(refusal)
+
+    def _traced(
+        self, span: str, headers: Mapping[str, str], queue: ModelQueue
+    ) -> contextlib.AbstractContextManager[None]:
+        """A span of the body below the gateway's ``span``, if that is not empty."""
+        if not self._traces or not span:
+            return contextlib.nullcontext()
+        about: dict[str, str | int] = {
+            "vision.request.id": headers.get("x-request-id", ""),
+            "vision.model.name": queue.model,
+            "vision.queue.waiting": queue.waiting,
+        }
+        return self._traces.wait(span, about)
 
     def _size(self, headers: Mapping[str, str]) -> int:
         """The most bytes that the request of ``headers`` can have; Envoy refuses larger ones."""

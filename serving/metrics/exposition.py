@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.registry import Collector
 
-from serving.metrics.recorder import Recorder
+from serving.metrics.recorder import Recorder, Report, ignore
 from serving.metrics.series import Series
 from serving.metrics.workers import Reported
 from serving.sockets import Sockets
@@ -20,13 +20,23 @@ TIMEOUT_S = 5.0
 
 
 class Metrics:
-    """The supervisor's own metrics of ``models``, and those of the processes behind ``sockets``."""
+    """The supervisor's own metrics of ``models``, and those of the processes behind ``sockets``.
 
-    def __init__(self, sockets: Sockets, models: Sequence[str], *, gateway: bool) -> None:
+    ``traced`` gets what workers report, as in Recorder.
+    """
+
+    def __init__(
+        self,
+        sockets: Sockets,
+        models: Sequence[str],
+        *,
+        gateway: bool,
+        traced: Callable[[Report, Report], None] = ignore,
+    ) -> None:
         self._registry = CollectorRegistry()
         self.series = Series(self._registry, models, gateway=gateway)
         self.reported = Reported()
-        self.recorder = Recorder(self.series, self.reported)
+        self.recorder = Recorder(self.series, self.reported, traced)
         self._sources = {"torchserve": (sockets.metrics, "/metrics")}
         if gateway:
             self._sources["gateway"] = (sockets.admin, "/stats/prometheus")

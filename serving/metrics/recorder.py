@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,26 @@ from serving.metrics.workers import Reported
 
 # More than handlers/reports.py sends at once.
 _LARGEST_REPORT = 2**18
+Report = dict[str, Any]
+
+
+def ignore(_report: Report, _batch: Report) -> None:
+    """Nobody traces requests."""
 
 
 class Recorder:
-    """Adds to ``series``, and keeps in ``reported`` what each worker serves."""
+    """Adds to ``series``, and keeps in ``reported`` what each worker serves.
 
-    def __init__(self, series: Series, reported: Reported) -> None:
+    ``traced`` gets the report of a worker and each of its batches.
+    """
+
+    def __init__(
+        self,
+        series: Series,
+        reported: Reported,
+        traced: Callable[[Report, Report], None] = ignore,
+    ) -> None:
+        self._traced = traced
         self._series = series
         self._reported = reported
 
@@ -64,13 +78,14 @@ class Recorder:
         with contextlib.suppress(BlockingIOError):
             self.report(json.loads(receiver.recv(_LARGEST_REPORT)))
 
-    def report(self, report: dict[str, Any]) -> None:
+    def report(self, report: Report) -> None:
         """Count the batches in a worker's report (handlers/reports.py)."""
         model, series = report["model"], self._series
         if model not in series.models:
             return
         self._reported.update(report)
         for batch in report["batches"]:
+            self._traced(report, batch)
             series.batches.labels(model).observe(batch["requests"])
             series.pixels.labels(model).inc(batch["pixels"])
             for stage, seconds in batch["stages"].items():

@@ -12,7 +12,6 @@ import re
 import select
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
@@ -127,7 +126,7 @@ PATHS = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 def base_image(python: Path) -> list[str]:
     """What stands for the base image: the options of bwrap that show it, read-only."""
-    library = Path(sysconfig.get_path("stdlib", vars={"base": str(python.parents[1])}))
+    library = python.parents[1] / "lib" / python.name
     tools = ("/bin/sh", "/usr/bin/sed", "/usr/bin/dirname", "/usr/bin/env")
     shown = [python, library, *map(Path, tools), *Path("/").glob("lib*64*"), Path("/lib")]
     shown += [Path("/usr/lib", os.uname().machine + "-linux-gnu"), Path("/etc/ld.so.cache")]
@@ -172,9 +171,11 @@ def container(root: Path, *arguments: str) -> Iterator[Container]:
         )  # fmt: skip
     os.close(writer)
     try:
-        assert select.select([reader], [], [], 30)[0], log.read_text()
-        told = os.read(reader, 4096)
-        assert told, log.read_text()
+        told = b""
+        while b"}" not in told:  # {"child-pid": ...}, in several writes
+            assert select.select([reader], [], [], 30)[0], log.read_text()
+            told += os.read(reader, 4096)
+            assert told, log.read_text()
         running = Container(process, int(json.loads(told)["child-pid"]), log)
         wait_until_healthy(running)
         yield running

@@ -27,6 +27,7 @@ require("prometheus")
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "monitoring"
 PAGE = (FOLDER.parents[1] / "docs" / "metrics.md").read_text()
+RUNBOOK = (FOLDER.parents[1] / "docs" / "operations.md").read_text()
 ALERTS = [
     rule
     for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
@@ -82,7 +83,7 @@ def test_the_alerts_fire_when_they_should() -> None:
     promtool("test", "rules", "alerts_test.yml")
 
 
-def test_every_alert_has_a_test_that_fires_one_that_does_not_and_a_row_in_the_docs() -> None:
+def test_every_alert_has_a_test_that_fires_one_that_does_not_and_a_place_in_the_docs() -> None:
     tests = [
         case
         for test in yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["tests"]
@@ -94,6 +95,8 @@ def test_every_alert_has_a_test_that_fires_one_that_does_not_and_a_row_in_the_do
         }
         assert fires == {True, False}, rule["alert"]
         assert f"`{rule['alert']}`" in PAGE
+        assert f"\n### {rule['alert']}\n" in RUNBOOK
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
 
 
 class Prometheus:
@@ -191,7 +194,7 @@ def test_every_query_has_data_under_load(
 def test_dashboard_and_alerts_use_only_series_that_exist(server: Running) -> None:
     """Also those of panels that have no data here."""
     names = set()
-    for family in families(server.config).values():
+    for family in families(server.config.metrics).values():
         names |= {family.name, f"{family.name}_total"}
         if family.type == "histogram":
             names |= {f"{family.name}{suffix}" for suffix in ("_bucket", "_sum", "_count")}

@@ -6,9 +6,12 @@ import json
 import zipfile
 from pathlib import Path
 
+from torch import nn
+
 from export.archive import HANDLERS, handler_files
 from handlers.unpacked import MANIFEST
 from tests.handlers.support import tiny_metadata, write_artefact
+from tests.specs import CYCLEGAN
 
 MODEL = "tiny"
 # Added to the archive's own `handlers/service.py`. The header `x-fault` is a word and perhaps a
@@ -41,14 +44,21 @@ Service.answer = _answer
 
 
 def write(
-    mar: Path, yaml: str, *, weights: str = "untrained", version: str = "1.0", **changes: bytes
+    mar: Path,
+    yaml: str,
+    *,
+    weights: str = "untrained",
+    version: str = "1.0",
+    network: nn.Module | None = None,
+    **changes: bytes,
 ) -> Path:
     """The archive of the model ``tiny`` with the text ``yaml``; its weights have that name.
 
-    ``changes`` are those of the artefact.
+    ``network`` and ``changes`` are those of the artefact.
     """
     metadata = tiny_metadata().replace(b'"untrained"', json.dumps(weights).encode())
-    pt = write_artefact(mar.with_suffix(".pt"), **{"model__json": metadata} | changes)
+    metadata = metadata.replace(json.dumps(CYCLEGAN.name).encode(), json.dumps(MODEL).encode())
+    pt = write_artefact(mar.with_suffix(".pt"), network, **{"model__json": metadata} | changes)
     names = {"serializedFile": "tiny.pt", "configFile": "tiny.yaml", "handler": "torchserve.py"}
     manifest = {
         "createdOn": "01/01/2026 00:00:00",

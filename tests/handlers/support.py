@@ -50,16 +50,17 @@ def raw(tensor: torch.Tensor) -> bytes:
     return data
 
 
-def write_artefact(path: Path, **changes: bytes) -> Path:
-    """The fixture ``artefact`` for any scope."""
+def write_artefact(path: Path, network: nn.Module | None = None, **changes: bytes) -> Path:
+    """The fixture ``artefact`` for any scope; ``network`` is one operation, tanh if it is None."""
+    network = network or nn.Tanh()
     example = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8)
     files = {
         "model.json": tiny_metadata(),
         "golden_input.f32": raw(example),
-        "golden_output.f32": raw(example.tanh()),
+        "golden_output.f32": raw(network(example)),
     }
     files |= {name.replace("__", "."): data for name, data in changes.items()}
-    traced = torch.jit.trace(nn.Tanh(), example)
+    traced = torch.jit.trace(network, example)
     torch.jit.save(traced, path, {name: data for name, data in files.items() if data})
     return path
 

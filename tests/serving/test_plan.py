@@ -208,6 +208,19 @@ def test_the_shell_adds_variables_and_changes_no_configuration(config: Config) -
     assert forced["HANDLER_PRECISION"] == "float32"
 
 
+def test_traces_are_sent_if_the_shell_says_where(config: Config) -> None:
+    shell = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
+    shell |= {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=s3cret"}
+    assert make(config, archives(ONE)).traces is None
+    planned = make(config, archives(ONE), shell=shell)
+    assert planned.traces is not None
+    assert planned.traces.endpoint == "http://collector:4317"
+    assert not any("OTEL" in name for name in planned.environment)
+    bare = make(config, archives(ONE), shell=shell, gateway=False)
+    assert bare.traces is None
+    assert any("no traces without the gateway" in warning for warning in bare.warnings)
+
+
 def test_what_torchserve_is_started_with(config: Config, tmp_path: Path) -> None:
     planned = make(changed(config, vmargs="-Xmx6g -Xms1g"), archives(ONE, THREE), gpus=2)
     properties = planned.properties(Sockets(Path("/tmp/ts"), 7, 8))

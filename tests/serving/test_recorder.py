@@ -162,6 +162,18 @@ def test_unsent_batches_are_bounded_and_fit_a_datagram(tmp_path: Path) -> None:
     assert [batch["requests"] for batch in batches] == list(range(801, 1001))
 
 
+def test_what_is_traced_is_sent_once_or_never(tmp_path: Path) -> None:
+    path = str(tmp_path / "reports")
+    reports = Reports(path, "a", SERVES, torch.device("cpu"))
+    reports.add(Stages(), 1, {}, {"requests": ["first"]})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(path)
+        receiver.settimeout(10)
+        reports.add(Stages(), 1, {}, {"requests": ["second"]})
+        batches = json.loads(receiver.recv(2**18))["batches"]
+    assert [batch.get("traced") for batch in batches] == [None, {"requests": ["second"]}]
+
+
 def report(process: int, **changes: Any) -> dict[str, Any]:
     memory = {"used": 5, "total": 8}
     return {"process": process, "model": "a", "serves": SERVES, "memory": memory} | changes

@@ -90,7 +90,7 @@ def _build(arguments: argparse.Namespace) -> int:
     for line in contents.secrets_of(config):
         print(
             f"warning: {config.path.name} has {line}, and the bundle does not carry that file: on "
-            "the other machine, copy config.properties into local/ and change it there",
+            "the other machine, start with --set and a path there",
             file=sys.stderr,
         )
     _say(f"{target}  {target.stat().st_size / 2**20:.0f} MiB")

@@ -54,14 +54,25 @@ def validate(path: Path) -> str:
     return run.stderr if run.returncode or run.stderr else ""
 
 
-@pytest.mark.parametrize("tls", [(False, False), (True, False), (True, True)])
-def test_envoy_accepts_its_configuration(tmp_path: Path, tls: tuple[bool, bool]) -> None:
+@pytest.mark.parametrize(
+    ("tls", "traced"),
+    [((False, False), None), ((True, False), 1.0), ((True, True), 0.001)],
+)
+def test_envoy_accepts_its_configuration(
+    tmp_path: Path, tls: tuple[bool, bool], traced: float | None
+) -> None:
     files = Files(tmp_path)
     files.log.parent.mkdir()
     for file in (files.routes, files.certificate, files.clients):  # Envoy watches them
         file.write_text("")
     files.envoy.write_text(
-        envoy_yaml(tmp_path, has_tls=tls[0], needs_client_certificate=tls[1], trusted_proxies=2)
+        envoy_yaml(
+            tmp_path,
+            has_tls=tls[0],
+            needs_client_certificate=tls[1],
+            trusted_proxies=2,
+            traced=traced,
+        )
     )
     assert validate(files.envoy) == ""
 
@@ -81,6 +92,12 @@ def test_envoy_accepts_its_routes(tmp_path: Path, clients: tuple[Client, ...] | 
     files.log.parent.mkdir()
     files.envoy.write_text(yaml.safe_dump(parsed))
     assert validate(files.envoy) == ""
+
+
+def test_without_traces_nothing_of_them_is_configured(tmp_path: Path) -> None:
+    assert "tracing" in envoy_yaml(tmp_path, traced=1.0)
+    for word in ("tracing", "opentelemetry", "x-gateway-trace"):
+        assert word not in envoy_yaml(tmp_path)
 
 
 def test_a_name_is_not_a_pattern() -> None:
