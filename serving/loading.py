@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 import psutil
@@ -40,13 +40,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Loader:
-    """Loads and unloads versions of the server of ``run``; ServingError if that fails."""
+    """Loads and unloads versions of the server of ``run``; ServingError if that fails.
+
+    ``retiring`` are the keys of those that are to be unloaded after their last answer.
+    """
 
     run: RunFolder
     served: Served
     health: Health
     management: Management
     held: Held
+    retiring: set[str] = field(default_factory=set)
 
     def check_memory(self, planned: ModelPlan) -> None:
         """ServingError unless the workers of ``planned`` fit beside the present ones."""
@@ -98,6 +102,7 @@ class Loader:
                 progress.say(f"{planned.key}: {left} request(s) are being answered")
             time.sleep(POLL_S)
         self.unload(planned)
+        self.retiring.discard(planned.key)
         progress.say(f"{planned.key}: unloaded")
 
     def _wait(self, planned: ModelPlan, logs: ServerLogs, progress: Progress) -> None:

@@ -16,15 +16,19 @@ from pathlib import Path
 from serving.archives import Archive, read_archive
 from serving.errors import ServingError
 from serving.loading import Loader, Progress, refused_by_torchserve
-from serving.plan import ModelPlan, Plan, plan_version
+from serving.plan import ModelPlan, Plan
 from serving.preflight import check_space
+from serving.replacement import plan_replacement
 from serving.stored import Stored, check_room
 from serving.versions import Served, Versions
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Rollouts on the server of ``plan``, one at a time. Methods raise ServingError."""
+    """Rollouts on the server of ``plan``, one at a time. Methods raise ServingError.
+
+    The next one does not wait until the version that the last one has replaced is unloaded.
+    """
 
     plan: Plan
     loader: Loader
@@ -36,37 +40,49 @@ class Rollouts:
         Returns what was done.
         """
         with _alone(self.lock):
-            versions = self._versions(model)
-            if archive is None:
-                return self._move(versions, share, progress)
-            if versions.candidate:
-                raise ServingError(
-                    f"{versions.candidate.key} already gets {versions.share:.4g} of the requests: "
-                    f"`make rollout MODEL={model} SHARE=1` completes it, `make rollback "
-                    f"MODEL={model}` ends it"
-                )
-            candidate = self._load(versions, archive, progress)
-            if share >= 1:
-                return self._complete(versions, candidate, progress)
-            previous = versions.previous
-            self._served.change(model, candidate=candidate, share=share, previous=None)
-            self._served.set_loading(None)
-            if previous:
-                self.loader.retire(previous, progress)
-            return _shared(versions, candidate, share)
+            said, replaced = self._roll_out(model, archive, share, progress)
+            if replaced:
+                self.loader.retiring.add(replaced.key)
+        if replaced:
+            self.loader.retire(replaced, progress)
+        return said
 
     def roll_back(self, model: str, progress: Progress) -> str:
         """End the candidate, or serve the previous version again; returns what was done."""
         with _alone(self.lock):
-            versions = self._versions(model)
-            if candidate := versions.candidate:
-                self._served.change(model, candidate=None, share=0.0)
-                progress.say(f"{versions.default.key}: gets every request")
-                self.loader.retire(candidate, progress)
-                Stored(versions.default.archive.path).drop_candidate()
-                return f"{versions.default.key} gets every request again"
-            previous = versions.previous or self._load_previous(versions, progress)
-            return self._restore(versions, previous, progress)
+            said, replaced = self._roll_back(model, progress)
+            self.loader.retiring.add(replaced.key)
+        self.loader.retire(replaced, progress)
+        return said
+
+    def _roll_out(
+        self, model: str, archive: Path | None, share: float, progress: Progress
+    ) -> tuple[str, ModelPlan | None]:
+        versions = self._versions(model)
+        if archive is None:
+            return self._move(versions, share, progress)
+        if versions.candidate:
+            raise ServingError(
+                f"{versions.candidate.key} already gets {versions.share:.4g} of the requests: "
+                f"`make rollout MODEL={model} SHARE=1` completes it, `make rollback "
+                f"MODEL={model}` ends it"
+            )
+        candidate = self._load(versions, archive, progress)
+        if share >= 1:
+            return self._complete(versions, candidate, progress)
+        self._served.change(model, candidate=candidate, share=share, previous=None)
+        self._served.set_loading(None)
+        return _shared(versions, candidate, share), versions.previous
+
+    def _roll_back(self, model: str, progress: Progress) -> tuple[str, ModelPlan]:
+        versions = self._versions(model)
+        if candidate := versions.candidate:
+            self._served.change(model, candidate=None, share=0.0)
+            Stored(versions.default.archive.path).drop_candidate()
+            progress.say(f"{versions.default.key}: gets every request")
+            return f"{versions.default.key} gets every request again", candidate
+        previous = versions.previous or self._load_previous(versions, progress)
+        return self._restore(versions, previous, progress), versions.default
 
     @property
     def _served(self) -> Served:
@@ -79,7 +95,9 @@ class Rollouts:
             names = ", ".join(self._served.models)
             raise ServingError(f"there is no model {model!r}: there are {names}") from None
 
-    def _move(self, versions: Versions, share: float, progress: Progress) -> str:
+    def _move(
+        self, versions: Versions, share: float, progress: Progress
+    ) -> tuple[str, ModelPlan | None]:
         model, candidate = versions.default.model, versions.candidate
         if candidate is None:
             raise ServingError(
@@ -89,7 +107,7 @@ class Rollouts:
         if share >= 1:
             return self._complete(versions, candidate, progress)
         self._served.change(model, share=share)
-        return _shared(versions, candidate, share)
+        return _shared(versions, candidate, share), None
 
     def _load(self, versions: Versions, path: Path, progress: Progress) -> ModelPlan:
         """Load the archive at ``path`` from a copy in the model store."""
@@ -128,19 +146,14 @@ class Rollouts:
 
     def _plan(self, versions: Versions, archive: Archive) -> ModelPlan:
         """How ``archive`` is served beside ``versions``; ServingError if it cannot be."""
-        default = versions.default
-        check_replacement(versions, archive)
-        planned = plan_version(self.plan, archive)
-        longest = next(p for p in self.plan.models if p.model == default.model).response_timeout
-        if planned.response_timeout > longest:
-            raise ServingError(
-                f"{archive.path} has responseTimeout {planned.response_timeout}, and the gateway "
-                f"was started for at most {longest} s of {default.model}: copy it to "
-                f"{default.archive.path} and start the server again"
-            )
+        planned = plan_replacement(self.plan, versions, archive)
+        if planned.key in self.loader.retiring:
+            raise ServingError(f"{planned.key} is still being unloaded: try again")
         return planned
 
-    def _complete(self, versions: Versions, candidate: ModelPlan, progress: Progress) -> str:
+    def _complete(
+        self, versions: Versions, candidate: ModelPlan, progress: Progress
+    ) -> tuple[str, ModelPlan | None]:
         """The candidate becomes the default, also for the next start."""
         default = versions.default
         stored = Stored(default.archive.path)
@@ -157,12 +170,11 @@ class Rollouts:
         previous = _at(default, stored.previous)
         self._change_default(versions, _at(candidate, stored.default), previous)
         progress.say(f"{candidate.key}: gets every request")
-        if versions.previous:
-            self.loader.retire(versions.previous, progress)
-        return (
+        said = (
             f"{candidate.key} gets every request, also after the next start; {default.key} stays "
             f"loaded for `make rollback MODEL={default.model}`"
         )
+        return said, versions.previous
 
     def _restore(self, versions: Versions, previous: ModelPlan, progress: Progress) -> str:
         default = versions.default
@@ -177,7 +189,6 @@ class Rollouts:
             raise
         self._change_default(versions, _at(previous, stored.default), None)
         progress.say(f"{previous.key}: gets every request")
-        self.loader.retire(default, progress)
         return f"{previous.key} gets every request again, also after the next start"
 
     def _switch(self, old: ModelPlan, new: ModelPlan, store: Callable[[], None]) -> None:
@@ -200,28 +211,6 @@ class Rollouts:
 
     def _content(self, planned: ModelPlan) -> Path:
         return self.loader.held.path(planned.archive)
-
-
-def check_replacement(versions: Versions, archive: Archive) -> None:
-    """ServingError unless ``archive`` is another version of the same model and task."""
-    default = versions.default
-    if archive.model != default.model:
-        raise ServingError(f"{archive.path} holds {archive.model}, not {default.model}")
-    if archive.task != default.archive.task:
-        raise ServingError(
-            f"{archive.path} has the task {archive.task}, and {default.model} answers with "
-            f"{default.archive.task}: serve it under another name"
-        )
-    if versions.find(archive.version):
-        remedy = (
-            f"`make rollback MODEL={default.model}` serves it again"
-            if versions.previous and versions.previous.version == archive.version
-            else "export other weights, or change its serving defaults and `make archive`"
-        )
-        raise ServingError(
-            f"{archive.path} is version {archive.version} of {default.model}, which is loaded "
-            f"already: {remedy}"
-        )
 
 
 def _shared(versions: Versions, candidate: ModelPlan, share: float) -> str:

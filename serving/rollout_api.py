@@ -26,6 +26,10 @@ NO_GATEWAY = (
     "of a request: start the server with it, or replace the archive in the model store and start "
     "again"
 )
+BUG = (
+    "it failed because of a bug: the server's output has the traceback, and `make status` shows "
+    "which versions are loaded"
+)
 
 
 class RolloutApi:
@@ -76,9 +80,9 @@ class RolloutApi:
                 progress = Progress(lambda text: put({"progress": text}), check)
                 put({"done": command(self._rollouts, progress)})
             except ServingError as error:
-                put({"error": str(error)})
+                put({"error": f"nothing has changed: {error}"})
             except Exception:
-                put({"error": "it failed because of a bug: the server's output has the traceback"})
+                put({"error": BUG})
                 raise
 
         working = asyncio.create_task(asyncio.to_thread(work))

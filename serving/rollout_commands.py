@@ -81,7 +81,7 @@ def _ask(run: RunFolder, path: str, what: dict[str, object]) -> int:
             for line in filter(None, answer.iter_lines()):
                 said = json.loads(line)
                 if "error" in said:
-                    raise ServingError(f"nothing has changed: {said['error']}")
+                    raise ServingError(said["error"])
                 print(said.get("progress") or said["done"], flush=True)
     except httpx.HTTPError as error:
         raise ServingError(

@@ -8,28 +8,26 @@ import requests
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.config import Config
 
-
-def families(config: Config) -> dict[str, Metric]:
-    """The metrics by name; the parser leaves `_total` out of a counter's."""
-    text = requests.get(f"{config.metrics}/metrics", timeout=60).text
+def families(url: str) -> dict[str, Metric]:
+    """The metrics at ``url`` by name; the parser leaves `_total` out of a counter's."""
+    text = requests.get(f"{url}/metrics", timeout=60).text
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-def value(config: Config, name: str, **labels: str) -> float:
+def value(url: str, name: str, **labels: str) -> float:
     """The value of one sample of a counter or gauge, which must be there."""
-    samples = families(config)[name.removesuffix("_total")].samples
+    samples = families(url)[name.removesuffix("_total")].samples
     [found] = [sample.value for sample in samples if sample.labels == labels]
     return found
 
 
-def counted(config: Config) -> Callable[[], dict[tuple[str, ...], float]]:
+def counted(url: str) -> Callable[[], dict[tuple[str, ...], float]]:
     """The growth of ``vision_requests_total`` from now on, by model, protocol, code and error."""
     names = ("model", "protocol", "code", "error")
 
     def now() -> dict[tuple[str, ...], float]:
-        samples = families(config)["vision_requests"].samples
+        samples = families(url)["vision_requests"].samples
         return {tuple(sample.labels[name] for name in names): sample.value for sample in samples}
 
     before = now()

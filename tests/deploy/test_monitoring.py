@@ -194,7 +194,7 @@ def test_every_query_has_data_under_load(
 def test_dashboard_and_alerts_use_only_series_that_exist(server: Running) -> None:
     """Also those of panels that have no data here."""
     names = set()
-    for family in families(server.config).values():
+    for family in families(server.config.metrics).values():
         names |= {family.name, f"{family.name}_total"}
         if family.type == "histogram":
             names |= {f"{family.name}{suffix}" for suffix in ("_bucket", "_sum", "_count")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +14,28 @@ import pytest
 
 from serving import loading
 from serving.archives import Archive
+from serving.config import Config
 from serving.errors import ServingError
 from serving.health import Health
 from serving.held import Held
-from serving.loading import Loader
+from serving.loading import Loader, Progress
+from serving.machine import Java, Machine
 from serving.management import Management
-from serving.rollout import Rollouts, check_replacement
+from serving.plan import ModelPlan, Plan
+from serving.replacement import check_replacement
+from serving.rollout import Rollouts
 from serving.runfolder import RunFolder
 from serving.versions import Served, Versions
+from tests.running import wait_until
 from tests.serving.test_versions import planned
 
 WORKER = {"id": "9000", "pid": os.getpid(), "status": "READY", "gpuUsage": "N/A", "gpu": False}
+
+
+def plan_of(planned: ModelPlan) -> Plan:
+    config = Config.read(Path("config.properties"))
+    machine = Machine(0, 1, 0, 0, Java(Path("java"), 17), Path())
+    return Plan(config, machine, (planned,), {}, (), True, None, 0)
 
 
 @pytest.fixture
@@ -96,6 +108,25 @@ def test_what_is_no_replacement(changes: dict[str, Any], reason: str) -> None:
     archive: Archive = replace(planned("02").archive, **changes)
     with pytest.raises(ServingError, match=reason):
         check_replacement(versions, archive)
+
+
+def test_a_version_that_is_still_unloaded(loader: Loader, tmp_path: Path) -> None:
+    """Loading it again would meet TorchServe's old registration."""
+    said: list[str] = []
+    progress = Progress(said.append, lambda: None)
+    old, new = loader.served.default("a"), planned("02", tmp_path / "new.mar")
+    loader.served.change("a", candidate=new, share=0.5)
+    rollouts = Rollouts(plan_of(old), loader)
+    again = threading.Thread(target=rollouts.roll_back, args=("a", progress))
+    with loader.served.used("a", "02"):
+        again.start()
+        wait_until(lambda: said != [], 5)
+        with pytest.raises(ServingError, match="a/02 is still being unloaded: try again"):
+            rollouts._plan(loader.served.of("a"), new.archive)
+        assert not rollouts.lock.locked(), "the next command need not wait"
+        assert "a/02: unloaded" not in said
+    again.join(5)
+    assert (said[-1], loader.retiring) == ("a/02: unloaded", set())
 
 
 def test_a_model_that_is_not_served(loader: Loader) -> None:

@@ -26,7 +26,7 @@ def test_the_page_has_every_series_with_its_type_and_labels(server: Running) -> 
             for name in re.findall(r"`(\w+)`", names):
                 listed[name] = (kind, set(re.findall(r"`(\w+)`", labels)))
     served = {}
-    for family in families(server.config).values():
+    for family in families(server.config.metrics).values():
         if family.name.startswith("vision_"):
             name = f"{family.name}_total" if family.type == "counter" else family.name
             served[name] = (family.type, {key for s in family.samples for key in s.labels} - {"le"})
@@ -41,7 +41,7 @@ def test_every_stage_is_a_histogram_in_seconds(server: Running, jpeg: bytes) -> 
     assert post(server, "resnet101", data=jpeg).status_code == 200
     values = {
         (sample.name, sample.labels["stage"]): sample.value
-        for sample in families(server.config)["vision_stage_seconds"].samples
+        for sample in families(server.config.metrics)["vision_stage_seconds"].samples
         if sample.labels["model"] == "resnet101"
     }
     for stage in STAGES:
@@ -51,7 +51,7 @@ def test_every_stage_is_a_histogram_in_seconds(server: Running, jpeg: bytes) -> 
 
 
 def test_requests_are_counted_over_rest_and_grpc_alike(server: Running, jpeg: bytes) -> None:
-    growth = counted(server.config)
+    growth = counted(server.config.metrics)
     assert post(server, "resnet101", data=jpeg).status_code == 200
     assert post(server, "resnet101", data=b"no picture").status_code == 400
     assert post(server, "resnet101", data=jpeg, headers={"x-top-k": "0"}).status_code == 422
@@ -81,7 +81,7 @@ def test_requests_are_counted_over_rest_and_grpc_alike(server: Running, jpeg: by
 
 def test_an_error_in_a_mixed_grpc_batch_is_counted_as_one(server: Running, jpeg: bytes) -> None:
     """TorchServe gives it the status OK; the gateway puts the right one into the trailers."""
-    growth = counted(server.config)
+    growth = counted(server.config.metrics)
     calls = [
         server.grpc.Predictions.future(prediction("resnet101", data=data), timeout=60)
         for data in (jpeg, b"no picture", jpeg, b"no picture", jpeg)
@@ -96,7 +96,7 @@ def test_an_error_in_a_mixed_grpc_batch_is_counted_as_one(server: Running, jpeg:
 
 
 def test_a_client_that_leaves_is_no_error_of_the_server(server: Running, heavy: bytes) -> None:
-    growth = counted(server.config)
+    growth = counted(server.config.metrics)
     with pytest.raises(requests.Timeout):
         requests.post(server.url("resnet101"), data=heavy, timeout=0.3)
     call = server.grpc.Predictions.future(prediction("resnet101", data=heavy), timeout=60)

@@ -11,6 +11,8 @@ import grpc
 import pytest
 import requests
 
+from serving import rollout_commands
+from serving.errors import ServingError
 from serving.logs import LogTail
 from tests.routes import TIMEOUT_S, Server, post, prediction
 from tests.running import wait_until
@@ -32,6 +34,11 @@ def bare(served: Server) -> Bare:
     """The tests below share it, and the last one ends it."""
     assert isinstance(served, Bare)
     return served
+
+
+def test_a_rollout_needs_the_gateway(bare: Bare) -> None:
+    with pytest.raises(ServingError, match=r"without the gateway .* there is no rollout"):
+        rollout_commands.roll_out(bare.run, MODEL, bare.config.archives[0], 1.0)
 
 
 def stream(bare: Bare, data: bytes, open_s: float) -> None:

@@ -25,15 +25,18 @@ import requests
 import torch
 from torch import nn
 
+from serving import rollout_commands
 from serving.canary import PICTURE
 from serving.config import Config
+from serving.errors import ServingError
 from serving.runfolder import RunFolder
+from serving.status import report
 from tests.archives import copy_changed
 from tests.deploy import tiny
 from tests.deploy.tiny import MODEL
 from tests.handlers.support import raw
 from tests.routes import prediction
-from tests.running import Command, MakeConfig, reached, serve, wait_until
+from tests.running import MakeConfig, reached, serve, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +67,6 @@ class Lone:
     """A server of ``tiny`` with its commands; ``bodies`` are the answers of the versions."""
 
     config_path: Path
-    command: Command
     process: subprocess.Popen[bytes]
     bodies: dict[str, bytes] = field(default_factory=dict)
 
@@ -80,23 +82,16 @@ class Lone:
     def store(self) -> Path:
         return self.config.model_store
 
-    @property
-    def options(self) -> list[str]:
-        return ["--config", str(self.config_path), "--run-dir", str(self.run.path)]
+    def roll_out(self, archive: Path | None = None, share: float = 1.0) -> None:
+        """As the command does, without a process for it."""
+        rollout_commands.roll_out(self.run, MODEL, archive, share)
 
-    def ask(self, verb: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
-        return self.command(verb, *self.options, "--model", MODEL, *options)
-
-    def done(self, verb: str, *options: str | Path) -> str:
-        """What the command said; AssertionError if it failed."""
-        found = self.ask(verb, *options)
-        assert found.returncode == 0, found.stdout + found.stderr
-        return found.stdout
+    def roll_back(self) -> None:
+        rollout_commands.roll_back(self.run, MODEL)
 
     def versions(self) -> list[tuple[str, str, float]]:
         """Version, role and share of each."""
-        found = json.loads(self.command("status", *self.options, "--json").stdout)
-        listed = found["models"].get(MODEL, {}).get("versions", [])
+        listed = report(self.run)["models"].get(MODEL, {}).get("versions", [])
         return [(each["version"], each["role"], each["share"]) for each in listed]
 
     def post(self, path: str = "") -> requests.Response:
@@ -142,9 +137,9 @@ def config_path(
 
 
 @pytest.fixture(scope="module")
-def lone(config_path: Path, serving: Command) -> Iterator[Lone]:
+def lone(config_path: Path) -> Iterator[Lone]:
     with serve(config_path) as server:
-        lone = Lone(config_path, serving, server.process)
+        lone = Lone(config_path, server.process)
         lone.bodies[FIRST] = lone.post().content
         yield lone
 
@@ -196,10 +191,10 @@ def load(lone: Lone) -> Iterator[Seen]:
             client.join(TIMEOUT_S)
 
 
-def test_no_request_fails(lone: Lone, archives: Path) -> None:
+def test_no_request_fails(lone: Lone, archives: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with load(lone) as seen:
-        said = lone.done("rollout", "--archive", archives / "second.mar", "--share", "0.25")
-        assert f"{MODEL}/{SECOND}: answers after" in said
+        lone.roll_out(archives / "second.mar", 0.25)
+        assert f"{MODEL}/{SECOND}: answers after" in capsys.readouterr().out
         assert lone.versions() == [(FIRST, "default", 0.75), (SECOND, "candidate", 0.25)]
         seen.answers.clear()
         wait_until(lambda: seen.answers.total() >= 100)
@@ -212,7 +207,7 @@ def test_no_request_fails(lone: Lone, archives: Path) -> None:
         assert lone.post(f"/{SECOND}").headers["x-model-weights"] == "second"
         assert lone.post("/cccc0003").json()["type"] == "ModelNotFound"
 
-        lone.done("rollout")  # completes it
+        lone.roll_out()  # completes it
         assert lone.versions() == [(SECOND, "default", 1.0), (FIRST, "previous", 0.0)]
         assert_only(seen, SECOND)
         assert (
@@ -222,7 +217,7 @@ def test_no_request_fails(lone: Lone, archives: Path) -> None:
             == SECOND
         )
 
-        lone.done("rollback")
+        lone.roll_back()
         assert lone.versions() == [(FIRST, "default", 1.0)]
         assert_only(seen, FIRST)
     assert seen.faults == []
@@ -253,13 +248,10 @@ def test_a_broken_archive_changes_nothing(
     lone: Lone, archives: Path, archive: str, reason: str
 ) -> None:
     before = lone.files()
-    with load(lone) as seen:
-        found = lone.ask("rollout", "--archive", archives / archive)
-    assert found.returncode == 1
-    assert found.stderr.startswith("error: nothing has changed: ")
-    assert reason in found.stderr
+    with load(lone) as seen, pytest.raises(ServingError, match=f"^nothing has changed: .*{reason}"):
+        lone.roll_out(archives / archive)
     assert seen.faults == []
-    assert {version for _, version in seen.answers} == {FIRST}
+    assert {version for _, version in seen.answers} <= {FIRST}
     assert lone.versions() == [(FIRST, "default", 1.0)]
     assert lone.files() == before
     links = [path.name for path in (lone.run.path / "sockets" / "store").iterdir()]
@@ -267,7 +259,8 @@ def test_a_broken_archive_changes_nothing(
 
 
 def test_an_interrupted_rollout_is_undone(lone: Lone, archives: Path) -> None:
-    command = [sys.executable, "-m", "serving", "rollout", *lone.options, "--model", MODEL]
+    where = ["--config", str(lone.config_path), "--run-dir", str(lone.run.path)]
+    command = [sys.executable, "-m", "serving", "rollout", *where, "--model", MODEL]
     command += ["--archive", str(archives / "second.mar")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
@@ -276,9 +269,10 @@ def test_an_interrupted_rollout_is_undone(lone: Lone, archives: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(TIMEOUT_S) == 130
     process.stdout.close()
-    wait_until(lambda: "tiny@candidate.mar" not in lone.files())
+    wait_until(lambda: list(lone.files()) == ["tiny.mar"])
     assert lone.versions() == [(FIRST, "default", 1.0)]
-    wait_until(lambda: "under way" not in lone.ask("rollback").stderr)  # the first one has ended
+    with pytest.raises(ServingError, match="nothing to roll back to"):
+        lone.roll_back()
 
 
 def test_strangers_cannot_roll_out(lone: Lone) -> None:
@@ -289,9 +283,11 @@ def test_strangers_cannot_roll_out(lone: Lone) -> None:
         assert answer.status_code in (404, 405), path
 
 
-def test_a_restart_keeps_the_version(lone: Lone, config_path: Path, archives: Path) -> None:
+def test_a_restart_keeps_the_version(
+    lone: Lone, config_path: Path, archives: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of TorchServe, whatever has become of the files meanwhile; and of the whole server."""
-    lone.done("rollout", "--archive", archives / "second.mar")
+    lone.roll_out(archives / "second.mar")
     promoted = (lone.store / "tiny.mar").read_bytes()
     (lone.store / "new").write_bytes(b"an export that nobody has rolled out")
     (lone.store / "new").replace(lone.store / "tiny.mar")
@@ -309,11 +305,12 @@ def test_a_restart_keeps_the_version(lone: Lone, config_path: Path, archives: Pa
     with serve(config_path):
         assert answers(lone, SECOND)
         assert lone.versions() == [(SECOND, "default", 1.0)]
-        assert "is not loaded since the server was started" in lone.done("rollback")
+        lone.roll_back()
+        assert "is not loaded since the server was started" in capsys.readouterr().out
         assert answers(lone, FIRST)
         assert lone.files() == {"tiny.mar": (archives / "first.mar").read_bytes()}
-        found = lone.ask("rollback")
-        assert (found.returncode, "nothing to roll back to" in found.stderr) == (1, True)
+        with pytest.raises(ServingError, match="nothing to roll back to"):
+            lone.roll_back()
 
 
 def answers(lone: Lone, version: str, path: str = "") -> bool:

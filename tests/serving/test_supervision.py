@@ -57,11 +57,13 @@ class Lone:
 
     def actions(self, action: str, model: str = "") -> float:
         """How often the supervisor has done ``action``."""
-        return value(self.config, "vision_watchdog_actions_total", action=action, model=model)
+        return value(
+            self.config.metrics, "vision_watchdog_actions_total", action=action, model=model
+        )
 
     def lost(self) -> float:
         """How many workers have ended."""
-        return value(self.config, "vision_workers_lost_total", model=MODEL)
+        return value(self.config.metrics, "vision_workers_lost_total", model=MODEL)
 
     def worker(self) -> psutil.Process:
         (worker,) = Management.of(self.run).workers(MODEL)

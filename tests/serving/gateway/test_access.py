@@ -190,7 +190,7 @@ def test_an_expired_key_is_not_valid(guarded: Guarded, jpeg: bytes) -> None:
     guarded.keys.write_text(text.replace(erin, f"{erin} expires={today + timedelta(days=1)}"))
     wait_until(lambda: guarded.post(erin, jpeg).status_code == 200)
     # The metrics say when keys and certificates expire.
-    found = families(guarded.config)
+    found = families(guarded.config.metrics)
     [key] = found["vision_key_expiry_timestamp_seconds"].samples
     assert key.labels == {"key": "erin"}
     assert 86_400 <= key.value - time.time() <= 2 * 86_400
