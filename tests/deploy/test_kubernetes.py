@@ -245,6 +245,7 @@ def test_resources(overlay: list[Any]) -> None:
 def test_the_gpu_overlay_asks_for_one(rendered: dict[str, list[Any]]) -> None:
     gpu, cpu = rendered["gpu"], rendered["cpu"]
     assert container(gpu)["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container(gpu)["image"] == f"{container(cpu)['image']}-gpu"
     assert "--device=gpu" in container(gpu)["args"]
     assert "--device=cpu" in container(cpu)["args"]
     [toleration] = template(gpu)["spec"]["tolerations"]
