@@ -62,7 +62,12 @@ class Supervisor:
         self.torchserve = TorchServe(plan, run, sockets, self.served)
         self.traces = _make_traces(plan)
         traced = self.traces.batch if self.traces else ignore
-        metrics = Metrics(sockets, plan.names, gateway=plan.gateway, traced=traced)
+        metrics = Metrics(
+            sockets,
+            {each.model: each.version for each in plan.models},
+            gateway=plan.gateway,
+            traced=traced,
+        )
         self.gateway = _make_gateway(
             plan, run, sockets, self.served, self.health, metrics.recorder, self.traces
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import requests
@@ -27,8 +28,10 @@ def counted(url: str) -> Callable[[], dict[tuple[str, ...], float]]:
     names = ("model", "protocol", "code", "error")
 
     def now() -> dict[tuple[str, ...], float]:
-        samples = families(url)["vision_requests"].samples
-        return {tuple(sample.labels[name] for name in names): sample.value for sample in samples}
+        found: dict[tuple[str, ...], float] = defaultdict(float)
+        for sample in families(url)["vision_requests"].samples:
+            found[tuple(sample.labels[name] for name in names)] += sample.value
+        return found
 
     before = now()
     return lambda: {

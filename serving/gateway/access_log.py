@@ -45,13 +45,15 @@ _CLASSES = classes(
 class Ended:
     """A request that has ended, as the gateway saw it.
 
-    ``model`` is what the client named, which may be anything. ``status`` is the HTTP status (0: the
-    client left), ``grpc_status`` gRPC's number as text, ``error`` the type of the error; both are
-    empty if the answer has none. ``seconds`` are those from the arrival of the whole request to the
-    end of the answer, None if one of them is missing.
+    ``model`` is what the client named, which may be anything, and ``version`` what answered.
+    ``status`` is the HTTP status (0: the client left), ``grpc_status`` gRPC's number as text,
+    ``error`` the type of the error; the last two and the version are empty if the answer has none.
+    ``seconds`` are those from the arrival of the whole request to the end of the answer, None if
+    one of them is missing.
     """
 
     model: str
+    version: str
     is_grpc: bool
     status: int
     grpc_status: str
@@ -93,6 +95,7 @@ def _ended(entry: Any) -> Ended:
         seconds = ended.seconds - begun.seconds + (ended.nanos - begun.nanos) / 1e9
     return Ended(
         request.get("x-gateway-model", ""),
+        answer.get("x-model-version", ""),
         request.get("content-type", "").startswith("application/grpc"),
         response.response_code.value,
         answer.get("grpc-status", ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -22,13 +22,13 @@ TIMEOUT_S = 5.0
 class Metrics:
     """The supervisor's own metrics of ``models``, and those of the processes behind ``sockets``.
 
-    ``traced`` gets what workers report, as in Recorder.
+    ``models`` are as in Series. ``traced`` gets what workers report, as in Recorder.
     """
 
     def __init__(
         self,
         sockets: Sockets,
-        models: Sequence[str],
+        models: Mapping[str, str],
         *,
         gateway: bool,
         traced: Callable[[Report, Report], None] = ignore,

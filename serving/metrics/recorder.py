@@ -47,10 +47,10 @@ class Recorder:
         is_success = (code, error) == SUCCESS
         if is_success and not model:
             return
-        protocol = "grpc" if ended.is_grpc else "rest"
-        self._series.requests.labels(model, protocol, code, error).inc()
+        labels = model, ended.version if model else "", "grpc" if ended.is_grpc else "rest"
+        self._series.requests.labels(*labels, code, error).inc()
         if is_success and ended.seconds is not None:
-            self._series.durations.labels(model, protocol).observe(ended.seconds)
+            self._series.durations.labels(*labels).observe(ended.seconds)
 
     def waited(self, model: str, seconds: float) -> None:
         """A request has left the queue of ``model``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
@@ -15,12 +15,13 @@ from serving.metrics.outcomes import PROTOCOLS, STATUS, SUCCESS
 class Series:
     """The series in ``registry``, each from the start with 0 for every label that it can have.
 
-    ``models`` are all that are served: other names, which any client may send, are no label.
+    ``models`` are all that are served, with the version of each at the start: other names, which
+    any client may send, are no label. The version is empty if no worker has answered.
     Without ``gateway`` nobody counts requests, and those series are absent.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, models: Sequence[str], *, gateway: bool
+        self, registry: CollectorRegistry, models: Mapping[str, str], *, gateway: bool
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each
         self.models = frozenset(models)
@@ -28,13 +29,13 @@ class Series:
         self.requests = Counter(
             "vision_requests",
             "Requests that have ended, over REST and gRPC alike, by HTTP status and type of error",
-            ["model", "protocol", "code", "error"],
+            ["model", "version", "protocol", "code", "error"],
             registry=requests,
         )
         self.durations = Histogram(
             "vision_request_duration_seconds",
             "From the arrival of the whole request to the end of its answer, if that is a success",
-            ["model", "protocol"],
+            ["model", "version", "protocol"],
             buckets=SECONDS,
             registry=requests,
         )
@@ -85,15 +86,16 @@ class Series:
         )
         self._start_at_zero(models)
 
-    def _start_at_zero(self, models: Sequence[str]) -> None:
+    def _start_at_zero(self, models: Mapping[str, str]) -> None:
         """A rate needs a value before the first event."""
+        refused = [(model, "") for model in (*models, "")]
         for protocol in PROTOCOLS:
-            for model in (*models, ""):
+            for version in (*models.items(), *refused):
                 for error, code in STATUS.items():
-                    self.requests.labels(model, protocol, code, error)
-            for model in models:
-                self.requests.labels(model, protocol, *SUCCESS)
-                self.durations.labels(model, protocol)
+                    self.requests.labels(*version, protocol, code, error)
+            for version in models.items():
+                self.requests.labels(*version, protocol, *SUCCESS)
+                self.durations.labels(*version, protocol)
         for model in models:
             for stage in STAGES:
                 self.stages.labels(model, stage)

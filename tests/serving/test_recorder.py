@@ -44,15 +44,15 @@ class Case:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.reported = Reported()
-        self.recorder = Recorder(Series(self.registry, ["a"], gateway=True), self.reported)
+        self.recorder = Recorder(Series(self.registry, {"a": "1.0"}, gateway=True), self.reported)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"vision_{name}", labels)
 
     def requests(self) -> dict[tuple[str, ...], float]:
-        """The requests that were counted, by model, protocol, code and error."""
+        """The requests that were counted, by model, version, protocol, code and error."""
         (family,) = [f for f in self.registry.collect() if f.name == "vision_requests"]
-        names = ("model", "protocol", "code", "error")
+        names = ("model", "version", "protocol", "code", "error")
         return {tuple(s.labels[n] for n in names): s.value for s in family.samples if s.value}
 
 
@@ -66,11 +66,12 @@ def ended(
     error: str = "",
     *,
     model: str = "a",
+    version: str = "",
     grpc: str | None = None,
     seconds: float | None = 0.2,
 ) -> Ended:
     """``grpc`` is the status of a gRPC call."""
-    return Ended(model, grpc is not None, status, grpc or "", error, seconds)
+    return Ended(model, version, grpc is not None, status, grpc or "", error, seconds)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +102,11 @@ def test_strangers_names_become_no_labels(case: Case) -> None:
     for name in ("x", "y", "a/../b", "\n", "b" * 300):
         case.recorder.ended(ended(404, "ModelNotFound", model=name))
         case.recorder.ended(ended(500, f"Error{name}", model=name, grpc="13"))
-        case.recorder.ended(ended(200, model=name))
+        case.recorder.ended(ended(200, model=name, version=name))
         case.recorder.report({"model": name, "batches": [{"requests": 1}]})
     assert case.requests() == {
-        ("", "rest", "404", "ModelNotFound"): 5,
-        ("", "grpc", "500", "Other"): 5,
+        ("", "", "rest", "404", "ModelNotFound"): 5,
+        ("", "", "grpc", "500", "Other"): 5,
     }
     assert sum(len(family.samples) for family in case.registry.collect()) == before
 
@@ -114,16 +115,28 @@ def test_every_known_outcome_is_zero_from_the_start(case: Case) -> None:
     for error, code in STATUS.items():
         for protocol in ("rest", "grpc"):
             labels = {"model": "a", "protocol": protocol, "code": code, "error": error}
-            assert case.value("requests_total", **labels) == 0
+            for version in ("", "1.0"):
+                assert case.value("requests_total", version=version, **labels) == 0
 
 
 def test_only_successes_have_a_duration(case: Case) -> None:
-    case.recorder.ended(ended(seconds=0.2))
+    case.recorder.ended(ended(seconds=0.2, version="1.0"))
     case.recorder.ended(ended(503, "Overloaded", seconds=0.001))
-    case.recorder.ended(ended(seconds=None))
-    labels = {"model": "a", "protocol": "rest"}
+    case.recorder.ended(ended(seconds=None, version="1.0"))
+    labels = {"model": "a", "version": "1.0", "protocol": "rest"}
     assert case.value("request_duration_seconds_count", **labels) == 1
     assert case.value("request_duration_seconds_sum", **labels) == pytest.approx(0.2)
+
+
+def test_versions_are_told_apart(case: Case) -> None:
+    case.recorder.ended(ended(version="1.0"))
+    case.recorder.ended(ended(version="2.0"))
+    case.recorder.ended(ended(500, "InternalError", version="2.0"))
+    assert case.requests() == {
+        ("a", "1.0", "rest", "200", ""): 1,
+        ("a", "2.0", "rest", "200", ""): 1,
+        ("a", "2.0", "rest", "500", "InternalError"): 1,
+    }
 
 
 def test_a_workers_reports_arrive(case: Case, tmp_path: Path) -> None:
@@ -211,7 +224,7 @@ def test_a_process_that_does_not_answer_is_named(tmp_path: Path, gateway: bool) 
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            text = asyncio.run(Metrics(sockets, ["a"], gateway=gateway).text()).decode()
+            text = asyncio.run(Metrics(sockets, {"a": "1.0"}, gateway=gateway).text()).decode()
         finally:
             server.shutdown()
             thread.join()
