@@ -152,7 +152,7 @@ audit: install ## known vulnerabilities of what serving installs, Ray too; audit
 	@$(PY) -m tools.audit $(call switch,ALLOW_OFFLINE,allow-offline)
 
 clean: ## remove everything that was installed, built or logged
-	@rm -rf .venv run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache client/vision_client/inference_pb2*
+	@rm -rf .venv run dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache client/vision_client/inference_pb2*
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@find model_store -mindepth 1 ! -name .gitkeep -delete
 

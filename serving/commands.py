@@ -26,7 +26,7 @@ from serving.gateway.process import ACTIVE_REQUESTS, active_in
 from serving.management import Worker
 from serving.plan import Options, Plan, plan
 from serving.readiness import START_TIMEOUT_S, wait_until_ready
-from serving.runfolder import RunFolder
+from serving.runfolder import BUNDLE, RunFolder
 from serving.signals import Stopped
 from serving.sockets import client
 from serving.status import as_text, report
@@ -96,7 +96,11 @@ def announce(server: Supervisor, workers: Mapping[str, Sequence[Worker]]) -> Non
     where, page = "", ""
     if config.local_inference != SERVER:
         where, page = f" --server {config.local_inference}", f" SERVER={config.local_inference}"
-    print(f"try        .venv/bin/vision status{where}   or, a page, `make ui{page}`")
+    if os.environ.get(BUNDLE):
+        vision = f"{sys.prefix}/bin/vision"
+        print(f"try        {vision} status{where}   or, a page, `{vision} page{where}`")
+    else:
+        print(f"try        .venv/bin/vision status{where}   or, a page, `make ui{page}`")
     if not server.plan.gateway:
         print(f"warning: {UNGUARDED}")
     sys.stdout.flush()

@@ -7,6 +7,7 @@ name belongs.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -90,8 +91,9 @@ def add_key(path: Path, name: str, *, rotate: bool = False) -> str:
 
 
 def _read(path: Path) -> str:
-    if not path.exists():
-        raise ServingError(f"{path} does not exist: `make key NAME=...` creates it")
+    with contextlib.suppress(OSError):  # read_private says which
+        if not path.exists():
+            raise ServingError(f"{path} does not exist: `make key NAME=...` creates it")
     try:
         return read_private(path).decode()
     except UnicodeDecodeError as error:

@@ -23,6 +23,8 @@ from serving.sockets import Sockets
 # Bytes. A longer log is moved to <name>.1, which replaces the one before: twice this is kept.
 LOG_BYTES = 10 * 2**20
 DEFAULT = Path("run")
+# Set by the `run` of a portable bundle, to its own path: there is no `make`.
+BUNDLE = "VISION_RUN"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class RunFolder:
     path: Path
 
     def make(self, verb: str) -> str:
-        """The `make` command ``verb`` for this folder, as a person types it."""
+        """The command ``verb`` for this folder as a person types it: of `make`, or of a bundle."""
+        if bundle := os.environ.get(BUNDLE):
+            return f"`{bundle} {verb} --run-dir {shlex.quote(str(self.path))}`"
         run = "" if self.path == DEFAULT else f" RUN={shlex.quote(str(self.path))}"
         return f"`make {verb}{run}`"
 

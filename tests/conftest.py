@@ -39,7 +39,9 @@ SERVERS = {"server", "float32_server", "served"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let `make test` divide the suite among processes: by file, but all servers in one."""
+    """Let `make test` divide the suite among processes: by file, if no mark says otherwise, but
+    all tests of the shared servers in one.
+    """
 
     def uses_servers(item: pytest.Item) -> bool:
         return not SERVERS.isdisjoint(getattr(item, "fixturenames", ()))

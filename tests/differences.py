@@ -83,7 +83,7 @@ BARE = _by_case(
         },
         "the answer's `x-request-id` is TorchServe's; over gRPC there is none": {
             "the answer has the id of the request": False,
-            "gRPC: metadata of an answer": [None, None],
+            "gRPC: metadata of an answer": [None, None, None],
         },
         "no deadlines": {
             "a wrong x-timeout-ms": (400, "BadImage"),

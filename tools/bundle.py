@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from serving.config import Config
@@ -32,13 +32,14 @@ def started(
     gateway: bool = True,
     engine: str | None = None,
     precision: str | None = None,
+    shell: Mapping[str, str] | None = None,
     **properties: str,
 ) -> Iterator[tuple[Config, float]]:
     """A server of the archives in ``store``, and the seconds until every model answered.
 
     ``device`` is auto, gpu or cpu; ``workers`` are per model; ``engine`` and ``precision`` are
-    those of the archives unless given; ``properties`` change config.properties. ``folder`` has the
-    logs. ServingError if the server does not start.
+    those of the archives unless given; ``shell`` adds environment variables, ``properties`` change
+    config.properties. ``folder`` has the logs. ServingError if the server does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "bundle.properties"  # the server writes a config.properties there
@@ -56,7 +57,7 @@ def started(
         options += [f"{name}={value}" for name, value in chosen.items() if value is not None]
         options += [] if gateway else ["--no-gateway"]
         begun = time.monotonic()
-        python("serving", "start", *where, *options)
+        python("serving", "start", *where, *options, **(shell or {}))
         yield Config.read(path), time.monotonic() - begun
     finally:
         python("serving", "stop", *where)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,9 +61,12 @@ def main(home: str, *arguments: str) -> int:
     if (reason := wrong_platform()) is not None:
         return refuse(reason)
     state = state_folder()
-    venv = state / "venv" if os.access(ROOT, os.W_OK) else prepared(state)
-    if (status := install(venv)) != 0 or command == "install":
-        return status
+    if (venv := shared_venv()) is None:
+        venv = state / "venv"
+        if (status := install(venv)) != 0:
+            return status
+    if command == "install":
+        return 0
     return serve(venv, [command, *options(command, given, Path(home), state)])
 
 
@@ -70,7 +74,11 @@ def serve(venv: Path, arguments: list[str]) -> int:
     """Become ``python -m serving``, so that signals reach the server itself."""
     python = venv / "bin" / "python"
     # The bundle's folder must not change, and the packages are compiled already.
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "VISION_RUN": str(ROOT / "run"),  # messages of the server name it instead of `make`
+    }
     sys.stdout.flush()
     os.execve(python, [str(python), "-m", "serving", *arguments], environment)  # noqa: S606
 
@@ -112,10 +120,14 @@ def state_folder() -> Path:
     return Path(cache, f"{ROOT.name}-{checksums.digest(ROOT / checksums.NAME)[:12]}")
 
 
-def prepared(state: Path) -> Path:
-    """The environment of a bundle that is read-only: one that was installed in it, or our own."""
-    shared = ROOT / checksums.LOCAL / "venv"
-    return shared if (shared / "bin" / "python").exists() else state / "venv"
+def shared_venv() -> Path | None:
+    """The packages that the owner of a read-only bundle has installed in it, for any Python."""
+    venv = ROOT / checksums.LOCAL / "venv"
+    try:
+        complete = (venv / "production").read_text() != ""  # install.py writes it last
+    except OSError:
+        return None
+    return venv if complete and not os.access(ROOT, os.W_OK) else None
 
 
 def wrong_platform() -> str | None:
@@ -131,8 +143,6 @@ def install(venv: Path) -> int:
     """Install the bundle into ``venv`` unless it is there already; the exit status."""
     command = [sys.executable, "-B", str(ROOT / "install.py"), "--production", "--venv", str(venv)]
     try:
-        if not os.access(venv.parent, os.W_OK) and venv.exists():
-            return subprocess.run(command, check=False).returncode
         venv.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(venv.parent, os.O_RDONLY)
     except OSError as error:
@@ -142,9 +152,24 @@ def install(venv: Path) -> int:
         )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another start may be installing
-        return subprocess.run(command, check=False).returncode
+        if (reason := lack_of_space(venv)) is not None:
+            return refuse(reason)
+        # Root may install for others.
+        return subprocess.run(command, check=False, umask=0o022).returncode
     finally:
         os.close(lock)
+
+
+def lack_of_space(venv: Path) -> str | None:
+    """Why the carried wheels cannot be unpacked into a new ``venv``, else None."""
+    need = sum(wheel.stat().st_size for wheel in (ROOT / "wheels").glob("*.whl")) * 5 // 2
+    free = shutil.disk_usage(venv.parent).free
+    if venv.exists() or free >= need:
+        return None
+    return (
+        f"{venv.parent} has {free / 2**30:.1f} GiB free, and the packages take "
+        f"{need / 2**30:.1f}: free some, or unpack the bundle elsewhere"
+    )
 
 
 def options(command: str, given: list[str], home: Path, state: Path) -> list[str]:

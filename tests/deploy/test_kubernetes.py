@@ -22,6 +22,7 @@ from export.networks import registered
 from serving import preflight
 from serving.gateway.credentials import Credentials
 from tests.deploy.manifests import FOLDER, check_restricted, of_kind, render, validate
+from tests.deploy.secret import Secret
 from tests.deploy.started import configured, longest_end, planned
 from tests.running import ROOT
 
@@ -151,7 +152,28 @@ def test_the_server_takes_the_arguments(overlay: list[Any]) -> None:
         assert mounts[str(path.parent)]["readOnly"]
     volumes = {volume["name"]: volume for volume in template(overlay)["spec"]["volumes"]}
     assert volumes["keys"]["secret"] == {"secretName": "keys", "defaultMode": 0o400}
-    assert all("emptyDir" in volumes[mounts[path]["name"]] for path in ("/tmp", "/var/lib/vision"))
+
+
+def test_pods_are_what_the_image_is_made_for(overlay: list[Any]) -> None:
+    """Its user, ports and writable folders."""
+    dockerfile = (ROOT / "deploy/docker/Dockerfile").read_text()
+    security = template(overlay)["spec"]["securityContext"]
+    assert f"USER {security['runAsUser']}:{security['runAsGroup']}\n" in dockerfile
+    exposed = [str(port["containerPort"]) for port in container(overlay)["ports"]]
+    assert f"EXPOSE {' '.join(exposed)}\n" in dockerfile
+    [state] = re.findall(r'"--run-dir", "([^"]+)"', dockerfile)
+    volumes = {volume["name"]: volume for volume in template(overlay)["spec"]["volumes"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container(overlay)["volumeMounts"]}
+    assert all("emptyDir" in volumes[mounts[path]] for path in (state, "/tmp"))
+
+
+def test_a_changed_secret_is_noticed(tmp_path: Path) -> None:
+    """Even if the file has as many bytes as before."""
+    secret = Secret(tmp_path / "keys", {"keys.txt": "alice: first-key-of-alice-0"}, os.getgid())
+    credentials = Credentials(tmp_path / "keys" / "keys.txt", None, None)
+    before = credentials.changed_at()
+    secret.replace({"keys.txt": "alice: other-key-of-alice-0"})
+    assert credentials.changed_at() != before
 
 
 def test_a_start_may_take_as_long_as_the_server_allows(overlay: list[Any]) -> None:
@@ -223,6 +245,7 @@ def test_resources(overlay: list[Any]) -> None:
 def test_the_gpu_overlay_asks_for_one(rendered: dict[str, list[Any]]) -> None:
     gpu, cpu = rendered["gpu"], rendered["cpu"]
     assert container(gpu)["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container(gpu)["image"] == f"{container(cpu)['image']}-gpu"
     assert "--device=gpu" in container(gpu)["args"]
     assert "--device=cpu" in container(cpu)["args"]
     [toleration] = template(gpu)["spec"]["tolerations"]

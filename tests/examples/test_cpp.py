@@ -17,7 +17,7 @@ from export.pipeline import Job, export
 from tests.examples.conftest import Programs
 from tests.examples.run import ROOT, ranking, run, shell_blocks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cpp")]  # built once
 
 BUILD = "examples/cpp/build"
 CONFIGURE = ("cmake", "-S", "examples/cpp", "-B", "other")

@@ -11,7 +11,7 @@ from tests import eager
 from tests.examples.conftest import REFUSED_MODELS, REFUSED_PICTURES, Programs
 from tests.examples.run import Run, checkout, difference, ranking, run, shell_blocks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cpp")]  # built once
 
 # Rounding to 8 bits alone is 0.25 on average, and 0.5 at most.
 MEAN_STEPS = 0.3

@@ -40,6 +40,12 @@ def test_clients_limits_and_comments(path: Path) -> None:
     assert read_keys(path) == (Client("alice", KEYS[0]), Client("bob.2", KEYS[1], 4))
 
 
+def test_a_path_that_cannot_be_looked_up_is_no_traceback(tmp_path: Path) -> None:
+    """As in a folder of another user, which root, who runs this, may enter."""
+    with pytest.raises(ServingError, match=r"cannot read .*: File name too long"):
+        read_keys(tmp_path / ("a" * 300))
+
+
 def test_a_key_is_valid_until_the_end_of_its_last_day(path: Path) -> None:
     today = datetime.now(UTC).date()
     yesterday = today - timedelta(days=1)

@@ -167,6 +167,11 @@ def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: 
     assert (found["reason"], found["ready"], found["models"]) == (reason, False, {})
 
 
+def test_a_bundle_names_its_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISION_RUN", "/opt/vision/run")
+    assert RunFolder(tmp_path).make("stop") == f"`/opt/vision/run stop --run-dir {tmp_path}`"
+
+
 def test_a_server_that_hangs(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with saying(run, {}):
         assert commands.status(run, as_json=False) == 1

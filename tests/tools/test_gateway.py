@@ -92,4 +92,4 @@ def test_what_a_fault_cost() -> None:
 def test_an_unknown_part_is_refused(tool: Command) -> None:
     done = tool("gateway", "speed")
     assert done.returncode == 2
-    assert "choose from cost, fair, idle, stalled, faults" in done.stderr
+    assert "choose from cost, fair, idle, stalled, faults, traces" in done.stderr

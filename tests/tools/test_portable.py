@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from deploy.portable import __main__ as start
 from deploy.portable import checksums
 from serving.config import Config
 from serving.errors import ServingError
@@ -201,6 +202,36 @@ def test_wheels_of_another_machine_are_refused(unpacked: Path) -> None:
     assert "the wheels in this bundle are for Linux s390x" in done.stderr
 
 
+def test_a_machine_without_room_for_the_packages_is_refused(
+    original: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(start, "ROOT", tmp_path)
+    (tmp_path / "wheels").mkdir()
+    with (tmp_path / "wheels/large.whl").open("wb") as file:
+        file.truncate(shutil.disk_usage(tmp_path).free)
+    assert "free some" in str(start.lack_of_space(tmp_path / "venv"))
+    (tmp_path / "venv").mkdir()
+    assert start.lack_of_space(tmp_path / "venv") is None
+
+
+def test_paths_are_those_of_the_folder_where_the_person_is(tmp_path: Path) -> None:
+    """`./run` serves in the bundle's folder."""
+    given = ["--port", "8090", "--config", "my.properties", "--run-dir=/run/vision"]
+    options = start.options("serve", given, Path("/home/alice"), tmp_path)
+    assert options == [
+        "--config=/home/alice/my.properties", "--run-dir=/run/vision",
+        f"--model-store={ROOT}/model_store", "--port", "8090",
+    ]  # fmt: skip
+    assert (
+        start.options("rollout", ["--archive", "new.mar"], Path("/home/alice"), tmp_path)[-1]
+        == "--archive=/home/alice/new.mar"
+    )
+    assert start.options("key", ["bob"], Path("/"), tmp_path) == [
+        f"--file={tmp_path}/keys.txt",
+        "bob",
+    ]
+
+
 def renew(bundle: Path) -> None:
     """Write SHA256SUMS again, as somebody could who changes a bundle on its way."""
     names = [line.partition("  ")[2] for line in (bundle / checksums.NAME).read_text().splitlines()]
@@ -282,6 +313,15 @@ def test_the_bill_has_each_package_of_the_lock(bill: Bill) -> None:
     for package in packages:
         assert bill[package.name]["purl"] == f"pkg:pypi/{package.name}@{package.version}"
     assert "colorama" not in bill, "Windows alone needs it"
+
+
+def test_the_bill_has_the_digest_of_a_carried_wheel() -> None:
+    packages = [each for each in lock.read(ROOT / "requirements.lock") if each.name == "pyyaml"]
+    digest = min(packages[0].hashes)
+    sums = {"wheels/PyYAML-6.0.3-cp311-cp311-linux.whl": digest}
+    text = sbom.write(contents.Product.read(), packages, [], sums)
+    [part] = json.loads(text)["components"]
+    assert part["hashes"] == [{"alg": "SHA-256", "content": digest}]
 
 
 def test_the_bill_has_programs_inside_wheels_and_networks(bill: Bill, original: Path) -> None:

@@ -2,8 +2,8 @@
 
 cost: the same loads without and with the gateway. fair: a greedy client with 64 connections beside
 a polite one with one. idle: 10,000 connections that send nothing. stalled: 200 uploads of 16 MiB
-that never end. faults: a worker killed, a worker stopped, TorchServe killed, Envoy killed. Each
-part takes one to six minutes.
+that never end. faults: a worker killed, a worker stopped, TorchServe killed, Envoy killed. traces:
+the same loads without and with traces. Each part takes one to six minutes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def main() -> int:
     from tools.gateway.attacks import fair, idle, stalled
     from tools.gateway.cost import cost
     from tools.gateway.faults import faults
+    from tools.gateway.traces import traces
 
-    parts = {part.__name__: part for part in (cost, fair, idle, stalled, faults)}
+    parts = {part.__name__: part for part in (cost, fair, idle, stalled, faults, traces)}
     parser = argparse.ArgumentParser(prog="python -m tools.gateway", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: every part")
     parser.add_argument("--device", type=commandline.device, default="auto")

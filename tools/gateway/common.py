@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -80,12 +80,19 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(device: str, *, gateway: bool = True, **properties: str) -> Iterator[Served]:
-    """A server of the exported networks, with ``properties`` in its configuration."""
+def served(
+    device: str, *, gateway: bool = True, shell: Mapping[str, str] | None = None, **properties: str
+) -> Iterator[Served]:
+    """A server of the exported networks, with ``properties`` in its configuration.
+
+    ``shell`` has further environment variables for it.
+    """
     folder, properties = FOLDER / "gateway", {"drain_seconds": "0", **properties}
     picture = photographs(FOLDER)["1280x720"].read_bytes()
     logging.info("starting a server %s its gateway", "with" if gateway else "without")
-    started = bundle.started(STORE, folder, device, None, gateway=gateway, **properties)
+    started = bundle.started(
+        STORE, folder, device, None, gateway=gateway, shell=shell, **properties
+    )
     with started as (config, _):
         management = Management.of(RunFolder(folder))
         models = {name: TASKS[task] for name, task in server.tasks(management).items()}

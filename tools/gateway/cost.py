@@ -19,14 +19,16 @@ async def cost(device: str, scale: float) -> AsyncIterator[str]:
     results = []
     for gateway in (False, True):
         with served(device, gateway=gateway) as server:
-            results.append(_measure(server, scale))
+            results.append(run(server, scale))
             precisions = {m: server.management.describe(m)["precision"] for m in server.models}
     yield ", ".join(f"{model} in {precision}" for model, precision in precisions.items())
-    for line in table(*results):
+    bare, behind = results
+    for line in table(bare, behind):
         yield line
 
 
-def _measure(server: Served, scale: float) -> Results:
+def run(server: Served, scale: float) -> Results:
+    """Each load of the measurement on ``server``; ``scale`` multiplies its seconds."""
     results, picture = {}, photographs(FOLDER)["1280x720"]
     urls = {"REST": server.config.inference, "gRPC": f"grpc://{server.config.grpc}"}
     for model, task in server.models.items():
@@ -42,9 +44,11 @@ def _measure(server: Served, scale: float) -> Results:
     return results
 
 
-def table(bare: Results, behind: Results) -> Iterator[str]:
-    """Each load without and with the gateway: p50 in ms, answers per second, and both ratios."""
-    head = ("bare p50", "gateway", "ratio", "bare 1/s", "gateway", "ratio")
+def table(
+    bare: Results, behind: Results, names: tuple[str, str] = ("bare", "gateway")
+) -> Iterator[str]:
+    """Each load on two servers of these names: p50 in ms, answers per second, and both ratios."""
+    head = (f"{names[0]} p50", names[1], "ratio", f"{names[0]} 1/s", names[1], "ratio")
     yield f"{'':<32}" + "".join(f"{column:>10}" for column in head)
     for key, without in bare.items():
         pairs = (without.ms[0], behind[key].ms[0]), (without.rate, behind[key].rate)

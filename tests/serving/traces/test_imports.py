@@ -7,7 +7,7 @@ import sys
 
 SCRIPT = """
 import sys
-import serving.__main__, serving.commands, serving.supervisor, handlers.torchserve
+import serving.commands
 print(*(name for name in sys.modules if "opentelemetry" in name or "serving.traces." in name))
 """
 
