@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 import uuid
@@ -12,7 +11,6 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.exposition import families
 from tests.routes import ROUTES, Client, Server, post
 from tests.running import wait_until
 from tests.served import Ray, held
@@ -35,30 +33,6 @@ def ray(served: Server) -> Ray:
 def test_the_logs_that_it_names_are_its_own(ray: Ray) -> None:
     """Ray's own link leads to those of the latest server of the machine."""
     assert ray.logs.parents[1].name.endswith(f"_{ray.process.pid}")
-
-
-def test_the_metrics_have_the_names_of_docs_metrics(ray: Ray, jpeg: bytes) -> None:
-    assert post(ray, MODEL, data=jpeg).status_code == 200
-    line = re.search("^metrics +(.+)/metrics$", ray.said(), re.MULTILINE)
-    assert line
-    url = line[1]
-    wanted = {
-        "ray_vision_stage_seconds": {"model", "stage"},
-        "ray_vision_batch_requests": {"model"},
-        "ray_vision_network_pixels_total": {"model"},
-    }
-
-    def found() -> bool:
-        samples = {
-            family.name: family.samples[0].labels
-            for family in families(url).values()
-            if family.name in wanted and family.samples[0].labels["model"] == MODEL
-        }
-        return samples.keys() == wanted.keys() and all(
-            labels <= samples[name].keys() for name, labels in wanted.items()
-        )
-
-    wait_until(found, 60)  # Ray's processes report now and then
 
 
 def test_no_log_has_content(ray: Ray) -> None:
