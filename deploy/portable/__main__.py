@@ -20,7 +20,8 @@ usage: ./run [serve] [OPTION...]       check every file, install, serve until Ct
        ./run verify                    only check every file against SHA256SUMS
        ./run install                   check and install, for example as root for other users
        ./run start|stop|status [...]   serve in the background; stop it; show each model
-       ./run rollout|rollback [...]    another version of a model while the server runs, and back
+       ./run rollout|rollback [...]    another version of a model while the server runs, and back;
+                                       with --model-store, a copy of model_store/
        ./run key NAME | cert [...]     an API key for a client; a certificate
        ./run COMMAND --help            all options of a command (installs first)
 
@@ -36,11 +37,13 @@ config.properties belongs to the bundle and may not change: --set KEY=VALUE chan
 --set api_keys={local}/keys.txt, and --config FILE takes another file.
 
 Every start compares each file of the bundle with SHA256SUMS. A file that was changed, is missing
-or was added is named, and the exit status is 1. Whether SHA256SUMS itself is the sender's, only the
-signature of the archive tells: ssh-keygen -Y verify, before unpacking.
-PYTHON=/path/to/python ./run chooses the Python that is installed for: {python}.
+or was added is named, and the exit status is 1. SHA256SUMS does not prove who wrote the bundle:
+check the archive's signature with ssh-keygen -Y verify before you unpack it.
+PYTHON=/path/to/python ./run uses that Python; supported: {python}.
 """
 SERVER = ("serve", "start", "stop", "status", "rollout", "rollback")
+# Those that write into the model store.
+CHANGES = ("rollout", "rollback")
 OWN = ("verify", "install")
 SECRETS = ("key", "cert")
 
@@ -54,6 +57,12 @@ def main(home: str, *arguments: str) -> int:
     command = "serve" if not given or given[0].startswith("-") else given.pop(0)
     if command not in (*SERVER, *OWN, *SECRETS):
         return refuse(f"{command!r} is no command: ./run --help lists them", 2)
+    if command in CHANGES and not names_store_or_help(given):
+        return refuse(
+            "the bundle's model_store may not change: start the server with a copy of it, and name "
+            f"that here too: ./run {command} --model-store DIR ...",
+            2,
+        )
     if command in (*OWN, "serve", "start") and not is_whole(announce=command in OWN):
         return 1
     if command == "verify":
@@ -68,6 +77,10 @@ def main(home: str, *arguments: str) -> int:
     if command == "install":
         return 0
     return serve(venv, [command, *options(command, given, Path(home), state)])
+
+
+def names_store_or_help(words: list[str]) -> bool:
+    return any(word.startswith("--model-store") or word in ("--help", "-h") for word in words)
 
 
 def serve(venv: Path, arguments: list[str]) -> int:

@@ -193,6 +193,13 @@ def test_other_pythons_and_commands_are_refused(original: Path) -> None:
     assert "'server' is no command" in done.stderr
 
 
+def test_a_rollout_into_the_bundle_is_refused(original: Path) -> None:
+    """Its next start would find other files than it was built with."""
+    done = run(original, "rollout", "--model", "resnet101", "--archive", "new.mar")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "./run rollout --model-store DIR" in done.stderr
+
+
 def test_wheels_of_another_machine_are_refused(unpacked: Path) -> None:
     about = json.loads((unpacked / "bundle.json").read_text())
     (unpacked / "bundle.json").write_text(json.dumps({**about, "platform": "Linux s390x"}))
