@@ -54,10 +54,10 @@ class Health:
     def models(self) -> list[str]:
         return list(self._defaults)
 
-    @property
-    def keys(self) -> list[str]:
-        """Every version that is watched."""
-        return list(self._records)
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """The state of every version that is watched, by key."""
+        with self._lock:
+            return {key: self._report(record) for key, record in self._records.items()}
 
     def add(self, key: str, wanted: int) -> None:
         """Watch a further version of a model."""
@@ -151,16 +151,7 @@ class Health:
     def report_model(self, model: str) -> dict[str, Any]:
         """The state of ``model``, for JSON."""
         with self._lock:
-            record = self._record(model)
-            ago = None if record.answered is None else round(self._clock() - record.answered, 1)
-            reason = "draining" if self.draining else self._reason(record)
-            return {
-                "ready": reason is None,
-                "workers": record.workers,
-                "wanted": record.wanted,
-                "answered_s_ago": ago,
-                "reason": reason,
-            }
+            return self._report(self._record(model))
 
     def report(self) -> dict[str, Any]:
         """The state of the server and of each model, for JSON."""
@@ -174,6 +165,17 @@ class Health:
 
     def _record(self, model: str) -> _Record:
         return self._records[self._defaults.get(model, model)]
+
+    def _report(self, record: _Record) -> dict[str, Any]:
+        ago = None if record.answered is None else round(self._clock() - record.answered, 1)
+        reason = "draining" if self.draining else self._reason(record)
+        return {
+            "ready": reason is None,
+            "workers": record.workers,
+            "wanted": record.wanted,
+            "answered_s_ago": ago,
+            "reason": reason,
+        }
 
     def _set_workers(self, record: _Record, ready: int) -> None:
         record.workers = ready

@@ -37,7 +37,9 @@ class Held:
         self.remove(archive)
         name = file_name(archive)
         self._descriptors[name] = descriptor
-        (self._folder / name).symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+        held = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+        # macOS has no such path: there the archive must stay where it is.
+        (self._folder / name).symlink_to(held if held.exists() else archive.path.resolve())
 
     def path(self, archive: Archive) -> Path:
         """A file with the content of ``archive``, wherever the archive itself is now."""

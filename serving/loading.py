@@ -92,9 +92,12 @@ class Loader:
             self.management.unregister(planned.key)
         self.held.remove(planned.archive)
 
-    def retire(self, planned: ModelPlan, progress: Progress) -> None:
-        """The same, when the requests that it still has are answered."""
-        longest = time.monotonic() + planned.response_timeout + DRAIN_SPARE_S
+    def retire(self, planned: ModelPlan, queued_s: float, progress: Progress) -> None:
+        """The same, when the requests that it still has are answered.
+
+        One that names it may wait in the queue for at most ``queued_s`` seconds before.
+        """
+        longest = time.monotonic() + queued_s + planned.response_timeout + DRAIN_SPARE_S
         reported = time.monotonic()
         while (left := self.served.present(planned.key)) and time.monotonic() < longest:
             if time.monotonic() - reported > REPORT_EVERY_S:
@@ -111,9 +114,9 @@ class Loader:
         while not self.health.is_ready(key):
             progress.check()
             now = time.monotonic()
-            if logs.find_failure(self._others(key)):
+            if logs.find_failure_of(key):
                 time.sleep(_TRACEBACK_S)
-                if failure := logs.find_failure(self._others(key)):
+                if failure := logs.find_failure_of(key):
                     raise ServingError(
                         f"{key} cannot be loaded: {failure.line}\n{failure.output}".rstrip()
                     )
@@ -127,9 +130,6 @@ class Loader:
             time.sleep(POLL_S)
         progress.say(f"{key}: answers after {time.monotonic() - started:.1f} s")
 
-    def _others(self, key: str) -> set[str]:
-        return self.served.watched.keys() - {key}
-
 
 def memory_of(pid: int) -> int:
     """Bytes of a worker and its decode processes; what several share is counted once."""
@@ -138,7 +138,8 @@ def memory_of(pid: int) -> int:
         process = psutil.Process(pid)
         for each in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
-                taken += each.memory_full_info().pss
+                memory = each.memory_full_info()
+                taken += getattr(memory, "pss", memory.uss)  # Linux alone has the former
     return taken
 
 

@@ -202,6 +202,11 @@ class ServerLogs:
         self.ts = LogTail(logs / "ts_log.log")
         self._model = LogTail(logs / "model_log.log")
 
+    def find_failure_of(self, key: str) -> Failure | None:
+        """Why the version ``key`` could not be loaded, or None."""
+        others = {_key(match) for match in _STATE.finditer(self.ts.read())} - {key}
+        return self.find_failure(others)
+
     def find_failure(self, ignore: Collection[str]) -> Failure | None:
         """The first model that could not be loaded and whose key is not in ``ignore``."""
         return find_failure(self.ts.read(), self._model.read(), ignore)

@@ -16,12 +16,19 @@ def plan_replacement(plan: Plan, versions: Versions, archive: Archive) -> ModelP
     default = versions.default
     check_replacement(versions, archive)
     planned = plan_version(plan, archive)
-    longest = next(p for p in plan.models if p.model == default.model).response_timeout
+    started = next(each for each in plan.models if each.model == default.model)
+    longest = started.response_timeout
     if planned.response_timeout > longest:
         raise ServingError(
             f"{archive.path} has responseTimeout {planned.response_timeout}, and the gateway was "
-            f"started for at most {longest} s of {default.model}: copy it to "
+            f"started for at most {longest} s of {default.model}: move it to "
             f"{default.archive.path} and start the server again"
+        )
+    if (most := planned.queue + planned.workers * planned.batch) < started.slots:
+        raise ServingError(
+            f"{archive.path} lets TorchServe have {most} requests (jobQueueSize, workers x "
+            f"batchSize), and the gateway was started to give it {started.slots} of "
+            f"{default.model}: move it to {default.archive.path} and start the server again"
         )
     return planned
 

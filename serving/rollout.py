@@ -44,7 +44,7 @@ class Rollouts:
             if replaced:
                 self.loader.retiring.add(replaced.key)
         if replaced:
-            self.loader.retire(replaced, progress)
+            self.loader.retire(replaced, self.plan.response_timeout, progress)
         return said
 
     def roll_back(self, model: str, progress: Progress) -> str:
@@ -52,7 +52,7 @@ class Rollouts:
         with _alone(self.lock):
             said, replaced = self._roll_back(model, progress)
             self.loader.retiring.add(replaced.key)
-        self.loader.retire(replaced, progress)
+        self.loader.retire(replaced, self.plan.response_timeout, progress)
         return said
 
     def _roll_out(
@@ -64,15 +64,14 @@ class Rollouts:
         if versions.candidate:
             raise ServingError(
                 f"{versions.candidate.key} already gets {versions.share:.4g} of the requests: "
-                f"`make rollout MODEL={model} SHARE=1` completes it, `make rollback "
-                f"MODEL={model}` ends it"
+                + self._next_steps(model)
             )
         candidate = self._load(versions, archive, progress)
         if share >= 1:
             return self._complete(versions, candidate, progress)
         self._served.change(model, candidate=candidate, share=share, previous=None)
         self._served.set_loading(None)
-        return _shared(versions, candidate, share), versions.previous
+        return self._shared(versions, candidate, share), versions.previous
 
     def _roll_back(self, model: str, progress: Progress) -> tuple[str, ModelPlan]:
         versions = self._versions(model)
@@ -80,7 +79,8 @@ class Rollouts:
             self._served.change(model, candidate=None, share=0.0)
             Stored(versions.default.archive.path).drop_candidate()
             progress.say(f"{versions.default.key}: gets every request")
-            return f"{versions.default.key} gets every request again", candidate
+            said = f"{versions.default.key} gets every request again"
+            return said + self._of_the_next_start(versions.default), candidate
         previous = versions.previous or self._load_previous(versions, progress)
         return self._restore(versions, previous, progress), versions.default
 
@@ -107,7 +107,7 @@ class Rollouts:
         if share >= 1:
             return self._complete(versions, candidate, progress)
         self._served.change(model, share=share)
-        return _shared(versions, candidate, share), None
+        return self._shared(versions, candidate, share), None
 
     def _load(self, versions: Versions, path: Path, progress: Progress) -> ModelPlan:
         """Load the archive at ``path`` from a copy in the model store."""
@@ -119,10 +119,22 @@ class Rollouts:
         try:
             planned = self._plan(versions, read_archive(stored.candidate))
             self._load_beside(planned, progress)
-        except BaseException:
+        except BaseException as error:
             stored.drop_candidate()
+            if isinstance(error, ServingError):
+                note = self._of_the_next_start(versions.default)
+                raise ServingError(f"{error}{note}") from error
             raise
         return planned
+
+    def _of_the_next_start(self, default: ModelPlan) -> str:
+        """A warning if the model store has another file of that name than the one that is served.
+
+        It is not replaced: somebody has put it there, as `make export` does.
+        """
+        if default.archive.path.exists() and self._content(default).samefile(default.archive.path):
+            return ""
+        return f"; the next start serves {default.archive.path}, which is not {default.version} now"
 
     def _load_previous(self, versions: Versions, progress: Progress) -> ModelPlan:
         """Load the version before from the model store, after a restart of the server."""
@@ -172,7 +184,7 @@ class Rollouts:
         progress.say(f"{candidate.key}: gets every request")
         said = (
             f"{candidate.key} gets every request, also after the next start; {default.key} stays "
-            f"loaded for `make rollback MODEL={default.model}`"
+            f"loaded for {self.loader.run.make('rollback', MODEL=default.model)}"
         )
         return said, versions.previous
 
@@ -212,13 +224,18 @@ class Rollouts:
     def _content(self, planned: ModelPlan) -> Path:
         return self.loader.held.path(planned.archive)
 
+    def _shared(self, versions: Versions, candidate: ModelPlan, share: float) -> str:
+        return (
+            f"{candidate.key} gets {share:.4g} of the requests, {versions.default.key} the others; "
+            + self._next_steps(candidate.model)
+        )
 
-def _shared(versions: Versions, candidate: ModelPlan, share: float) -> str:
-    return (
-        f"{candidate.key} gets {share:.4g} of the requests, {versions.default.key} the others; "
-        f"`make rollout MODEL={candidate.model} SHARE=1` completes it, `make rollback "
-        f"MODEL={candidate.model}` ends it"
-    )
+    def _next_steps(self, model: str) -> str:
+        make = self.loader.run.make
+        return (
+            f"{make('rollout', MODEL=model, SHARE='1')} completes it, "
+            f"{make('rollback', MODEL=model)} ends it"
+        )
 
 
 def _at(planned: ModelPlan, path: Path) -> ModelPlan:

@@ -33,12 +33,18 @@ class RunFolder:
 
     path: Path
 
-    def make(self, verb: str) -> str:
-        """The command ``verb`` for this folder as a person types it: of `make`, or of a bundle."""
+    def make(self, verb: str, **variables: str) -> str:
+        """The command ``verb`` for this folder as a person types it: of `make`, or of a bundle.
+
+        ``variables`` are those of `make`, in capitals.
+        """
         if bundle := os.environ.get(BUNDLE):
-            return f"`{bundle} {verb} --run-dir {shlex.quote(str(self.path))}`"
-        run = "" if self.path == DEFAULT else f" RUN={shlex.quote(str(self.path))}"
-        return f"`make {verb}{run}`"
+            options = "".join(f" --{n.lower()} {shlex.quote(v)}" for n, v in variables.items())
+            return f"`{bundle} {verb}{options} --run-dir {shlex.quote(str(self.path))}`"
+        if self.path != DEFAULT:
+            variables["RUN"] = str(self.path)
+        given = "".join(f" {name}={shlex.quote(value)}" for name, value in variables.items())
+        return f"`make {verb}{given}`"
 
     def create(self) -> None:
         """Create the folder if needed; ServingError if it cannot be written to."""

@@ -33,14 +33,17 @@ class Stored:
 
     def take(self, archive: Path) -> None:
         """Copy ``archive`` as the candidate."""
-        with self._writing():
-            _copy(archive, self.candidate)
+        with self._writing(), _copied(archive, self.candidate) as copy:
+            copy.replace(self.candidate)
+            _flush(self.candidate.parent)
 
     def promote(self, served: Path) -> None:
         """The candidate becomes the default; ``served``, the default's content, the previous."""
-        with self._writing():
-            _copy(served, self.previous)
+        with self._writing(), _copied(served, self.previous) as copy:
+            if not self.candidate.exists():
+                raise ServingError(f"{self.candidate} is gone: roll back, and roll it out again")
             self.candidate.replace(self.default)
+            copy.replace(self.previous)
             _flush(self.default.parent)
 
     def restore(self) -> None:
@@ -75,8 +78,9 @@ def check_room(archive: Path, store: Path) -> None:
         )
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy to a temporary file, and rename it when it is on the disk."""
+@contextlib.contextmanager
+def _copied(source: Path, target: Path) -> Iterator[Path]:
+    """A copy, on the disk, to be renamed to ``target``; it is removed if it is not."""
     with source.open("rb") as content:
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
@@ -85,10 +89,9 @@ def _copy(source: Path, target: Path) -> None:
                 shutil.copyfileobj(content, file, 2**20)
                 file.flush()
                 os.fsync(descriptor)
-            Path(name).replace(target)
+            yield Path(name)
         finally:
             Path(name).unlink(missing_ok=True)
-    _flush(target.parent)
 
 
 def _flush(folder: Path) -> None:

@@ -199,6 +199,7 @@ class Supervisor:
 
     def end(self) -> None:
         """End every process."""
+        self.health.draining = True  # a rollout that loads gives up
         if self.gateway:
             self.gateway.end()
         self.torchserve.end()
@@ -226,7 +227,11 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
     ):
         sockets = Sockets(Path(temporary), *free_ports(2))
         run.link(sockets)
-        server = Supervisor(plan, run, sockets, stop)
+        try:
+            server = Supervisor(plan, run, sockets, stop)
+        except BaseException:
+            run.clear_state()
+            raise
         try:
             stop.terminate = server.torchserve.terminate
             run.write_state(plan.config, ready=False)
@@ -269,5 +274,10 @@ def _make_gateway(
 def _make_traces(plan: Plan) -> Traces | None:
     if plan.traces is None:
         return None
-    made: Traces = import_module("serving.traces.service").Traces()
+    try:
+        made: Traces = import_module("serving.traces.service").Traces()
+    except Exception as error:
+        raise ServingError(
+            f"traces cannot be sent: {error}; check the OTEL_... variables"
+        ) from error
     return made

@@ -10,6 +10,7 @@ import httpx
 
 from serving.actions import say
 from serving.health import Health
+from serving.held import file_name
 from serving.logs import Activity
 from serving.management import Management, Worker
 from serving.plan import ModelPlan
@@ -88,13 +89,27 @@ class Workers:
                 self._asked = now
                 self._management.models(timeout=TIMEOUT_S)
                 self._heard = now
-            for key in keys:
-                workers = self._management.workers(key, timeout=TIMEOUT_S)
-                self._heard = now
-                self._scale(watched[key], workers)
-                self._note(key, workers, announce)
+            for key in set(keys):
+                self._ask(watched[key], now, announce)
+                keys.discard(key)
         except httpx.HTTPError:
             self._changed |= keys
+
+    def _ask(self, planned: ModelPlan, now: float, announce: bool) -> None:
+        """Ask about one version; load it again if a restarted TorchServe does not have it."""
+        try:
+            workers = self._management.workers(planned.key, timeout=TIMEOUT_S)
+        except httpx.HTTPStatusError as error:
+            self._changed.add(planned.key)
+            if (
+                error.response.status_code == httpx.codes.NOT_FOUND
+                and planned in self._served.accepted
+            ):
+                self._management.register(file_name(planned.archive), planned.workers)
+            return
+        self._heard = now
+        self._scale(planned, workers)
+        self._note(planned.key, workers, announce)
 
     def _forget(self, watched: Mapping[str, ModelPlan]) -> None:
         """Drop the versions that are served no longer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import subprocess
 import time
@@ -138,6 +139,8 @@ class Gateway:
         with self._run.open_log(self._files.log) as output:
             self._child = subprocess.Popen(
                 bound(command),
+                # Keys of a collector of traces are for the supervisor alone.
+                env={k: v for k, v in os.environ.items() if not k.startswith("OTEL_")},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -157,12 +157,13 @@ class AdmissionService(grpc.GenericRpcHandler):  # type: ignore[misc]
         was replaced meanwhile. One that the request names is kept for it. Raises Refused.
         """
         with contextlib.ExitStack() as stack:
-            if version:
-                stack.enter_context(self._served.used(queue.model, version))
+            named = (
+                stack.enter_context(self._served.used(queue.model, version)) if version else None
+            )
             with self._timed(queue.model), traced:
                 await queue.enter(client, until)
             answer = stack.enter_context(place(queue, client))
-            yield answer, stack.enter_context(self._served.used(queue.model, version))
+            yield answer, named or stack.enter_context(self._served.used(queue.model, None))
 
     async def _arrive(
         self, client: str, headers: Mapping[str, str], messages: AsyncIterator[Any], span: str

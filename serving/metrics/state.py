@@ -62,8 +62,8 @@ class State(Collector):
         listed = self._workers()
         for model in self._health.models:
             ready.add_metric([model], self._health.report_model(model)["ready"])
-        for key in self._health.keys:
-            state, labels = self._health.report_model(key), key.split("/")
+        for key, state in self._health.reports().items():
+            labels = key.split("/")
             wanted.add_metric(labels, state["wanted"])
             workers.add_metric(labels, state["workers"])
             memory.add_metric(labels, sum(_resident(each.pid) for each in listed.get(key, ())))

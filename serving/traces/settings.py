@@ -36,7 +36,10 @@ def read(shell: Mapping[str, str]) -> TraceSettings | None:
     disabled = shell.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if not endpoint or disabled or shell.get("OTEL_TRACES_EXPORTER") == "none":
         return None
-    url = urlsplit(endpoint)
+    try:
+        url = urlsplit(endpoint)
+    except ValueError:
+        url = urlsplit("")
     if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/"):
         raise ServingError(
             f"{ENDPOINT}={endpoint} is no address of a collector's OTLP over gRPC: write "

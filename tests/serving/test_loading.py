@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ from serving.replacement import check_replacement
 from serving.rollout import Rollouts
 from serving.runfolder import RunFolder
 from serving.versions import Served, Versions
+from serving.workers import Workers
 from tests.running import wait_until
 from tests.serving.test_versions import planned
 
@@ -108,6 +110,47 @@ def test_what_is_no_replacement(changes: dict[str, Any], reason: str) -> None:
     archive: Archive = replace(planned("02").archive, **changes)
     with pytest.raises(ServingError, match=reason):
         check_replacement(versions, archive)
+
+
+def test_a_version_with_less_room_for_requests(loader: Loader, tmp_path: Path) -> None:
+    """TorchServe would refuse what the gateway lets through."""
+    default = replace(loader.served.default("a"), batch=8)
+    loader.served.change("a", default=default)
+    archive = replace(planned("02", tmp_path / "new.mar").archive, yaml={"jobQueueSize": 2})
+    with pytest.raises(ServingError, match=r"TorchServe have 3 requests .* to give it 10 of a"):
+        Rollouts(plan_of(default), loader)._plan(loader.served.of("a"), archive)
+
+
+def test_a_file_that_was_put_in_the_store_is_named(loader: Loader, tmp_path: Path) -> None:
+    rollouts = Rollouts(None, loader)  # type: ignore[arg-type]
+    default = loader.served.default("a")
+    assert rollouts._of_the_next_start(default) == ""
+    (tmp_path / "new.mar").write_bytes(b"new")
+    (tmp_path / "new.mar").replace(tmp_path / "a.mar")
+    assert "the next start serves" in rollouts._of_the_next_start(default)
+
+
+def test_a_version_that_torchserve_has_lost_is_loaded_again(loader: Loader, tmp_path: Path) -> None:
+    """And hides no other one."""
+    registered: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            registered.append(request.url.params["url"])
+            return httpx.Response(202, json={})
+        if request.url.path.endswith("/01"):
+            return httpx.Response(404, json={})
+        return httpx.Response(
+            200, json=[{"workers": [WORKER]}] if "02" in request.url.path else {"models": []}
+        )
+
+    http = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://localhost")
+    loader.served.change("a", previous=planned("02", tmp_path / "new.mar"))
+    loader.health.add("a/02", 1)
+    workers = Workers(loader.served, Management(http), loader.health, "", lambda *_: None)
+    workers.poll(SimpleNamespace(advance=lambda: ""), announce=False)
+    assert registered == ["a-01.mar"]
+    assert list(workers.by_key) == ["a/02"]
 
 
 def test_a_version_that_is_still_unloaded(loader: Loader, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.logs import Activity, LogTail, find_failure
+from serving.logs import Activity, LogTail, ServerLogs, find_failure
 
 DIED = (
     "2026-11-23T06:25:26,962 [DEBUG] W-9001-cyclegan_1.0 org.pytorch.serve.wlm.WorkerThread"
@@ -155,6 +155,15 @@ def test_a_log_that_ends_within_the_traceback() -> None:
     failure = find_failure(DIED, output("Traceback (most recent call last):", '  File "x", line 1'))
     assert failure is not None
     assert "exception" in failure.line
+
+
+def test_a_version_that_ends_meanwhile_is_not_the_one_that_loads(tmp_path: Path) -> None:
+    """One that a rollout has replaced is unloaded, and its workers end."""
+    (tmp_path / "ts_log.log").touch()
+    logs = ServerLogs(tmp_path)
+    (tmp_path / "ts_log.log").write_text(DIED)
+    assert logs.find_failure_of("cyclegan/2.0") is None
+    assert logs.find_failure_of("cyclegan/1.0") is not None
 
 
 def test_a_model_that_has_recovered_hides_no_other() -> None:

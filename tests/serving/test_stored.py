@@ -49,10 +49,11 @@ def test_a_full_disk_leaves_no_part(
     assert content(store) == {"a.mar": b"old"}
 
 
-def test_a_promotion_that_fails_keeps_the_default(store: Stored) -> None:
-    with pytest.raises(ServingError, match="No such file"):
-        store.promote(store.default)  # there is no candidate
-    assert store.default.read_bytes() == b"old"
+def test_a_promotion_that_fails_changes_nothing(store: Stored) -> None:
+    store.previous.write_bytes(b"older")
+    with pytest.raises(ServingError, match=r"a@candidate\.mar is gone: roll back"):
+        store.promote(store.default)
+    assert content(store) == {"a.mar": b"old", "a@previous.mar": b"older"}
 
 
 def test_a_store_without_room(store: Stored, monkeypatch: pytest.MonkeyPatch) -> None:

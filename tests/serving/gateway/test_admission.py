@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,7 +12,11 @@ import pytest
 
 from serving.gateway import admission
 from serving.gateway.admission import Capacity, ModelQueue, place
+from serving.gateway.configuration import GatewayLimits
+from serving.gateway.service import AdmissionService
 from serving.refusals import Refused, check_query
+from serving.versions import Served
+from tests.serving.test_versions import NEW, OLD
 
 CAPACITY = Capacity(slots=2, waiting=6, per_client=4, gentle=1)
 
@@ -259,3 +264,30 @@ def test_a_query_string_is_refused(query: str, remedy: str) -> None:
     check_query("", ("top_k", "format"))
     with pytest.raises(Refused, match=f"a prediction has no query string: {remedy}$"):
         check_query(query, ("top_k", "format"))
+
+
+def test_a_version_that_a_waiting_request_names_is_kept_for_it() -> None:
+    """It is still loaded, although no new request may name it."""
+    served = Served([OLD], lambda key: True)
+    served.change("a", candidate=NEW)
+    queue = ModelQueue("a", Capacity(1, 10, 10, 1))
+    limits = GatewayLimits(*[2**20] * 7)
+    service = AdmissionService(
+        {"a": queue}, served, lambda _: None, 60, limits, lambda: None, lambda *_: None
+    )
+
+    async def run() -> None:
+        await queue.enter("other")
+        until = time.monotonic() + 30
+        turn = service._turn(queue, "client", "02", until, contextlib.nullcontext())
+        waiting = asyncio.create_task(turn.__aenter__())
+        await asyncio.sleep(0)
+        served.change("a", candidate=None)
+        queue.leave("other", 0.1)
+        answer, chosen = await asyncio.wait_for(waiting, 10)
+        assert (chosen, served.present("a/02")) == (NEW, 1)
+        answer()
+        await turn.__aexit__(None, None, None)
+        assert served.present("a/02") == 0
+
+    asyncio.run(run())
