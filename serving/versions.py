@@ -7,6 +7,7 @@ candidate, which may get a share of the requests, or the previous default, kept 
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -41,15 +42,20 @@ class Served:
     """The versions of every model of ``planned``. Several threads use it.
 
     ``is_ready`` says whether a version, by its key, answers: a candidate that does not gets no
-    share.
+    share. ``chance`` gives random numbers from 0 to 1.
     """
 
-    def __init__(self, planned: Sequence[ModelPlan], is_ready: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        planned: Sequence[ModelPlan],
+        is_ready: Callable[[str], bool],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._is_ready = is_ready
+        self._chance = chance
         self._lock = threading.Lock()
         self._models = {each.model: Versions(each) for each in planned}
         self._loading: ModelPlan | None = None
-        self._credit = dict.fromkeys(self._models, 0.0)
         self._present: Counter[str] = Counter()
 
     @property
@@ -82,7 +88,6 @@ class Served:
         """Replace fields of the model's Versions, for every request that is not sent yet."""
         with self._lock:
             self._models[model] = replace(self._models[model], **changes)  # type: ignore[arg-type]
-            self._credit[model] = 0.0
 
     @contextlib.contextmanager
     def used(self, model: str, version: str | None) -> Iterator[ModelPlan]:
@@ -115,9 +120,5 @@ class Served:
         candidate = versions.candidate
         if candidate is None or not versions.share or not self._is_ready(candidate.key):
             return versions.default
-        # Every tenth request, for a tenth: exact with few requests, too.
-        self._credit[model] += versions.share
-        if self._credit[model] < 1:
-            return versions.default
-        self._credit[model] -= 1
-        return candidate
+        # At random: if every tenth were chosen, clients in step would always get the same version.
+        return candidate if self._chance() < versions.share else versions.default

@@ -1,7 +1,7 @@
 """The servers that keep the contract: TorchServe behind the gateway, TorchServe alone, Ray.
 
 This is a pytest plugin, loaded by the root conftest. A test with the fixture ``served`` runs
-against each of them. pytest runs the tests of one server after another, wherever they are, and
+against each of them. The tests of one server run after those of another, wherever they are, and
 the server ends with the last of them. A file for one server alone chooses it:
 ``pytestmark = pytest.mark.parametrize("served", ["bare"], indirect=True)``.
 """
@@ -107,6 +107,19 @@ def log_of_replicas(logs: Path) -> str:
 
 
 STARTS: dict[str, Start] = {"bare": bare, "ray": ray}
+_ORDER = ["gateway", *STARTS]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of each other server together, the contract first: other files may end it."""
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        served = getattr(getattr(item, "callspec", None), "params", {}).get("served")
+        at = _ORDER.index(served) if served in _ORDER else 0
+        return at, at > 0 and item.path.parent.name != "contract"
+
+    items.sort(key=place)
 
 
 @pytest.fixture(

@@ -143,7 +143,11 @@ def test_odd_forms(
     assert found == served.expected(case, (code, kind)), answer.text
 
 
-@pytest.mark.parametrize("body", [b"[" * 2**22, b'{"a":' * 2**20, b"[[]" + b",[]" * 2**22])
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 2**22, b'{"a":' * 2**20, b"[[]" + b",[]" * 2**22],
+    ids=["deep lists", "deep objects", "many lists"],
+)
 def test_megabytes_of_json_are_refused(served: Server, body: bytes) -> None:
     answer = post(served, "resnet101", data=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["type"]) == (400, "BadRequest")

@@ -44,6 +44,7 @@ def error(reply: Reply) -> tuple[int, str]:
     assert headers == {
         "content-type": "application/json",
         "x-model-weights": "untrained",
+        "x-model-version": "",
         "x-error-type": parsed["type"],
     }
     assert set(parsed) == {"code", "type", "message"}

@@ -163,7 +163,7 @@ def test_a_version_that_is_still_unloaded(loader: Loader, tmp_path: Path) -> Non
     again = threading.Thread(target=rollouts.roll_back, args=("a", progress))
     with loader.served.used("a", "02"):
         again.start()
-        wait_until(lambda: said != [], 5)
+        wait_until(lambda: loader.retiring == {"a/02"}, 5)
         with pytest.raises(ServingError, match="a/02 is still being unloaded: try again"):
             rollouts._plan(loader.served.of("a"), new.archive)
         assert not rollouts.lock.locked(), "the next command need not wait"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -33,18 +34,19 @@ def answered(served: Served, requests: int) -> Counter[str]:
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.1, 10), (0.25, 25), (0.99, 99)])
 def test_a_candidate_gets_its_share(share: float, expected: int) -> None:
-    served = Served([OLD], lambda key: True)
+    served = Served([OLD], lambda key: True, random.Random(1).random)
     served.change("a", candidate=NEW, share=share)
-    assert answered(served, 100)["02"] == pytest.approx(expected, abs=1)
+    assert answered(served, 1000)["02"] == pytest.approx(10 * expected, abs=30)
+    assert expected or not answered(served, 1000)["02"]
 
 
 def test_a_candidate_that_does_not_answer_gets_nothing() -> None:
     ready = False
-    served = Served([OLD], lambda key: ready)
+    served = Served([OLD], lambda key: ready, random.Random(1).random)
     served.change("a", candidate=NEW, share=0.5)
-    assert answered(served, 10) == {"01": 10}
+    assert answered(served, 100) == {"01": 100}
     ready = True
-    assert answered(served, 10)["02"] == pytest.approx(5, abs=1), "what it missed is not made up"
+    assert answered(served, 100)["02"] == pytest.approx(50, abs=20), "what it missed is not made up"
 
 
 def test_a_request_may_name_any_loaded_version() -> None:
