@@ -53,6 +53,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A short name for long texts: the processes send each other the names of tests."""
+    return f"{argname}-{len(val)}" if isinstance(val, bytes | str) and len(val) > 200 else None
+
+
 @pytest.fixture(scope="session")
 def photographs() -> dict[str, Image.Image]:
     """scikit-image's photographs, RGB: chelsea 451x300, astronaut 512x512, coffee 600x400."""
