@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import httpx
 
 # The longest path of a unix socket, in bytes.
 LONGEST_PATH = 107
+# Neither Linux nor macOS gives these to outgoing connections, nor Ray to its processes.
+_PORTS = range(20000, 30000)
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,18 @@ def client(socket: Path, token: Callable[[], str | None] = lambda: None) -> http
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Different free ports of the address ``host``; empty: of every interface."""
+    """Different free ports of the address ``host``; empty: of every interface.
+
+    They are not of the range that the system gives to outgoing connections, one of which could take
+    a port before the server that it is for listens on it.
+    """
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((host, 0))
-        return [probe.getsockname()[1] for probe in probes]
+        found: list[int] = []
+        for port in random.sample(_PORTS, len(_PORTS)):
+            if len(found) == count:
+                break
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind((host, port))
+                found.append(port)
+        return found
