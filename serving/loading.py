@@ -17,6 +17,7 @@ from serving.logs import ServerLogs
 from serving.machine import free_memory
 from serving.management import Management
 from serving.plan import ModelPlan
+from serving.processes import family
 from serving.runfolder import RunFolder
 from serving.versions import Served
 
@@ -114,9 +115,9 @@ class Loader:
         while not self.health.is_ready(key):
             progress.check()
             now = time.monotonic()
-            if logs.find_failure_of(key):
+            if logs.find_failure(key.__eq__):
                 time.sleep(_TRACEBACK_S)
-                if failure := logs.find_failure_of(key):
+                if failure := logs.find_failure(key.__eq__):
                     raise ServingError(
                         f"{key} cannot be loaded: {failure.line}\n{failure.output}".rstrip()
                     )
@@ -134,12 +135,10 @@ class Loader:
 def memory_of(pid: int) -> int:
     """Bytes of a worker and its decode processes; what several share is counted once."""
     taken = 0
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        for each in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                memory = each.memory_full_info()
-                taken += getattr(memory, "pss", memory.uss)  # Linux alone has the former
+    for each in family(pid):
+        with contextlib.suppress(psutil.Error):
+            memory = each.memory_full_info()
+            taken += getattr(memory, "pss", memory.uss)  # Linux alone has the former
     return taken
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -56,13 +56,15 @@ class Failure:
         return self.key.partition("/")[0]
 
 
-def find_failure(ts_log: str, model_log: str, ignore: Collection[str] = ()) -> Failure | None:
-    """The first model that could not be loaded and whose key is not in ``ignore``.
+def find_failure(
+    ts_log: str, model_log: str, concerns: Callable[[str], bool] = lambda key: True
+) -> Failure | None:
+    """The first version that could not be loaded, of those whose key ``concerns`` the caller.
 
     The first two arguments are the text of the two logs since the start.
     """
     for match in _STATE.finditer(ts_log):
-        if match["state"] == "WORKER_STOPPED" and _key(match) not in ignore:
+        if match["state"] == "WORKER_STOPPED" and concerns(_key(match)):
             return _explain(_key(match), model_log)
     refused = _REFUSED.search(ts_log)
     return Failure(refused[1], refused[2], "") if refused else None
@@ -202,11 +204,6 @@ class ServerLogs:
         self.ts = LogTail(logs / "ts_log.log")
         self._model = LogTail(logs / "model_log.log")
 
-    def find_failure_of(self, key: str) -> Failure | None:
-        """Why the version ``key`` could not be loaded, or None."""
-        others = {_key(match) for match in _STATE.finditer(self.ts.read())} - {key}
-        return self.find_failure(others)
-
-    def find_failure(self, ignore: Collection[str]) -> Failure | None:
-        """The first model that could not be loaded and whose key is not in ``ignore``."""
-        return find_failure(self.ts.read(), self._model.read(), ignore)
+    def find_failure(self, concerns: Callable[[str], bool]) -> Failure | None:
+        """As the function, of these logs."""
+        return find_failure(self.ts.read(), self._model.read(), concerns)

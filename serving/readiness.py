@@ -48,10 +48,14 @@ def _check_loading(server: Supervisor) -> None:
     """ServingError with the cause if a model cannot be loaded."""
     recovered: set[str] = set()
     logs = server.torchserve.logs
-    while failure := logs.find_failure(recovered):
+
+    def concerns(key: str) -> bool:
+        return key not in recovered
+
+    while failure := logs.find_failure(concerns):
         if not _all_ready(server.management, failure.key):
             time.sleep(1)  # the traceback comes through another pipe
-            failure = logs.find_failure(recovered) or failure
+            failure = logs.find_failure(concerns) or failure
             lines = [
                 f"{failure.model} cannot be loaded: {failure.line}",
                 failure.output,

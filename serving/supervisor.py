@@ -224,14 +224,13 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
         handled(stop),
         # Paths of sockets must be short. The folder is 0700.
         tempfile.TemporaryDirectory(prefix="torchserve-", ignore_cleanup_errors=True) as temporary,
+        contextlib.ExitStack() as at_the_end,
     ):
         sockets = Sockets(Path(temporary), *free_ports(2))
+        at_the_end.callback(run.clear_state)
         run.link(sockets)
-        try:
-            server = Supervisor(plan, run, sockets, stop)
-        except BaseException:
-            run.clear_state()
-            raise
+        server = Supervisor(plan, run, sockets, stop)
+        at_the_end.callback(server.end)
         try:
             stop.terminate = server.torchserve.terminate
             run.write_state(plan.config, ready=False)
@@ -242,9 +241,6 @@ def running(plan: Plan, run: RunFolder) -> Iterator[Supervisor]:
             if isinstance(error, ServingError):
                 raise
             raise ServingError(f"TorchServe does not answer its own tools: {error}") from error
-        finally:
-            server.end()
-            run.clear_state()
 
 
 def _make_gateway(

@@ -14,6 +14,7 @@ from serving.actions import Action, Actions
 from serving.health import Health
 from serving.logs import WorkerLog
 from serving.management import Management, Worker
+from serving.processes import family
 
 # A worker hangs if, for this many seconds, it has had a batch and used no CPU time.
 HANG_S = 10.0
@@ -104,13 +105,11 @@ class Watchdog:
 
 def cpu_seconds_of(pid: int) -> float | None:
     """CPU time in seconds of a process and its children; None if it has ended."""
-    try:
-        process = psutil.Process(pid)
-        tree = [process, *process.children(recursive=True)]
-    except psutil.Error:
+    members = family(pid)
+    if not members:
         return None
     seconds = 0.0
-    for member in tree:
+    for member in members:
         with contextlib.suppress(psutil.Error):
             times = member.cpu_times()
             seconds += times.user + times.system

@@ -15,6 +15,7 @@ from serving.gateway.admission import ModelQueue
 from serving.health import Health
 from serving.management import Worker
 from serving.metrics.workers import SERVES, Reported
+from serving.processes import family
 
 
 class State(Collector):
@@ -110,11 +111,9 @@ def _gauge(name: str, help: str, *labels: str) -> GaugeMetricFamily:
 
 
 def _resident(pid: int) -> int:
-    """Bytes of a process and its children; 0 if it has ended."""
+    """Bytes of a process and its descendants; 0 if it has ended."""
     total = 0
-    with contextlib.suppress(psutil.Error, ValueError):
-        worker = psutil.Process(pid)
-        for process in (worker, *worker.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
+    for process in family(pid):
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
     return total
