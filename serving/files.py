@@ -1,4 +1,4 @@
-"""Reads and writes files with secrets: complete, and closed to other users."""
+"""Writes files whole or not at all; reads and writes those with secrets, closed to other users."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from serving.errors import ServingError
 
@@ -62,6 +63,23 @@ def replace(files: Mapping[Path, tuple[bytes, int]]) -> None:
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def part(target: Path, write: Callable[[BinaryIO], None]) -> Iterator[Path]:
+    """A file beside ``target`` with what ``write`` writes, on the disk: to be renamed to it.
+
+    It has the mode 0600, and is removed if it is not renamed. Raises OSError.
+    """
+    fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(fd)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

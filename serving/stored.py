@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving import files
 from serving.errors import ServingError
 
 
@@ -80,18 +80,13 @@ def check_room(archive: Path, store: Path) -> None:
 
 @contextlib.contextmanager
 def _copied(source: Path, target: Path) -> Iterator[Path]:
-    """A copy, on the disk, to be renamed to ``target``; it is removed if it is not."""
-    with source.open("rb") as content:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, os.fstat(content.fileno()).st_mode & 0o777)
-                shutil.copyfileobj(content, file, 2**20)
-                file.flush()
-                os.fsync(descriptor)
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
+    """A copy with the mode of ``source``, to be renamed to ``target``; else it is removed."""
+    with (
+        source.open("rb") as content,
+        files.part(target, lambda copy: shutil.copyfileobj(content, copy, 2**20)) as copy,
+    ):
+        copy.chmod(os.fstat(content.fileno()).st_mode & 0o777)
+        yield copy
 
 
 def _flush(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -13,6 +12,8 @@ import sys
 from pathlib import Path
 
 from deploy.portable import checksums
+from serving.errors import ServingError
+from serving.files import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 HELP = """\
@@ -156,21 +157,16 @@ def install(venv: Path) -> int:
     """Install the bundle into ``venv`` unless it is there already; the exit status."""
     command = [sys.executable, "-B", str(ROOT / "install.py"), "--production", "--venv", str(venv)]
     try:
-        venv.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(venv.parent, os.O_RDONLY)
-    except OSError as error:
+        with locked(venv.parent):  # another start may be installing
+            if (reason := lack_of_space(venv)) is not None:
+                return refuse(reason)
+            # Root may install for others.
+            return subprocess.run(command, check=False, umask=0o022).returncode
+    except ServingError as error:
         return refuse(
-            f"cannot write to {error.filename} ({error.strerror}): set XDG_CACHE_HOME to a folder "
-            "with room for the packages (8 GB), or let the owner of the bundle run `./run install`"
+            f"{error}: set XDG_CACHE_HOME to a folder with room for the packages (8 GB), or let "
+            "the owner of the bundle run `./run install`"
         )
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another start may be installing
-        if (reason := lack_of_space(venv)) is not None:
-            return refuse(reason)
-        # Root may install for others.
-        return subprocess.run(command, check=False, umask=0o022).returncode
-    finally:
-        os.close(lock)
 
 
 def lack_of_space(venv: Path) -> str | None:

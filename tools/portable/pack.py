@@ -9,7 +9,6 @@ import io
 import os
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Never
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from deploy.portable import checksums
 from serving.errors import ServingError
+from serving.files import part
 
 # 1 January 1980: the first day that a zip file can hold.
 EPOCH = 315_532_800
@@ -62,20 +62,13 @@ def packed(
     own = {name: hashlib.sha256(content).hexdigest() for name, content in made.items()}
     del own[checksums.NAME]
     made[checksums.NAME] = checksums.as_text({**sums, **own}).encode()
-    fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    part = Path(name)
     try:
-        with os.fdopen(fd, "wb") as output:
-            _write(output, top, files, made, sums)
-            output.flush()
-            os.fsync(fd)
-        part.chmod(0o644)
-        yield part
-        part.replace(target)
+        with part(target, lambda output: _write(output, top, files, made, sums)) as written:
+            written.chmod(0o644)
+            yield written
+            written.replace(target)
     except OSError as error:
         raise ServingError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write(
