@@ -68,15 +68,17 @@ def main():
 def install(venv, lock, client):
     """Install ``lock`` and the client, a wheel or, if ``client`` is empty, its source."""
     cache, offline, source = os.path.join(venv, "cache"), [], "PyTorch with CUDA: about 3 GB"
+    installer = UV
     if os.path.isdir(WHEELS):
-        offline, source = ["--no-index", "--find-links", WHEELS], "from the wheels of this bundle"
+        # Beside the wheels uv's cache would take as much disk again, in the user's home.
+        offline = ["--offline", "--find-links", WHEELS, "--cache-dir", cache]
+        source = "from the wheels of this bundle"
+        installer = glob.glob(os.path.join(WHEELS, "uv-*.whl"))[0]
     print("installing %s into %s (%s)" % (os.path.basename(lock), shown(venv), source))
     sys.stdout.flush()
     python = os.path.join(venv, "bin", "python")
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *offline, UV)
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", installer)
     uv = [os.path.join(venv, "bin", "uv"), "pip"]
-    # Beside the wheels uv's cache would take as much disk again, in the user's home.
-    offline += ["--offline", "--cache-dir", cache] if offline else []
     # A bundle's folder may be read-only when it serves.
     compiled = ["--compile-bytecode"] if client else []
     run(*uv, "sync", "--quiet", "--require-hashes", "--python", python, *offline, *compiled, lock)
