@@ -1,9 +1,13 @@
-"""The section ``handler`` of an archive's YAML, parsed and checked. Does not import torch."""
+"""An archive's YAML: its section ``handler``, parsed and checked, and what batches may be.
+
+Does not import torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from handlers.pictures.limits import LIMITS, Limits
 
@@ -13,8 +17,20 @@ ENGINES = ("auto", "torchscript", "openvino")
 SYNONYMS = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
 # `make serve PRECISION=... ENGINE=...` sets these variables, which take precedence over the YAML.
 VARIABLES = {"precision": "HANDLER_PRECISION", "engine": "HANDLER_ENGINE"}
+# In seconds. TorchServe kills a worker whose batch takes longer, and the whole batch fails.
+_RESPONSE_TIMEOUT_S = 120
 _CHOICES = {"precision": PRECISIONS, "engine": ENGINES}
 _KEYS = ("limits", "precision", "engine", "cpu_batch_pixels")
+
+
+def batch_size(yaml: Mapping[str, Any]) -> int:
+    """The most requests of a batch."""
+    return int(yaml.get("batchSize", 1))
+
+
+def response_timeout(yaml: Mapping[str, Any]) -> int:
+    """Seconds that a batch may take."""
+    return int(yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S))
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,10 @@ import yaml
 
 from handlers.errors import LoadError
 from handlers.service import CPU, Service
-from handlers.settings import Settings
+from handlers.settings import Settings, batch_size, response_timeout
 
 MANIFEST = "MAR-INF/MANIFEST.json"
-# TorchServe kills a worker whose batch takes longer than responseTimeout (default: 120 s), and the
-# whole batch fails. Decoding may use a part of that time, DECODE_SHARE.
-RESPONSE_TIMEOUT_S = 120
+# The part of a batch's time that decoding may take.
 DECODE_SHARE = 0.5
 
 
@@ -35,12 +33,12 @@ class Unpacked:
     @property
     def batch_size(self) -> int:
         """The most requests of a batch."""
-        return int(self.yaml.get("batchSize", 1))
+        return batch_size(self.yaml)
 
     @property
     def response_timeout(self) -> int:
         """Seconds that a batch may take."""
-        return int(self.yaml.get("responseTimeout", RESPONSE_TIMEOUT_S))
+        return response_timeout(self.yaml)
 
     def service(
         self,

@@ -15,13 +15,11 @@ import yaml
 from handlers import tasks
 from handlers.metadata import Spec
 from handlers.request import Integer
-from handlers.settings import Settings
+from handlers.settings import Settings, batch_size, response_timeout
 from serving.config import Config
 from serving.errors import ServingError
 from vision_client.tasks import DECODERS
 
-# TorchServe's default, in seconds.
-_RESPONSE_TIMEOUT_S = 120
 # A version, as a request may name it: what `make archive` gives an archive, or a number.
 VERSION = re.compile(r"[0-9a-f]{1,16}(?:\.[0-9]{1,4})?")
 
@@ -46,12 +44,12 @@ class Archive:
     @property
     def batch_size(self) -> int:
         """The most requests of a batch."""
-        return int(self.yaml.get("batchSize", 1))
+        return batch_size(self.yaml)
 
     @property
     def response_timeout(self) -> int:
         """Seconds that a batch may take; TorchServe kills a worker that has not answered then."""
-        return int(self.yaml.get("responseTimeout", _RESPONSE_TIMEOUT_S))
+        return response_timeout(self.yaml)
 
 
 def read_archives(config: Config) -> list[Archive]:

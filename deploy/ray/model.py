@@ -25,7 +25,6 @@ logger = logging.getLogger("ray.serve")
 
 # A replica that has answered within this time needs no canary.
 IDLE_S = 5.0
-_MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 class Model:
@@ -44,7 +43,7 @@ class Model:
         self._code = _code()
         unpacked = self._code.unpacked.read(folder)
         self._service = unpacked.service(self._code.unpacked.find_device(device), os.environ)
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        manifest = json.loads((folder / self._code.unpacked.MANIFEST).read_bytes())
         self._version = str(manifest["model"].get("modelVersion", ""))
         self._timeout = unpacked.response_timeout
         self._answered = time.monotonic()
