@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-LIMIT_S = 60
+from tools.gateway.traces import collector
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Kept:
     is_error: bool
 
 
-class Collecting(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Collecting:
     """``spans`` is what has arrived, ``resources`` whose, ``metadata`` that of each export.
 
     Exports fail with ``status`` unless it is None.
@@ -53,15 +47,8 @@ class Collecting(grpc.GenericRpcHandler):  # type: ignore[misc]
         assert len(by_name) == len(found), found
         return by_name
 
-    def service(self, handler_call_details: Any) -> Any:
-        assert handler_call_details.method == METHOD
-        return grpc.unary_unary_rpc_method_handler(
-            self._export,
-            request_deserializer=ExportTraceServiceRequest.FromString,
-            response_serializer=ExportTraceServiceResponse.SerializeToString,
-        )
-
-    def _export(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def receive(self, request: Any, context: grpc.ServicerContext) -> None:
+        """Keep what an export brings."""
         self.metadata.append(dict(context.invocation_metadata()))
         if self.status:
             context.abort(self.status, "not now")
@@ -71,21 +58,14 @@ class Collecting(grpc.GenericRpcHandler):  # type: ignore[misc]
             )
             for scope in resource.scope_spans:
                 self.spans += [_kept(scope.scope.name, span) for span in scope.spans]
-        return ExportTraceServiceResponse()
 
 
 @contextmanager
-def collecting(port: int = 0) -> Iterator[tuple[Collecting, str]]:
-    """A collector and its URL; ``port`` 0 is any."""
-    collector = Collecting()
-    with ThreadPoolExecutor(2) as pool:
-        server = grpc.server(pool, [collector])
-        bound = server.add_insecure_port(f"127.0.0.1:{port}")
-        server.start()
-        try:
-            yield collector, f"http://127.0.0.1:{bound}"
-        finally:
-            server.stop(None).wait(LIMIT_S)
+def collecting() -> Iterator[tuple[Collecting, str]]:
+    """A collector and its URL."""
+    collecting = Collecting()
+    with collector(collecting.receive) as url:
+        yield collecting, url
 
 
 def _kept(scope: str, span: Any) -> Kept:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +21,14 @@ NAMES = "off", "on"
 
 async def traces(device: str, scale: float) -> AsyncIterator[str]:
     """Latency and throughput with every request traced, beside those without traces."""
-    with collector() as (url, received):
+    received: list[int] = []
+
+    def receive(request: Any, _: grpc.ServicerContext) -> None:
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                received.extend(span.ByteSize() for span in scope.spans)
+
+    with collector(receive) as url:
         results = []
         for shell in ({}, {"OTEL_EXPORTER_OTLP_ENDPOINT": url}):
             with served(device, shell=shell) as server:
@@ -33,14 +40,11 @@ async def traces(device: str, scale: float) -> AsyncIterator[str]:
 
 
 @contextlib.contextmanager
-def collector() -> Iterator[tuple[str, list[int]]]:
-    """A collector that forgets: its URL, and the bytes of each span that has arrived."""
-    received: list[int] = []
+def collector(receive: Callable[[Any, grpc.ServicerContext], None]) -> Iterator[str]:
+    """The URL of an OTLP/gRPC server, which calls ``receive`` with each export."""
 
-    def export(request: Any, _: grpc.ServicerContext) -> Any:
-        for resource in request.resource_spans:
-            for scope in resource.scope_spans:
-                received.extend(span.ByteSize() for span in scope.spans)
+    def export(request: Any, context: grpc.ServicerContext) -> Any:
+        receive(request, context)
         return ExportTraceServiceResponse()
 
     method = grpc.unary_unary_rpc_method_handler(
@@ -55,6 +59,6 @@ def collector() -> Iterator[tuple[str, list[int]]]:
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
-            yield f"http://127.0.0.1:{port}", received
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.stop(None).wait(10)
